@@ -1,0 +1,1 @@
+"""The benchmark of dlkernels: `python -m bench`, or `make bench`."""

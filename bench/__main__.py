@@ -1,0 +1,220 @@
+"""Runs the benchmark: `python -m bench` from the root of the repository.
+
+For each case: build and warm up every peer, compare their answers, then go round and round, one
+sample each, so that whatever the machine does in between (other tenants, clock changes) falls on
+all of them. Roofs are sampled before each case. What was measured is written even if a peer fails;
+only ours must not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import gc
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import cases, peers, report
+from bench.cases import Case
+from bench.peers import Runner, Sample, first_line
+from bench.report import Row
+from bench.roofline import Roofline
+
+# Not quotable, so not beside the real results: quick and partial runs go here unless told.
+SCRATCH_FOLDER = peers.ROOT / "build" / "bench"
+
+# How far a peer's answer may be from the first one's: rounding, not a wrong kernel.
+AGREEMENT = {"float32": 1e-4, "bfloat16": 1e-2}
+
+NOTES = [
+    "DeepSpeed: not applicable, it has no SGD (and no cross-entropy or ReLU) for the CPU.",
+]
+
+
+def parse_options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Benchmarks dlkernels.")
+    parser.add_argument("--quick", action="store_true", help="small cases, three rounds")
+    parser.add_argument("--case", default="", metavar="SUBSTRING", help="only matching cases")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, help="samples per peer and case (15; quick: 3)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where results are written")
+    parser.add_argument(
+        "--peers-only", action="store_true", help="leave dlkernels out, to study the peers alone"
+    )
+    options = parser.parse_args()
+    if options.rounds is None:
+        options.rounds = 3 if options.quick else 15
+    if options.out is None:
+        partial = options.quick or options.case or options.peers_only
+        options.out = SCRATCH_FOLDER if partial else report.DEFAULT_FOLDER
+    return options
+
+
+def measure_case(case: Case, names: Sequence[str], rounds: int, warmup_limit: int) -> list[Row]:
+    """Interleaves the peers on one case. A peer that fails gets a row with its error."""
+    runners: dict[str, Runner] = {}
+    samples: dict[str, list[Sample]] = {name: [] for name in names}
+    errors: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            try:
+                runners[name] = peers.start(case, name, warmup_limit)
+                stack.callback(runners[name].close)
+                first = next(iter(runners.values())).fingerprint
+                own = runners[name].fingerprint
+                if not abs(own - first) <= AGREEMENT[case.dtype] * abs(first):
+                    raise ArithmeticError(f"its answer {own:.8g} is not {first:.8g}")
+            except Exception as error:
+                errors[name] = first_line(error)
+        for _ in range(rounds):
+            for name, runner in runners.items():
+                if name not in errors:
+                    try:
+                        samples[name].append(runner.sample())
+                    except Exception as error:
+                        errors[name] = first_line(error)
+    rows = []
+    for name in names:
+        # Half a series beside whole ones would not be comparable.
+        kept = [] if name in errors else samples[name]
+        seconds = [sample.seconds for sample in kept]
+        faults = [sample.faults for sample in kept]
+        rows.append(report.make_row(case, name, seconds, faults, errors.get(name, "")))
+    return rows
+
+
+def add_peaks(case: Case, rows: Sequence[Row]) -> None:
+    """Measures the peak memory of a step, ours and torch's."""
+    for row in rows:
+        if row.peer in (cases.OURS, cases.TORCH) and not row.error:
+            try:
+                row.peak = peers.peak_memory(case, row.peer)
+            except Exception as error:
+                row.error = f"peak memory: {first_line(error)}"
+
+
+def find_missing(chosen: Sequence[Case]) -> dict[str, list[str]]:
+    """The peers this machine cannot run, and which module each of them lacks."""
+    wanted = dict.fromkeys(name for case in chosen for name in case.peers)
+    found = {name: peers.PEERS[name].missing() for name in wanted}
+    return {name: modules for name, modules in found.items() if modules}
+
+
+def processor() -> dict[str, Any]:
+    """The processor's name, its cores, and its caches; nothing that identifies the machine."""
+    model = platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+            break
+    caches: dict[str, str] = {}
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        level, kind, size = (
+            (index / name).read_text().strip() for name in ("level", "type", "size")
+        )
+        if kind != "Instruction":
+            caches[f"L{level}"] = size
+    largest = caches[max(caches)] if caches else "0K"
+    return {
+        "processor": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "caches": ", ".join(f"{level} {size}" for level, size in caches.items()),
+        "last_level_cache_bytes": int(largest.rstrip("K")) * 1024,
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of everything that takes part."""
+    result = {"Python": platform.python_version()}
+    for package in ("numpy", "torch", "jax", "dlkernels"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            result[package] = importlib.metadata.version(package)
+    compiler = subprocess.run(["g++", "-dumpfullversion"], capture_output=True, text=True)
+    result["g++ (roofs, torch.compile)"] = compiler.stdout.strip()
+    return result
+
+
+def active_isa(peers_only: bool) -> str:
+    """The level dlkernels chose."""
+    if peers_only:
+        return "none"
+    import dlkernels
+
+    return str(dlkernels.get_isa())
+
+
+def main() -> int:
+    """Runs everything and writes the results."""
+    options = parse_options()
+    chosen = [
+        case
+        for case in cases.CASES
+        if options.case in case.name and (case.quick or options.case or not options.quick)
+    ]
+    if not chosen:
+        print(
+            f"no case has '{options.case}' in its name:", *(c.name for c in cases.CASES), sep="\n  "
+        )
+        return 2
+
+    # Before torch or any other OpenMP user is loaded; children inherit both.
+    os.environ["OMP_NUM_THREADS"] = os.environ["DLKERNELS_NUM_THREADS"] = str(options.threads)
+    machine = processor()
+    peers.use_threads(options.threads)
+    if not options.peers_only:
+        import dlkernels.torch.functional  # noqa: F401 - without it there is nothing to measure
+    gc.disable()
+
+    missing = find_missing(chosen)
+    left_out = {*missing, *((cases.OURS, cases.TUNE_MALLOC) if options.peers_only else ())}
+    rows: list[Row] = []
+    with Roofline() as roofline:
+        for index, case in enumerate(chosen, start=1):
+            print(f"[{index}/{len(chosen)}] {case.name}", file=sys.stderr, flush=True)
+            roofline.measure(repeats=3)
+            names = [name for name in case.peers if name not in left_out]
+            case_rows = measure_case(case, names, options.rounds, 3 if options.quick else 20)
+            if case.peak:
+                add_peaks(case, case_rows)
+            rows += case_rows
+            gc.collect()
+        roofline.measure(repeats=3)
+        roofs = roofline.medians()
+        roof_spread = {kind: report.spread(values) for kind, values in roofline.samples.items()}
+
+    report.complete(rows, roofs)
+    machine |= {
+        "threads": options.threads,
+        "rounds": options.rounds,
+        "quick": options.quick,
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "versions": versions(),
+        "active_isa": active_isa(options.peers_only),
+        "roofs_gb_per_s": {kind: round(speed, 2) for kind, speed in roofs.items()},
+        "roofs_iqr_gb_per_s": {kind: round(value, 2) for kind, value in roof_spread.items()},
+        "missing": missing,
+        "notes": NOTES,
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    report.write_csv(rows, options.out / report.CSV_NAME)
+    (options.out / report.MACHINE_NAME).write_text(json.dumps(machine, indent=2) + "\n")
+    report.draw_picture(rows, machine, options.out / report.PICTURE_NAME)
+    report.print_tables(rows, machine)
+    failed = [row for row in rows if row.peer == cases.OURS and row.error]
+    for row in failed:
+        print(f"dlkernels failed at {row.case}: {row.error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,700 @@
+"""Who is measured, and how each of them runs a case.
+
+Every peer turns a case into a `Workload`: a call to time, and what must happen between calls. Ours
+and torch as its users run it share the benchmark's own process. A peer that needs other allocator
+settings, or brings its own thread pool, lives in a child process that obeys one-line commands, so
+that its samples still fall between ours in time (A, B, A, B, ...) and only one of them ever runs.
+
+What keeps the comparison fair:
+
+- The same inputs for everybody, made from the same seed, and dense random output gradients.
+- One fresh child per case, so that no peer pays for the heap another case left behind.
+- After a sample its process sleeps `SETTLE_SECONDS` before anyone else starts. OpenMP's worker
+  threads spin for some milliseconds after a parallel region (8 measured here), waiting for the
+  next; with as many threads as cores they would eat the next peer's time. Setting GOMP_SPINCOUNT
+  instead would change how everybody runs; sleeping changes nothing but the benchmark's length.
+- Results are freed, and `.grad` reset, outside the timer: the price of unmapping is not charged to
+  torch, the price of touching fresh memory is.
+- Before anything is timed, each peer's result is compared with the first one's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import gc
+import importlib.util
+import itertools
+import json
+import os
+import resource
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from bench import cases
+from bench.cases import Case
+
+ROOT = Path(__file__).resolve().parent.parent
+SETTLE_SECONDS = 0.02
+# Fewer page faults than this are noise; a buffer worth measuring takes hundreds.
+SETTLED_FAULTS = 50
+# A sample takes under two seconds; what takes long is the first compilation of a peer's kernels.
+CHILD_TIMEOUT_SECONDS = 300
+
+# glibc keeps what it is given: no page faults in steady state. Set before the process starts.
+TUNED_ALLOCATOR = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    "MALLOC_TOP_PAD_": "1000000000",
+}
+
+
+# ------------------------------------------------------------------------------------------------
+# A workload and one sample of it
+# ------------------------------------------------------------------------------------------------
+
+
+def nothing() -> None:
+    """The reset of a workload that needs none."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One case as one peer runs it.
+
+    Attributes:
+        run: The call that is timed.
+        fingerprint: A number made from the result of `run`, to compare the peers' answers.
+        reset: What is done before each call, outside the timer.
+        context: Entered around a sample, outside the timer; the no-grad mode, for example.
+    """
+
+    run: Callable[[], object]
+    fingerprint: Callable[[Any], float]
+    reset: Callable[[], None] = nothing
+    context: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Seconds and minor page faults of one call (the mean over a batch)."""
+
+    seconds: float
+    faults: float
+
+
+def take_sample(case: Case, work: Workload) -> Sample:
+    """Runs a batch of calls, then lets the worker threads fall asleep."""
+    seconds = 0.0
+    with work.context():
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        if case.tight:
+            run = work.run
+            start = time.perf_counter()
+            for _ in itertools.repeat(None, case.batch):
+                run()
+            seconds = time.perf_counter() - start
+        else:
+            for _ in range(case.batch):
+                work.reset()
+                start = time.perf_counter()
+                result = work.run()
+                seconds += time.perf_counter() - start
+                del result
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+    time.sleep(SETTLE_SECONDS)
+    return Sample(seconds / case.batch, faults / case.batch)
+
+
+def warm_up(case: Case, work: Workload, limit: int) -> float:
+    """Takes the result's fingerprint, then calls until nothing changes any more.
+
+    The fingerprint comes first because its temporaries rearrange the heap. Then samples are thrown
+    away until three in a row take as many page faults as each other, `limit` at most: a heap that
+    keeps its memory may need a dozen calls to find its final shape, and a peer measured before that
+    would look several times slower than it is.
+    """
+    with work.context():
+        work.reset()
+        fingerprint = work.fingerprint(work.run())
+        work.reset()
+    faults: list[float] = []
+    for _ in range(limit):
+        faults.append(take_sample(case, work).faults)
+        last = faults[-3:]
+        if len(last) == 3 and max(last) - min(last) < SETTLED_FAULTS:
+            break
+    return fingerprint
+
+
+# ------------------------------------------------------------------------------------------------
+# Fronts shaped like torch: torch itself, torch.compile, and ours
+# ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TorchFront:
+    """The functions a torch-shaped peer offers, under torch's names and signatures."""
+
+    cross_entropy: Callable[..., Any]
+    relu: Callable[..., Any]
+    batch_norm: Callable[..., Any]
+    sgd: Callable[..., Any]
+
+
+def torch_eager(**sgd_options: Any) -> TorchFront:
+    """torch as it comes; `sgd_options` choose one of its SGD implementations."""
+    import torch
+    from torch.nn import functional
+
+    return TorchFront(
+        cross_entropy=functional.cross_entropy,
+        relu=functional.relu,
+        batch_norm=functional.batch_norm,
+        sgd=functools.partial(torch.optim.SGD, **sgd_options),
+    )
+
+
+def torch_compiled() -> TorchFront:
+    """torch.compile, each function on its own, for fixed shapes."""
+    import torch
+
+    eager = torch_eager()
+    compiled = functools.partial(torch.compile, dynamic=False)
+    return TorchFront(
+        cross_entropy=compiled(eager.cross_entropy),
+        relu=compiled(eager.relu),
+        batch_norm=compiled(eager.batch_norm),
+        sgd=eager.sgd,
+    )
+
+
+def our_torch_front() -> TorchFront:
+    """The twins of dlkernels; batch norm is torch's, for want of a twin to measure."""
+    import dlkernels.torch.functional as twins
+    from dlkernels.torch.optim import SGD
+
+    eager = torch_eager()
+    return dataclasses.replace(eager, cross_entropy=twins.cross_entropy, relu=twins.relu, sgd=SGD)
+
+
+def normal(case: Case, seed: int) -> Any:
+    """A torch tensor of the case's shape and type; the same for every peer."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(case.shape, generator=generator).to(getattr(torch, case.dtype))
+
+
+def class_targets(case: Case) -> Any:
+    """One random class per row, int64."""
+    import torch
+
+    rows, classes = case.shape
+    return torch.randint(classes, (rows,), generator=torch.Generator().manual_seed(1))
+
+
+def magnitude(tensor: Any) -> float:
+    """The sum of absolute values, added up in float64."""
+    import torch
+
+    return float(tensor.detach().abs().sum(dtype=torch.float64))
+
+
+def train_cross_entropy(case: Case, front: TorchFront) -> Workload:
+    """Loss and gradient of the logits, a leaf that requires it."""
+    logits = normal(case, seed=0).requires_grad_()
+    target = class_targets(case)
+
+    def run() -> object:
+        loss = front.cross_entropy(logits, target)
+        loss.backward()
+        return loss
+
+    def reset() -> None:
+        logits.grad = None
+
+    return Workload(run, lambda loss: float(loss.detach()) + magnitude(logits.grad), reset)
+
+
+def forward_cross_entropy(case: Case, front: TorchFront) -> Workload:
+    """The loss alone, as in evaluation."""
+    import torch
+
+    run = functools.partial(front.cross_entropy, normal(case, seed=0), class_targets(case))
+    return Workload(run, float, context=torch.no_grad)
+
+
+def forward_relu(case: Case, front: TorchFront) -> Workload:
+    """A fresh output, no gradient."""
+    import torch
+
+    run = functools.partial(front.relu, normal(case, seed=0))
+    return Workload(run, magnitude, context=torch.no_grad)
+
+
+def train_relu(case: Case, front: TorchFront) -> Workload:
+    """Forward, and backward from a dense random gradient."""
+    x = normal(case, seed=0).requires_grad_()
+    upstream = normal(case, seed=2)
+
+    def run() -> object:
+        y = front.relu(x)
+        y.backward(upstream)
+        return y
+
+    def reset() -> None:
+        x.grad = None
+
+    return Workload(run, lambda y: magnitude(y) + magnitude(x.grad), reset)
+
+
+def inplace_relu(case: Case, front: TorchFront) -> Workload:
+    """Over the input itself.
+
+    From the second call on no element is negative. That changes nothing for kernels without
+    branches, and spares everyone a refill that would leave the data in the cache.
+    """
+    import torch
+
+    run = functools.partial(front.relu, normal(case, seed=0), inplace=True)
+    return Workload(run, magnitude, context=torch.no_grad)
+
+
+def sgd_momentum(case: Case, front: TorchFront) -> Workload:
+    """One step over all arrays, gradients present."""
+    import torch
+
+    arrays, length = case.shape
+    generator = torch.Generator().manual_seed(0)
+    parameters = []
+    for _ in range(arrays):
+        parameter = torch.randn(length, generator=generator).requires_grad_()
+        parameter.grad = torch.randn(length, generator=generator)
+        parameters.append(parameter)
+    optimizer = front.sgd(parameters, lr=1e-3, momentum=0.9)
+    return Workload(optimizer.step, lambda _: sum(map(magnitude, parameters)))
+
+
+def train_batch_norm(case: Case, front: TorchFront) -> Workload:
+    """Training mode, forward and backward from a dense random gradient."""
+    import torch
+
+    x = normal(case, seed=0).requires_grad_()
+    upstream = normal(case, seed=2)
+    channels = case.shape[1]
+    weight = torch.ones(channels, requires_grad=True)
+    bias = torch.zeros(channels, requires_grad=True)
+    mean, variance = torch.zeros(channels), torch.ones(channels)
+
+    def run() -> object:
+        y = front.batch_norm(x, mean, variance, weight, bias, training=True)
+        y.backward(upstream)
+        return y
+
+    def reset() -> None:
+        x.grad = weight.grad = bias.grad = None
+
+    return Workload(run, lambda y: magnitude(y) + magnitude(x.grad), reset)
+
+
+TORCH_OPERATIONS: Mapping[str, Callable[[Case, TorchFront], Workload]] = {
+    "cross_entropy_train": train_cross_entropy,
+    # What a torch user writes to get what cross_entropy_with_grad returns.
+    "cross_entropy_numpy": train_cross_entropy,
+    "cross_entropy_forward": forward_cross_entropy,
+    "relu_forward": forward_relu,
+    "relu_train": train_relu,
+    "relu_inplace": inplace_relu,
+    "sgd_momentum": sgd_momentum,
+    "batch_norm_train": train_batch_norm,
+}
+
+
+# ------------------------------------------------------------------------------------------------
+# NumPy: ours, and what one writes without us
+# ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NumpyFront:
+    """The functions a NumPy-shaped peer offers."""
+
+    cross_entropy: Callable[..., Any]
+    cross_entropy_with_grad: Callable[..., Any]
+    relu: Callable[..., Any]
+
+
+def our_numpy_front() -> NumpyFront:
+    """The NumPy functions of dlkernels."""
+    import dlkernels
+
+    return NumpyFront(dlkernels.cross_entropy, dlkernels.cross_entropy_with_grad, dlkernels.relu)
+
+
+def plain_numpy() -> NumpyFront:
+    """A few lines of NumPy, as careful with overflow as they must be and no cleverer."""
+    import numpy as np
+
+    def cross_entropy_with_grad(logits: Any, target: Any) -> tuple[float, Any]:
+        rows = np.arange(len(target))
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        grad = np.exp(shifted)
+        total = grad.sum(axis=1, keepdims=True)
+        loss = float((np.log(total[:, 0]) - shifted[rows, target]).mean())
+        grad /= total
+        grad[rows, target] -= 1
+        grad /= len(target)
+        return loss, grad
+
+    def cross_entropy(logits: Any, target: Any) -> float:
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        total = np.exp(shifted).sum(axis=1)
+        return float((np.log(total) - shifted[np.arange(len(target)), target]).mean())
+
+    return NumpyFront(cross_entropy, cross_entropy_with_grad, lambda x: np.maximum(x, 0))
+
+
+def numpy_workload(case: Case, front: NumpyFront) -> Workload:
+    """Builds one of the NumPy cases."""
+    import numpy as np
+
+    logits = normal(case, seed=0).numpy()
+    if case.operation == "relu_numpy_call":
+        run = functools.partial(front.relu, logits)
+        return Workload(run, lambda y: float(np.abs(y).sum(dtype=np.float64)))
+    target = class_targets(case).numpy()
+    if case.operation == "cross_entropy_numpy_call":
+        return Workload(functools.partial(front.cross_entropy, logits, target), float)
+    return Workload(
+        functools.partial(front.cross_entropy_with_grad, logits, target),
+        lambda pair: float(pair[0]) + float(np.abs(pair[1]).sum(dtype=np.float64)),
+    )
+
+
+NUMPY_OPERATIONS = ("cross_entropy_numpy", "cross_entropy_numpy_call", "relu_numpy_call")
+
+
+# ------------------------------------------------------------------------------------------------
+# JAX
+# ------------------------------------------------------------------------------------------------
+
+
+def jax_workload(case: Case) -> Workload:
+    """The same operations under `jax.jit`, waiting for each result as its user would."""
+    import jax
+    import jax.numpy as jnp
+    import ml_dtypes
+    import numpy as np
+
+    numpy_dtype = ml_dtypes.bfloat16 if case.dtype == "bfloat16" else np.dtype(case.dtype)
+    x = jnp.asarray(normal(case, seed=0).float().numpy().astype(numpy_dtype))
+
+    def mean_loss(logits: Any, target: Any) -> Any:
+        wide = logits.astype(jnp.float32)
+        chosen = jnp.take_along_axis(wide, target[:, None], axis=1)[:, 0]
+        return (jax.nn.logsumexp(wide, axis=1) - chosen).mean()
+
+    def relu_and_grad(x: Any, upstream: Any) -> Any:
+        y, pullback = jax.vjp(jax.nn.relu, x)
+        return y, pullback(upstream)[0]
+
+    def total(result: Any) -> float:
+        return sum(
+            float(np.abs(np.asarray(part).astype(np.float32)).sum(dtype=np.float64))
+            for part in jax.tree_util.tree_leaves(result)
+        )
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    if case.operation in ("cross_entropy_train", "cross_entropy_forward"):
+        training = case.operation == "cross_entropy_train"
+        function = jax.value_and_grad(mean_loss) if training else mean_loss
+        arguments = (x, jnp.asarray(class_targets(case).numpy().astype(np.int32)))
+    elif case.operation == "relu_train":
+        function = relu_and_grad
+        arguments = (x, jnp.asarray(normal(case, seed=2).numpy()))
+    elif case.operation == "relu_forward":
+        function, arguments = jax.nn.relu, (x,)
+    else:
+        raise NotImplementedError(f"no JAX form of {case.operation}")
+    compiled = jax.jit(function)
+    return Workload(lambda: jax.block_until_ready(compiled(*arguments)), total)
+
+
+# ------------------------------------------------------------------------------------------------
+# The peers
+# ------------------------------------------------------------------------------------------------
+
+
+def build_ours(case: Case) -> Workload:
+    """dlkernels, through its NumPy or its torch front."""
+    if case.operation in NUMPY_OPERATIONS:
+        return numpy_workload(case, our_numpy_front())
+    return TORCH_OPERATIONS[case.operation](case, our_torch_front())
+
+
+def build_torch(case: Case, **sgd_options: Any) -> Workload:
+    """torch, eager."""
+    return TORCH_OPERATIONS[case.operation](case, torch_eager(**sgd_options))
+
+
+def build_compiled(case: Case) -> Workload:
+    """torch.compile."""
+    return TORCH_OPERATIONS[case.operation](case, torch_compiled())
+
+
+def build_after_tune_malloc(case: Case) -> Workload:
+    """torch, eager, after our one call that keeps glibc from handing memory back."""
+    import dlkernels
+
+    if not dlkernels.tune_malloc(True):
+        raise RuntimeError("tune_malloc() does nothing with this C library")
+    return build_torch(case)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """How a peer is run.
+
+    Attributes:
+        build: Makes its workload of a case.
+        modules: What must be importable.
+        child: Whether it needs a process of its own.
+        environment: What that process is started with, beyond the benchmark's own environment.
+    """
+
+    build: Callable[[Case], Workload]
+    modules: tuple[str, ...] = ("torch",)
+    child: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def missing(self) -> list[str]:
+        """The modules this machine does not have."""
+        return [name for name in self.modules if importlib.util.find_spec(name) is None]
+
+
+PEERS: Mapping[str, Peer] = {
+    cases.OURS: Peer(build_ours, ("torch", "dlkernels")),
+    cases.TORCH: Peer(build_torch),
+    cases.FOREACH: Peer(functools.partial(build_torch, foreach=True)),
+    cases.FUSED: Peer(functools.partial(build_torch, fused=True)),
+    cases.NUMPY: Peer(lambda case: numpy_workload(case, plain_numpy())),
+    cases.TUNED: Peer(build_torch, child=True, environment=TUNED_ALLOCATOR),
+    cases.TUNE_MALLOC: Peer(build_after_tune_malloc, ("torch", "dlkernels"), child=True),
+    cases.COMPILED: Peer(
+        build_compiled,
+        child=True,
+        # One compiling thread: a pool of compile workers would outlive the compilation.
+        environment={**TUNED_ALLOCATOR, "TORCHINDUCTOR_COMPILE_THREADS": "1"},
+    ),
+    cases.JAX: Peer(
+        jax_workload,
+        ("torch", "jax", "ml_dtypes"),
+        child=True,
+        environment={"JAX_PLATFORMS": "cpu"},
+    ),
+}
+
+
+# ------------------------------------------------------------------------------------------------
+# Runners: a peer in this process, or in a child
+# ------------------------------------------------------------------------------------------------
+
+
+class Runner(Protocol):
+    """Something that has built and warmed up one case and can be sampled."""
+
+    fingerprint: float
+
+    def sample(self) -> Sample:
+        """One batch of calls."""
+
+    def close(self) -> None:
+        """Lets go of the memory."""
+
+
+class LocalRunner:
+    """A peer in the benchmark's own process."""
+
+    def __init__(self, case: Case, peer: str, warmup_limit: int) -> None:
+        """Builds and warms up."""
+        self._case = case
+        self._work: Workload | None = PEERS[peer].build(case)
+        self.fingerprint = warm_up(case, self._work, warmup_limit)
+
+    def sample(self) -> Sample:
+        """One batch of calls."""
+        assert self._work is not None
+        return take_sample(self._case, self._work)
+
+    def close(self) -> None:
+        """Lets go of the memory."""
+        self._work = None
+        gc.collect()
+
+
+class ChildRunner:
+    """A peer in a process of its own, which waits on a pipe while others are measured."""
+
+    def __init__(self, case: Case, peer: str, warmup_limit: int, command: str = "samples") -> None:
+        """Starts the child and waits until it is warm."""
+        # A file, not a pipe: nobody reads it while the child runs, and a full pipe would block it.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bench.peers", command, case.name, peer, str(warmup_limit)],
+            cwd=ROOT,
+            env={**os.environ, **PEERS[peer].environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+        )
+        try:
+            self.fingerprint = float(self._answer()["value"])
+        except BaseException:
+            self.close()
+            raise
+
+    def _answer(self) -> dict[str, Any]:
+        """The child's next line; its error is raised here as ours."""
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], CHILD_TIMEOUT_SECONDS)
+        if not ready:
+            raise TimeoutError(f"no answer within {CHILD_TIMEOUT_SECONDS} s")
+        line = self._process.stdout.readline()
+        if not line:
+            self._errors.seek(0)
+            last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
+            raise RuntimeError(last[0] if last else f"ended with code {self._process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer
+
+    def sample(self) -> Sample:
+        """Lets the child run one batch of calls."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"sample\n")
+        self._process.stdin.flush()
+        answer = self._answer()
+        return Sample(answer["seconds"], answer["faults"])
+
+    def close(self) -> None:
+        """Ends the child: politely by closing its input, and if it does not listen, by force."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._errors.close()
+
+
+def start(case: Case, peer: str, warmup_limit: int) -> Runner:
+    """Builds and warms up one peer for one case, wherever it has to live."""
+    kind = ChildRunner if PEERS[peer].child else LocalRunner
+    return kind(case, peer, warmup_limit)
+
+
+def peak_memory(case: Case, peer: str) -> float:
+    """The most memory three steps need beyond their inputs, in units of the logits' size.
+
+    Measured in a child of its own, because a high-water mark remembers everything before it.
+    """
+    runner = ChildRunner(case, peer, warmup_limit=1, command="peak")
+    runner.close()
+    return runner.fingerprint
+
+
+def first_line(error: BaseException) -> str:
+    """What went wrong, short enough for a table."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+# ------------------------------------------------------------------------------------------------
+# The child's side
+# ------------------------------------------------------------------------------------------------
+
+
+def use_threads(threads: int) -> None:
+    """Holds this process to a number of threads, and to as many processors.
+
+    The processors count too: XLA sizes its pool by them and has no other switch.
+    """
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def resident_bytes(field_name: str) -> int:
+    """VmRSS (now) or VmHWM (the high-water mark) of this process."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field_name + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {field_name}")
+
+
+def measure_peak(case: Case, peer: str) -> float:
+    """The child's side of `peak_memory`.
+
+    ru_maxrss would not do: a child inherits its parent's. The kernel's own mark can be reset.
+    """
+    import torch
+
+    # A small case first, so that code pages, thread stacks and caches are not counted.
+    warm_up(dataclasses.replace(case, shape=(64, 1000)), PEERS[peer].build(case), 1)
+    gc.collect()
+    work = PEERS[peer].build(case)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident_bytes("VmRSS")
+    for _ in range(3):
+        work.reset()
+        work.run()
+    item_bytes = torch.empty((), dtype=getattr(torch, case.dtype)).element_size()
+    return (resident_bytes("VmHWM") - before) / (case.elements * item_bytes)
+
+
+def serve(arguments: list[str]) -> None:
+    """Builds and warms up a case, then takes one sample per line of input until it ends."""
+    # Libraries print; the answers go where nothing else can write.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def answer(**values: object) -> None:
+        answers.write(json.dumps(values) + "\n")
+        answers.flush()
+
+    try:
+        command, case_name, peer, warmup_limit = arguments
+        case = next(case for case in cases.CASES if case.name == case_name)
+        use_threads(int(os.environ["OMP_NUM_THREADS"]))
+        gc.disable()
+        if command == "peak":
+            answer(value=measure_peak(case, peer))
+            return
+        work = PEERS[peer].build(case)
+        answer(value=warm_up(case, work, int(warmup_limit)))
+        for _ in sys.stdin:
+            sample = take_sample(case, work)
+            answer(seconds=sample.seconds, faults=sample.faults)
+    except Exception as error:
+        answer(error=first_line(error))
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1:])

@@ -1,0 +1,188 @@
+// Optimizer steps over lists of arrays: every array of every group becomes pieces of one table, and
+// the table is worked off in one parallel region.
+#include "bindings/bind.h"
+#include "bindings/call.h"
+
+#include <algorithm>
+#include <unordered_map>
+#include <vector>
+
+namespace dlk {
+
+namespace {
+
+// Elements of a piece: 64 KB of float32.
+constexpr int64_t kPieceElems = 16384;
+
+// Parameters that have a gradient, their gradients and one state each: params whose `.grad` is None
+// are left out. Missing states come back as None.
+//
+// `state` is walked in its own order beside `params`, which it follows in practice; so no parameter
+// is hashed (a torch tensor's hash is a Python call).
+py::tuple gather(const py::list& params, const py::dict& state, const py::str& state_name) {
+  static PyObject* grad_name = PyUnicode_InternFromString("grad");
+  py::list with_grad, grads, states;
+  std::unordered_map<PyObject*, PyObject*> by_param; // filled when the orders part
+  Py_ssize_t position = 0;
+  bool in_step = true;
+  for (py::handle param : params) {
+    py::object grad = py::reinterpret_steal<py::object>(PyObject_GetAttr(param.ptr(), grad_name));
+    if (!grad)
+      throw py::error_already_set();
+    if (grad.is_none())
+      continue;
+    PyObject *key = nullptr, *value = nullptr, *own_state = nullptr;
+    if (in_step && PyDict_Next(state.ptr(), &position, &key, &value) && key == param.ptr()) {
+      own_state = value;
+    } else {
+      if (in_step) {
+        in_step = false;
+        position = 0;
+        while (PyDict_Next(state.ptr(), &position, &key, &value))
+          by_param[key] = value;
+      }
+      const auto found = by_param.find(param.ptr());
+      own_state = found == by_param.end() ? nullptr : found->second;
+    }
+    PyObject* entry = own_state && PyDict_Check(own_state)
+                          ? PyDict_GetItem(own_state, state_name.ptr())
+                          : nullptr;
+    with_grad.append(param);
+    grads.append(grad);
+    states.append(py::reinterpret_borrow<py::object>(entry ? entry : Py_None));
+  }
+  return py::make_tuple(with_grad, grads, states);
+}
+
+// Brings (param, grad, buffer) to as few one-dimensional walks as their strides allow.
+void add_walks(std::vector<SgdArray>& arrays, const TensorView& param, const TensorView& grad,
+               const TensorView* buffer, const SgdArray& model) {
+  struct Dim {
+    int64_t size, param_stride, grad_stride, buffer_stride;
+  };
+  Dim dims[kMaxDims];
+  int count = 0;
+  for (int dim = 0; dim < param.ndim; ++dim) {
+    if (param.shape[dim] == 0)
+      return;
+    if (param.shape[dim] != 1)
+      dims[count++] = {param.shape[dim], param.strides[dim], grad.strides[dim],
+                       buffer ? buffer->strides[dim] : param.strides[dim]};
+  }
+  std::stable_sort(dims, dims + count, [](const Dim& a, const Dim& b) {
+    return std::abs(a.param_stride) > std::abs(b.param_stride);
+  });
+  int kept = 0;
+  for (int dim = 0; dim < count; ++dim) {
+    if (kept) {
+      Dim& outer = dims[kept - 1];
+      const Dim& inner = dims[dim];
+      if (outer.param_stride == inner.param_stride * inner.size &&
+          outer.grad_stride == inner.grad_stride * inner.size &&
+          outer.buffer_stride == inner.buffer_stride * inner.size) {
+        outer = {outer.size * inner.size, inner.param_stride, inner.grad_stride,
+                 inner.buffer_stride};
+        continue;
+      }
+    }
+    dims[kept++] = dims[dim];
+  }
+  const Dim inner = kept ? dims[kept - 1] : Dim{1, 1, 1, 1};
+  const int64_t item = item_size(param.dtype);
+  int64_t index[kMaxDims] = {};
+  SgdArray array = model;
+  array.size = inner.size;
+  array.param_stride = inner.param_stride;
+  array.grad_stride = inner.grad_stride;
+  array.buffer_stride = buffer ? inner.buffer_stride : 1;
+  while (true) {
+    int64_t param_offset = 0, grad_offset = 0, buffer_offset = 0;
+    for (int dim = 0; dim < kept - 1; ++dim) {
+      param_offset += index[dim] * dims[dim].param_stride;
+      grad_offset += index[dim] * dims[dim].grad_stride;
+      buffer_offset += index[dim] * dims[dim].buffer_stride;
+    }
+    array.param = static_cast<char*>(param.data) + param_offset * item;
+    array.grad = static_cast<char*>(grad.data) + grad_offset * item;
+    array.momentum_buffer =
+        buffer ? static_cast<char*>(buffer->data) + buffer_offset * item : nullptr;
+    arrays.push_back(array);
+    int dim = kept - 2;
+    while (dim >= 0 && ++index[dim] == dims[dim].size)
+      index[dim--] = 0;
+    if (dim < 0)
+      return;
+  }
+}
+
+// One SGD step over groups of (params, grads, momentum_buffers or None, first_step flags or None,
+// lr, momentum, dampening, weight_decay, nesterov, maximize). Everything is checked before anything
+// is written.
+void sgd(const py::list& group_list) {
+  constexpr const char* operation = "SGD";
+  std::vector<SgdGroup> groups;
+  std::vector<SgdArray> arrays[4]; // by dtype: float32, float64, bfloat16, float16
+  std::vector<py::object> owners;  // of arrays that came through __dlpack__
+  TensorView param, grad, buffer;
+  for (py::handle group_handle : group_list) {
+    const py::tuple group = py::reinterpret_borrow<py::tuple>(group_handle);
+    const py::list params = group[0], grads = group[1];
+    const py::object buffers = group[2], first_steps = group[3];
+    const bool has_buffers = !buffers.is_none();
+    check(params.size() == grads.size(), operation, ": grads: expected ", params.size(),
+          " arrays, got ", grads.size());
+    groups.push_back({group[4].cast<double>(), group[5].cast<double>(), group[6].cast<double>(),
+                      group[7].cast<double>(), group[8].cast<bool>(), group[9].cast<bool>()});
+    for (size_t index = 0; index < params.size(); ++index) {
+      param = output_view_of(PyList_GET_ITEM(params.ptr(), index), operation, "params");
+      grad = view_of(PyList_GET_ITEM(grads.ptr(), index), operation, "grads");
+      check_floating(param, operation, "params");
+      check(same_shape(grad, param), operation, ": grads[", index, "]: expected shape ",
+            shape_text(param), ", got ", shape_text(grad));
+      check_same_dtype(grad, param, operation, "grads");
+      SgdArray array{};
+      array.group = int32_t(groups.size() - 1);
+      if (has_buffers) {
+        buffer =
+            output_view_of(PyList_GET_ITEM(buffers.ptr(), index), operation, "momentum_buffer");
+        check(same_shape(buffer, param), operation, ": momentum_buffer[", index,
+              "]: expected shape ", shape_text(param), ", got ", shape_text(buffer));
+        check_same_dtype(buffer, param, operation, "momentum_buffer");
+        array.first_step = PyList_GET_ITEM(first_steps.ptr(), index) == Py_True;
+      }
+      add_walks(arrays[int(param.dtype)], param, grad, has_buffers ? &buffer : nullptr, array);
+      if (param.kind == ArrayKind::dlpack || grad.kind == ArrayKind::dlpack) {
+        owners.push_back(param.owner);
+        owners.push_back(grad.owner);
+        owners.push_back(buffer.owner);
+      }
+    }
+  }
+  for (int dtype = 0; dtype < 4; ++dtype) {
+    if (arrays[dtype].empty())
+      continue;
+    std::vector<OptimizerChunk> chunks;
+    SgdArgs args{};
+    for (size_t array = 0; array < arrays[dtype].size(); ++array) {
+      const int64_t size = arrays[dtype][array].size;
+      args.total_elems += size;
+      for (int64_t begin = 0; begin < size; begin += kPieceElems)
+        chunks.push_back({int64_t(array), begin, std::min(size, begin + kPieceElems)});
+    }
+    args.dtype = DType(dtype);
+    args.arrays = arrays[dtype].data();
+    args.groups = groups.data();
+    args.chunks = chunks.data();
+    args.chunk_count = int64_t(chunks.size());
+    without_gil(args.total_elems, [&] { runtime::kernels().sgd(args); });
+  }
+}
+
+} // namespace
+
+void bind_optim(py::module_& m) {
+  m.def("gather", &gather);
+  m.def("sgd", &sgd);
+}
+
+} // namespace dlk

@@ -1,0 +1,92 @@
+// The extension module: the runtime's own functions, and what each family of operations adds.
+#include "bindings/bind.h"
+#include "bindings/tensor.h"
+#include "runtime/dispatch.h"
+#include "runtime/malloc_tuning.h"
+#include "runtime/pool.h"
+#include "runtime/threads.h"
+
+#include <pybind11/stl.h>
+
+#ifndef DLK_VERSION
+#define DLK_VERSION "unknown"
+#endif
+
+namespace dlk {
+namespace {
+
+using namespace py::literals;
+
+py::dict memory_stats() {
+  const runtime::PoolStatistics pool = runtime::pool_statistics();
+  return py::dict("in_use_bytes"_a = pool.in_use_bytes, "idle_bytes"_a = pool.idle_bytes,
+                  "peak_in_use_bytes"_a = pool.peak_in_use_bytes,
+                  "limit_bytes"_a = pool.limit_bytes, "hits"_a = pool.hits,
+                  "misses"_a = pool.misses, "released"_a = pool.released);
+}
+
+py::dict build_info() {
+#ifdef __clang__
+  const char* compiler = "Clang " __clang_version__;
+#else
+  const char* compiler = "GCC " __VERSION__;
+#endif
+  return py::dict("version"_a = DLK_VERSION, "compiler"_a = compiler,
+                  "cxx_standard"_a = __cplusplus, "openmp"_a = _OPENMP,
+#ifdef NDEBUG
+                  "assertions"_a = false,
+#else
+                  "assertions"_a = true,
+#endif
+                  "pybind11"_a = PYBIND11_TOSTRING(PYBIND11_VERSION_MAJOR) "." PYBIND11_TOSTRING(
+                      PYBIND11_VERSION_MINOR));
+}
+
+// What the environment asks for; a wrong value fails the import.
+void configure_at_import() {
+  try {
+    runtime::choose_isa_at_import();
+    runtime::configure_threads_at_import();
+    runtime::configure_pool_at_import();
+    runtime::last_level_cache_bytes();
+  } catch (const std::runtime_error& error) {
+    throw py::import_error(error.what());
+  }
+}
+
+void bind_runtime(py::module_& module) {
+  module.def("active_isa", &runtime::active_isa);
+  module.def("isa_reason", &runtime::isa_reason);
+  module.def("compiled_isas", &runtime::compiled_isas);
+  module.def("supported_isas", &runtime::supported_isas);
+  module.def("set_isa", &runtime::set_isa, "level"_a);
+  module.def("set_num_threads", &runtime::set_num_threads, "count"_a, "new_threads_too"_a = true);
+  module.def("num_threads_limit", &runtime::num_threads_limit);
+  module.def("thread_count", &runtime::thread_count);
+  module.def("in_forked_child", &runtime::in_forked_child);
+  module.def("empty_cache", &runtime::empty_pool, py::call_guard<py::gil_scoped_release>());
+  module.def("memory_stats", &memory_stats);
+  module.def("set_pool_limit", &runtime::set_pool_limit, "bytes"_a);
+  module.def("tune_malloc", &runtime::tune_malloc, "enable"_a);
+  module.def("last_level_cache_bytes", &runtime::last_level_cache_bytes);
+  module.def("build_info", &build_info);
+}
+
+} // namespace
+} // namespace dlk
+
+PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
+  dlk::configure_at_import();
+  pybind11::register_local_exception_translator([](std::exception_ptr pointer) {
+    try {
+      std::rethrow_exception(pointer);
+    } catch (const dlk::TypeError& error) {
+      pybind11::set_error(PyExc_TypeError, error.what());
+    }
+  });
+  dlk::bind_runtime(module);
+  dlk::bind_exporter(module);
+  dlk::bind_losses(module);
+  dlk::bind_activations(module);
+  dlk::bind_optim(module);
+}

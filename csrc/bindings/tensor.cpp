@@ -1,0 +1,288 @@
+// Arrays in: what a view is, and how it is read from each kind of array.
+#include "bindings/exchange.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+namespace dlk {
+namespace {
+
+// A few words on what came, for errors: "numpy.ndarray".
+std::string type_text(py::handle object) {
+  const py::handle type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
+  const std::string module = py::str(type.attr("__module__"));
+  const std::string name = py::str(type.attr("__qualname__"));
+  return module == "builtins" ? name : module + "." + name;
+}
+
+std::string dlpack_type_text(dlpack::DataType type) {
+  const char* kind = type.code == dlpack::kComplex ? "complex"
+                     : type.code == dlpack::kFloat ? "float"
+                     : type.code == dlpack::kInt   ? "int"
+                     : type.code == dlpack::kUInt  ? "uint"
+                                                   : nullptr;
+  const std::string lanes = type.lanes == 1 ? "" : text("x", type.lanes);
+  if (kind)
+    return text(kind, int{type.bits}, lanes);
+  return text("DLPack type code ", int{type.code}, " of ", int{type.bits}, " bits", lanes);
+}
+
+[[noreturn]] void refuse_dtype(const char* operation, const char* argument,
+                               const std::string& got) {
+  throw TypeError(text(operation, ": ", argument,
+                       ": expected a real floating-point, integer or bool dtype, got ", got));
+}
+
+void check_ndim(int ndim, const char* operation, const char* argument) {
+  check(ndim >= 0 && ndim <= kMaxDims, operation, ": ", argument, ": expected at most ", kMaxDims,
+        " dimensions, got ", ndim);
+}
+
+void read_dlpack(const dlpack::Tensor& tensor, TensorView& view, const char* operation,
+                 const char* argument) {
+  check<TypeError>(tensor.device.type == dlpack::kDeviceCpu, operation, ": ", argument,
+                   ": expected an array in CPU memory, got one on another device (DLPack device ",
+                   tensor.device.type, ":", tensor.device.id, ")");
+  if (!dtype_from_dlpack(tensor.dtype, view.dtype))
+    refuse_dtype(operation, argument, dlpack_type_text(tensor.dtype));
+  check_ndim(tensor.ndim, operation, argument);
+  view.ndim = tensor.ndim;
+  view.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
+  std::copy_n(tensor.shape, tensor.ndim, view.shape);
+  if (tensor.strides)
+    std::copy_n(tensor.strides, tensor.ndim, view.strides);
+  else
+    fill_row_major(view.ndim, view.shape, view.strides);
+  check<TypeError>(tensor.data != nullptr || view.size() == 0, operation, ": ", argument,
+                   ": expected an array with memory of its own, got one without data");
+}
+
+// A torch tensor whose negative bit is set shows memory that holds its negation, and DLPack does
+// not tell. The bit comes with the imaginary part of a conjugated tensor, and that lies in memory
+// of pairs: every stride is even. Asking costs as much as the whole view, so only such views are
+// asked.
+bool may_be_negated(const TensorView& view) {
+  if (!is_floating(view.dtype))
+    return false;
+  for (int dim = 0; dim < view.ndim; ++dim)
+    if (view.shape[dim] > 1 && view.strides[dim] % 2 != 0)
+      return false;
+  return true;
+}
+
+void read_exchange(py::handle object, const ExchangeType& type, TensorView& view,
+                   const char* operation, const char* argument) {
+  dlpack::Tensor tensor;
+  if (type.api->tensor_from_object) {
+    if (type.api->tensor_from_object(object.ptr(), &tensor) != 0)
+      throw TypeError(text(operation, ": ", argument, ": expected a dense CPU array, got ",
+                           type_text(object), ", which cannot be read: ", take_python_error()));
+    view.owner = py::reinterpret_borrow<py::object>(object);
+    read_dlpack(tensor, view, operation, argument);
+  } else {
+    dlpack::ManagedTensorVersioned* managed = nullptr;
+    if (type.api->managed_tensor_from_object(object.ptr(), &managed) != 0)
+      throw TypeError(text(operation, ": ", argument, ": expected a dense CPU array, got ",
+                           type_text(object), ", which cannot be read: ", take_python_error()));
+    view.owner = py::capsule(managed, [](void* pointer) {
+      auto* held = static_cast<dlpack::ManagedTensorVersioned*>(pointer);
+      if (held->deleter)
+        held->deleter(held);
+    });
+    view.readonly = (managed->flags & dlpack::kFlagReadOnly) != 0;
+    read_dlpack(managed->tensor, view, operation, argument);
+  }
+  view.kind = ArrayKind::exchange;
+  if (type.is_neg && may_be_negated(view)) {
+    PyObject* arguments[] = {object.ptr()};
+    const auto negated =
+        py::reinterpret_steal<py::object>(PyObject_Vectorcall(type.is_neg, arguments, 1, nullptr));
+    if (!negated)
+      throw py::error_already_set();
+    check<TypeError>(negated.ptr() != Py_True, operation, ": ", argument,
+                     ": expected a tensor without the negative bit, got one with it; call "
+                     "resolve_neg() first");
+  }
+}
+
+void read_numpy(const py::array& array, TensorView& view, const char* operation,
+                const char* argument) {
+  const py::dtype dtype = array.dtype();
+  if (!dtype_from_numpy(dtype, view.dtype))
+    refuse_dtype(operation, argument, py::str(dtype));
+  const char order = dtype.byteorder();
+  if (order != '=' && order != '|') // a plain check() would write its message every time
+    throw TypeError(text(operation, ": ", argument,
+                         ": expected the machine's byte order, got dtype ",
+                         std::string(py::str(dtype))));
+  check_ndim(static_cast<int>(array.ndim()), operation, argument);
+  view.kind = ArrayKind::numpy;
+  view.ndim = static_cast<int>(array.ndim());
+  view.data = const_cast<void*>(array.data());
+  view.readonly = !array.writeable();
+  view.owner = array;
+  const int64_t item_bytes = item_size(view.dtype);
+  for (int dim = 0; dim < view.ndim; ++dim) {
+    const int64_t stride_bytes = array.strides()[dim];
+    view.shape[dim] = array.shape()[dim];
+    // Along one element no stride is ever walked, and NumPy leaves anything there.
+    check(stride_bytes % item_bytes == 0 || view.shape[dim] <= 1, operation, ": ", argument,
+          ": expected strides in whole elements of ", item_bytes, " bytes, got ", stride_bytes,
+          " bytes");
+    view.strides[dim] = stride_bytes / item_bytes;
+  }
+}
+
+// A masked array's mask would be lost without a word.
+bool is_masked_array(py::handle object) {
+  if (Py_TYPE(object.ptr()) == py::detail::npy_api::get().PyArray_Type_)
+    return false;
+  const py::dict modules = py::module_::import("sys").attr("modules");
+  return modules.contains("numpy.ma") &&
+         py::isinstance(object, modules["numpy.ma"].attr("MaskedArray"));
+}
+
+template <class Managed> py::object take_over(py::handle capsule, const char* used_name) {
+  auto* managed =
+      static_cast<Managed*>(PyCapsule_GetPointer(capsule.ptr(), PyCapsule_GetName(capsule.ptr())));
+  py::object owner = py::capsule(managed, [](void* pointer) {
+    auto* held = static_cast<Managed*>(pointer);
+    if (held->deleter)
+      held->deleter(held);
+  });
+  PyCapsule_SetName(capsule.ptr(), used_name);
+  PyCapsule_SetDestructor(capsule.ptr(), nullptr);
+  return owner;
+}
+
+void read_capsule(py::handle object, TensorView& view, const char* operation,
+                  const char* argument) {
+  py::object capsule;
+  try {
+    const auto device = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
+    check<TypeError>(device.first == dlpack::kDeviceCpu, operation, ": ", argument,
+                     ": expected an array in CPU memory, got one on another device (DLPack device ",
+                     device.first, ":", device.second, ")");
+    const py::object dlpack = object.attr("__dlpack__");
+    try {
+      using namespace py::literals;
+      capsule =
+          dlpack("max_version"_a = py::make_tuple(dlpack::kMajorVersion, dlpack::kMinorVersion));
+    } catch (py::error_already_set& error) {
+      if (!error.matches(PyExc_TypeError)) // it is older than the argument
+        throw;
+      capsule = dlpack();
+    }
+  } catch (py::error_already_set& error) {
+    throw TypeError(text(operation, ": ", argument, ": expected a dense CPU array, got ",
+                         type_text(object),
+                         ", which cannot be read: ", std::string(py::str(error.value()))));
+  }
+  view.kind = ArrayKind::dlpack;
+  if (PyCapsule_IsValid(capsule.ptr(), dlpack::kVersionedCapsuleName)) {
+    const auto* managed = static_cast<dlpack::ManagedTensorVersioned*>(
+        PyCapsule_GetPointer(capsule.ptr(), dlpack::kVersionedCapsuleName));
+    check<TypeError>(managed->version.major == dlpack::kMajorVersion, operation, ": ", argument,
+                     ": expected DLPack version ", dlpack::kMajorVersion, ", got ",
+                     managed->version.major);
+    view.owner =
+        take_over<dlpack::ManagedTensorVersioned>(capsule, dlpack::kUsedVersionedCapsuleName);
+    view.readonly = (managed->flags & dlpack::kFlagReadOnly) != 0;
+    read_dlpack(managed->tensor, view, operation, argument);
+  } else if (PyCapsule_IsValid(capsule.ptr(), dlpack::kCapsuleName)) {
+    const auto* managed = static_cast<dlpack::ManagedTensor*>(
+        PyCapsule_GetPointer(capsule.ptr(), dlpack::kCapsuleName));
+    view.owner = take_over<dlpack::ManagedTensor>(capsule, dlpack::kUsedCapsuleName);
+    read_dlpack(managed->tensor, view, operation, argument);
+  } else {
+    throw TypeError(text(operation, ": ", argument, ": expected a DLPack capsule from ",
+                         type_text(object), ", got ", type_text(capsule)));
+  }
+}
+
+} // namespace
+
+int64_t TensorView::size() const {
+  int64_t elems = 1;
+  for (int dim = 0; dim < ndim; ++dim)
+    elems *= shape[dim];
+  return elems;
+}
+
+bool TensorView::contiguous() const {
+  int64_t expected = 1;
+  bool matches = true;
+  for (int dim = ndim - 1; dim >= 0; --dim) {
+    if (shape[dim] == 0)
+      return true;
+    matches = matches && (shape[dim] == 1 || strides[dim] == expected);
+    expected *= shape[dim];
+  }
+  return matches;
+}
+
+bool TensorView::dense() const {
+  if (contiguous())
+    return true;
+  // Dimensions of one element have no say; of the rest, the next is the one with the stride that
+  // the ones before fill exactly. Sizes are at least 2, so no two share a stride.
+  int64_t expected = 1;
+  const int64_t elems = size();
+  while (expected < elems) {
+    int dim = 0;
+    while (dim < ndim && (shape[dim] <= 1 || strides[dim] != expected))
+      ++dim;
+    if (dim == ndim)
+      return false;
+    expected *= shape[dim];
+  }
+  return true;
+}
+
+TensorView view_of(py::handle object, const char* operation, const char* argument) {
+  TensorView view;
+  view.array = py::reinterpret_borrow<py::object>(object);
+  if (py::isinstance<py::array>(object)) {
+    check<TypeError>(!is_masked_array(object), operation, ": ", argument,
+                     ": expected a plain array, got a masked array; fill it first");
+    read_numpy(py::reinterpret_borrow<py::array>(object), view, operation, argument);
+  } else if (const ExchangeType type = exchange_type(Py_TYPE(object.ptr())); type.api) {
+    read_exchange(object, type, view, operation, argument);
+  } else if (py::hasattr(object, "__dlpack__") && py::hasattr(object, "__dlpack_device__")) {
+    read_capsule(object, view, operation, argument);
+  } else {
+    throw TypeError(
+        text(operation, ": ", argument, ": expected an array, got ", type_text(object)));
+  }
+  return view;
+}
+
+TensorView output_view_of(py::handle object, const char* operation, const char* argument) {
+  TensorView view = view_of(object, operation, argument);
+  check(!view.readonly, operation, ": ", argument,
+        ": expected an array that can be written to, got a read-only one");
+  for (int dim = 0; dim < view.ndim; ++dim)
+    check(view.shape[dim] <= 1 || view.strides[dim] != 0, operation, ": ", argument,
+          ": expected each element in a place of its own, got an expanded (broadcast) array");
+  return view;
+}
+
+const char* dtype_name(DType dtype) {
+  constexpr const char* kNames[] = {"float32", "float64", "bfloat16", "float16", "bool",
+                                    "uint8",   "int8",    "int16",    "uint16",  "int32",
+                                    "uint32",  "int64",   "uint64"};
+  return kNames[static_cast<int>(dtype)];
+}
+
+std::string shape_text(int ndim, const int64_t* shape) {
+  std::string all = "(";
+  for (int dim = 0; dim < ndim; ++dim)
+    all += (dim ? ", " : "") + std::to_string(shape[dim]);
+  return all + (ndim == 1 ? ",)" : ")");
+}
+
+std::string shape_text(const TensorView& view) {
+  return shape_text(view.ndim, view.shape);
+}
+
+} // namespace dlk

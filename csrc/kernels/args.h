@@ -1,0 +1,184 @@
+// Plain argument structs, filled by the bindings and read by the kernels. Everything is checked
+// before a kernel sees it; kernels neither allocate nor throw, so scratch memory comes with the call.
+#pragma once
+
+#include <cstdint>
+
+namespace dlk {
+
+enum class DType : int32_t {
+  float32, float64, bfloat16, float16,
+  bool8, uint8, int8, int16, uint16, int32, uint32, int64, uint64,
+};
+
+// Inlined always: an out-of-line copy would be shared between ISA levels by the linker.
+[[gnu::always_inline]] constexpr int64_t item_size(DType dtype) {
+  switch (dtype) {
+  case DType::float64: case DType::int64: case DType::uint64: return 8;
+  case DType::float32: case DType::int32: case DType::uint32: return 4;
+  case DType::bfloat16: case DType::float16: case DType::int16: case DType::uint16: return 2;
+  default: return 1;
+  }
+}
+
+[[gnu::always_inline]] constexpr bool is_floating(DType dtype) { return dtype <= DType::float16; }
+
+enum class Reduction : int32_t { none, mean, sum };
+
+// An array seen as (batch, class, position): element (b, c, s) lies at
+// data + (b * batch_stride + c * class_stride + s * position_stride) elements.
+struct ClassArray {
+  void* data = nullptr;
+  int64_t batch_stride = 0, class_stride = 0, position_stride = 0;
+};
+
+// Integer class targets, one per (batch, position).
+struct ClassIndices {
+  const void* data = nullptr;
+  DType dtype = DType::int64;
+  int64_t batch_stride = 0, position_stride = 0;
+};
+
+// Looks over class targets before anything is written: are they in range, and what is the divisor.
+struct ClassTargetsArgs {
+  ClassIndices target;
+  int64_t batches, classes, positions;
+  int64_t ignore_index;
+  const void* weight = nullptr; // [classes] of weight_dtype, or nullptr for ones
+  DType weight_dtype = DType::float32;
+  // results
+  double weight_sum;  // of the targets that are not ignored
+  int64_t counted;    // how many are not ignored
+  bool out_of_bounds; // some target is neither ignored nor in [0, classes)
+  int64_t bad_target; // the first such target, in row order
+};
+
+struct CrossEntropyArgs {
+  DType dtype; // of logits, grad_logits, weight and target_probability
+  int64_t batches, classes, positions;
+  ClassArray logits;
+  ClassArray grad_logits; // data == nullptr: not wanted; may be the logits' own memory
+  ClassIndices target;           // used when target_probability.data is nullptr
+  ClassArray target_probability;
+  const void* weight = nullptr; // [classes]
+  int64_t ignore_index = -100;
+  double label_smoothing = 0, z_loss = 0, softcap = 0; // softcap 0: none
+  // Row r = b * positions + s contributes row_scale * its cross-entropy + z_scale * z_loss * lse^2
+  // to the loss whose gradient is wanted, times grad_output.
+  double row_scale = 1, z_scale = 1;
+  const void* grad_output_rows = nullptr; // backward, per row, of dtype; nullptr: the scalar below
+  double grad_output = 1;
+  // results, each optional but loss_partials
+  void* row_loss = nullptr;  // [rows] of dtype, unscaled
+  double* row_lse = nullptr; // [rows] log-sum-exp of the (capped) logits; backward reads it
+  int64_t* row_argmax = nullptr;
+  bool visit_ignored = false; // fill row_lse and row_argmax of ignored rows too
+  double* loss_partials = nullptr; // one a chunk of rows (or of tiles)
+  double loss_sum = 0;             // sum of row_scale * ce + z_scale * z_loss * lse^2
+  // scratch: scratch_bytes_per_thread for each of runtime::thread_count() threads
+  void* scratch = nullptr;
+  int64_t scratch_bytes_per_thread = 0;
+  bool nontemporal = false; // write the gradient past the cache
+};
+
+// Rows a chunk takes and what it needs; fixed by the data, never by the threads. The binding sizes
+// loss_partials and scratch with it.
+constexpr int64_t kRowBlockElems = 2048; // a block of a row that stays in L1 between its passes
+constexpr int64_t kPlaneTile = 64;       // positions a tile takes when the classes are strided
+
+[[gnu::always_inline]] constexpr int64_t row_chunk(int64_t classes) {
+  return classes >= 32768 ? 1 : 32768 / (classes < 16 ? 16 : classes);
+}
+[[gnu::always_inline]] constexpr int64_t chunk_count(int64_t total, int64_t chunk) {
+  return (total + chunk - 1) / chunk;
+}
+[[gnu::always_inline]] constexpr int64_t row_scratch_bytes(int64_t classes, DType dtype) {
+  const int64_t compute_bytes = dtype == DType::float64 ? 8 : 4;
+  const int64_t elems = classes + chunk_count(classes, kRowBlockElems);
+  return (elems * compute_bytes + 127) / 64 * 64;
+}
+
+struct SoftmaxArgs {
+  DType dtype;
+  bool logarithm; // log_softmax
+  bool rows;      // every class_stride is 1; else positions lie side by side
+  int64_t batches, classes, positions;
+  ClassArray input;       // forward: x; backward: the forward's output
+  ClassArray grad_output; // backward only
+  ClassArray output;      // forward: y; backward: dx
+  void* scratch = nullptr;
+  int64_t scratch_bytes_per_thread = 0;
+  bool nontemporal = false;
+};
+
+constexpr int64_t kNllChunkRows = 1024;
+
+struct NllLossArgs {
+  DType dtype;
+  int64_t batches, classes, positions;
+  ClassArray log_probabilities; // backward: unused
+  ClassArray grad_input;        // backward
+  ClassIndices target;
+  const void* weight = nullptr;
+  int64_t ignore_index = -100;
+  const void* grad_output_rows = nullptr; // backward, per row, of dtype
+  double row_scale = 1;                   // backward: times grad_output
+  void* row_loss = nullptr;               // forward, [rows] of dtype
+  double* loss_partials = nullptr;        // forward, one per kNllChunkRows rows
+  double loss_sum = 0;                    // forward
+};
+
+struct ActivationArgs {
+  DType dtype;
+  int32_t activation; // index into DLK_ACTIVATIONS
+  int64_t size;
+  double parameters[2] = {0, 0};
+  const void* input = nullptr;       // forward: x
+  void* output = nullptr;            // forward: y; backward: dx
+  const void* grad_output = nullptr; // backward
+  const void* saved = nullptr;       // backward: input or output, as the activation says; or
+  uint8_t* mask = nullptr;           // one bit per element: forward writes (optional), backward reads
+  bool nontemporal = false;
+};
+
+// One array of an optimizer step. Strides are in elements along the one flattened dimension;
+// all ones is the fast path.
+struct SgdArray {
+  void* param;
+  const void* grad;
+  void* momentum_buffer; // nullptr without momentum
+  int64_t size;
+  int64_t param_stride, grad_stride, buffer_stride;
+  bool first_step; // the buffer starts as the gradient
+  int32_t group;   // index into SgdArgs::groups
+};
+
+struct SgdGroup {
+  double lr, momentum, dampening, weight_decay;
+  bool nesterov, maximize;
+};
+
+// A piece of one array; the pieces of all arrays are shared out in one parallel region.
+struct OptimizerChunk {
+  int64_t array, begin, end;
+};
+
+struct SgdArgs {
+  DType dtype;
+  const SgdArray* arrays;
+  const SgdGroup* groups;
+  const OptimizerChunk* chunks;
+  int64_t chunk_count;
+  int64_t total_elems;
+};
+
+// Elementwise functions of simd/math.h by themselves: what their accuracy tests call.
+struct MathFunctionArgs {
+  DType dtype; // float32 or float64
+  int32_t function;
+  int64_t size;
+  const void* input;
+  void* output;
+};
+
+} // namespace dlk

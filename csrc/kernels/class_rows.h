@@ -1,0 +1,164 @@
+// What the kernels over class targets share: reading an index of any integer type, where a row lies,
+// and the weight each class of a soft target gets.
+#pragma once
+
+#include "simd/loops.h"
+#include "simd/math.h"
+
+namespace dlk::DLK_ISA {
+
+DLK_INLINE int64_t load_index(const ClassIndices& target, int64_t batch, int64_t position) {
+  const int64_t offset = batch * target.batch_stride + position * target.position_stride;
+  switch (target.dtype) {
+  case DType::int64: return static_cast<const int64_t*>(target.data)[offset];
+  case DType::int32: return static_cast<const int32_t*>(target.data)[offset];
+  case DType::uint8: return static_cast<const uint8_t*>(target.data)[offset];
+  case DType::int16: return static_cast<const int16_t*>(target.data)[offset];
+  case DType::int8: return static_cast<const int8_t*>(target.data)[offset];
+  case DType::uint16: return static_cast<const uint16_t*>(target.data)[offset];
+  case DType::uint32: return static_cast<const uint32_t*>(target.data)[offset];
+  default: return static_cast<const int64_t*>(target.data)[offset]; // uint64: above 2^63 negative
+  }
+}
+
+DLK_INLINE int64_t element_offset(const ClassArray& a, int64_t batch, int64_t position) {
+  return batch * a.batch_stride + position * a.position_stride;
+}
+
+// The part of a target that every class has: weight * (probability * keep + uniform), where `keep`
+// is 1 - label_smoothing and `uniform` label_smoothing / classes.
+template <class T> struct SoftTarget {
+  using C = Compute<T>;
+  const T* probability = nullptr; // of this row, or nullptr: index targets
+  const T* weight = nullptr;      // nullptr: ones
+  C keep = 1, uniform = 0;
+
+  SoftTarget() = default;
+  template <class Args> DLK_INLINE explicit SoftTarget(const Args& args)
+      : weight(static_cast<const T*>(args.weight)),
+        keep(C(1 - (args.label_smoothing > 0 ? args.label_smoothing : 0))),
+        uniform(C((args.label_smoothing > 0 ? args.label_smoothing : 0) / double(args.classes))) {}
+
+  template <class Lanes> DLK_INLINE Vec<C> at(int64_t index, Lanes lanes) const {
+    Vec<C> value(uniform);
+    if (probability)
+      value = fma(load_lanes(probability + index, lanes), Vec<C>(keep), value);
+    if (weight)
+      value = value * load_lanes(weight + index, lanes);
+    return value;
+  }
+};
+
+// The first class of the largest value; the first NaN counts as the largest, as in torch.
+template <class T> DLK_INLINE int64_t argmax_strided(const T* x, int64_t stride, int64_t classes) {
+  Compute<T> best = Compute<T>(-__builtin_inf());
+  int64_t index = 0;
+  for (int64_t c = 0; c < classes; ++c) {
+    const Compute<T> value = load_scalar(x + c * stride);
+    if (value != value)
+      return c;
+    if (value > best) {
+      best = value;
+      index = c;
+    }
+  }
+  return index;
+}
+
+// --- one block of a row, small enough for L1
+
+// The block's values in the compute type, softcapped; where that changes nothing, as they lie.
+template <class T>
+DLK_INLINE const Compute<T>* block_values(const T* x, int64_t size, double softcap,
+                                          Compute<T>* buffer) {
+  using C = Compute<T>;
+  if (softcap != 0) {
+    for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
+      const Vec<C> t = tanh(load_lanes(x + i, lanes) * Vec<C>(C(1 / softcap)));
+      store_lanes(buffer + i, t * Vec<C>(C(softcap)), lanes);
+    });
+    return buffer;
+  }
+  if constexpr (kIsHalf<T>) {
+    for_each_vec<C>(size, [&](int64_t i, auto lanes)
+                        DLK_BODY { store_lanes(buffer + i, load_lanes(x + i, lanes), lanes); });
+    return buffer;
+  } else {
+    return x;
+  }
+}
+
+template <class C> DLK_INLINE C block_max(const C* x, int64_t size) {
+  constexpr int64_t lanes = Vec<C>::kLanes;
+  const C lowest = C(-__builtin_inf());
+  Vec<C> even(lowest), odd(lowest);
+  int64_t i = 0;
+  for (; i + 2 * lanes <= size; i += 2 * lanes) {
+    even = max(even, load(x + i));
+    odd = max(odd, load(x + i + lanes));
+  }
+  for_each_vec<C>(size - i, [&](int64_t k, auto step)
+                      DLK_BODY { even = max(even, load_lanes(x + i + k, step, lowest)); });
+  return max_lanes(max(even, odd));
+}
+
+// Sum of e^(x - reference); with kKeep the exponentials go to `exps`. Meanwhile the lines at `ahead`,
+// where the row goes on, are fetched, so that memory does not wait for arithmetic.
+template <bool kKeep, class T, class C>
+DLK_INLINE C block_exp_sum(const C* x, int64_t size, C reference, C* exps, const T* ahead) {
+  const Vec<C> shift(reference);
+  Vec<C> sum(C(0));
+  for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
+    __builtin_prefetch(ahead + i);
+    const Vec<C> e = exp_nonpositive(load_lanes(x + i, lanes, C(-__builtin_inf())) - shift);
+    if constexpr (kKeep)
+      store_lanes(exps + i, e, lanes);
+    sum = sum + e;
+  });
+  return sum_lanes(sum);
+}
+
+// --- one tile of up to kPlaneTile positions, the classes strided; positions lie side by side
+
+// Per position: reference = the largest value (0 where all are -inf), sum of e^(x - reference).
+template <class T>
+DLK_INLINE void plane_exp_sums(const T* x, int64_t class_stride, int64_t classes,
+                               int64_t positions, double softcap, Compute<T>* reference,
+                               double* sum) {
+  using C = Compute<T>;
+  constexpr int64_t kClassBlock = 16;
+  const Vec<C> lowest(C(-__builtin_inf())), zero(C(0));
+  const auto value = [&](const T* p, auto lanes) DLK_BODY {
+    const Vec<C> v = load_lanes(p, lanes);
+    return softcap == 0 ? v : tanh(v * Vec<C>(C(1 / softcap))) * Vec<C>(C(softcap));
+  };
+  alignas(kVecBytes) C running[kPlaneTile], part[Vec<C>::kLanes], rescale[Vec<C>::kLanes];
+  for (int64_t s = 0; s < kPlaneTile; ++s) {
+    running[s] = C(-__builtin_inf());
+    sum[s] = 0;
+  }
+  for (int64_t first = 0; first < classes; first += kClassBlock) {
+    const int64_t stop = first + kClassBlock < classes ? first + kClassBlock : classes;
+    for_each_vec<C>(positions, [&](int64_t s, auto lanes) DLK_BODY {
+      const Vec<C> old = load(running + s);
+      Vec<C> top = old;
+      for (int64_t c = first; c < stop; ++c)
+        top = max(top, value(x + c * class_stride + s, lanes));
+      store(running + s, top);
+      const Vec<C> shift = select(top == lowest, zero, top);
+      Vec<C> block_sum(C(0));
+      for (int64_t c = first; c < stop; ++c)
+        block_sum = block_sum + exp_nonpositive(value(x + c * class_stride + s, lanes) - shift);
+      store(part, block_sum);
+      store(rescale, select(old == lowest, zero, exp_nonpositive(old - shift)));
+      for (int64_t lane = 0; lane < Vec<C>::kLanes; ++lane)
+        sum[s + lane] = sum[s + lane] * double(rescale[lane]) + double(part[lane]);
+    });
+  }
+  for (int64_t s = 0; s < kPlaneTile; s += Vec<C>::kLanes) {
+    const Vec<C> top = load(running + s);
+    store(reference + s, select(top == lowest, zero, top));
+  }
+}
+
+} // namespace dlk::DLK_ISA

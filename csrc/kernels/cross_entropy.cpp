@@ -1,0 +1,282 @@
+// Softmax cross-entropy of rows whose classes lie side by side, forward, backward, and both in one
+// pass over the logits.
+//
+//   lse = log(sum_c exp x_c)        p_c = exp(x_c - lse)      (x = softcap * tanh(x / softcap) if set)
+//   loss = (1 - e) w_y (lse - x_y) + sum_c q_c (lse - x_c) + z_loss * lse^2
+//   dloss/dx_c = p_c ((1 - e) w_y + sum q + 2 z_loss lse) - (1 - e) w_y [c = y] - q_c
+//   q_c = w_c e / C for class indices, w_c ((1 - e) t_c + e / C) for probabilities
+//
+// Bytes per float32 logit: forward 4; forward with gradient 8 (read once; the row is still in L2 when
+// its exponentials, kept in a scratch row, are scaled and streamed out); backward from lse 8.
+// Why the gradient is made in forward: forward, then backward from lse, is 12 bytes and two
+// exponentials. Why backward exists all the same: a gradient scaled after rounding loses float16's
+// small values, so any grad_output but 1 recomputes it from lse (saved in double, 8 bytes a row).
+// Error: loss and lse within 2 ULP of the type computed in; gradient within 8 eps of p_c * scale.
+// Reference: torch.nn.functional.cross_entropy; z_loss: Chowdhery et al., PaLM, 2022; softcap: Gemma 2.
+// Tried and lost: the second exponential instead of the scratch row (compute doubles).
+#include "kernels/class_rows.h"
+
+namespace dlk::DLK_ISA {
+namespace {
+
+template <class T> struct RowKernel {
+  using C = Compute<T>;
+  static constexpr int64_t kLanes = Vec<C>::kLanes;
+
+  const CrossEntropyArgs& args;
+  const SoftTarget<T> soft;     // without this row's probabilities
+  const bool has_soft;          // q is not zero everywhere
+  const bool has_indices;
+
+  explicit RowKernel(const CrossEntropyArgs& a)
+      : args(a), soft(a), has_soft(a.target_probability.data || soft.uniform != 0),
+        has_indices(!a.target_probability.data) {}
+
+  // A target's row: what it is and what multiplies it.
+  struct Target {
+    bool ignored = false;
+    int64_t index = -1; // -1: probabilities
+    double hard = 0;    // (1 - e) w_y
+    SoftTarget<T> soft;
+  };
+
+  DLK_INLINE Target target_of(int64_t batch, int64_t position) const {
+    Target target;
+    target.soft = soft;
+    if (has_indices) {
+      target.index = load_index(args.target, batch, position);
+      target.ignored = target.index == args.ignore_index;
+      if (!target.ignored)
+        target.hard = double(soft.keep) *
+                      (soft.weight ? double(load_scalar(soft.weight + target.index)) : 1.0);
+    } else {
+      target.soft.probability = static_cast<const T*>(args.target_probability.data) +
+                                element_offset(args.target_probability, batch, position);
+    }
+    return target;
+  }
+
+  // --- one block of a row
+
+  // Sum of q over a block.
+  static DLK_INLINE double mass_of(const SoftTarget<T>& target, int64_t first, int64_t size) {
+    Vec<C> sum(C(0));
+    for_each_vec<C>(size, [&](int64_t i, auto lanes)
+                        DLK_BODY { sum = sum + zero_beyond(target.at(first + i, lanes), lanes); });
+    return double(sum_lanes(sum));
+  }
+
+  // Sum of q (x - reference) over a block.
+  static DLK_INLINE double dot_of(const SoftTarget<T>& target, int64_t first, const C* x,
+                                  int64_t size, C reference) {
+    const Vec<C> shift(reference);
+    Vec<C> sum(C(0));
+    for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
+      const Vec<C> q = zero_beyond(target.at(first + i, lanes), lanes);
+      sum = fma(q, load_lanes(x + i, lanes, reference) - shift, sum);
+    });
+    return double(sum_lanes(sum));
+  }
+
+  // grad = (exps * factor - q * scale - [c = y] * hard) * (1 - tanh^2) for a block.
+  DLK_INLINE void write_block(const Target& target, int64_t first, const T* x, const C* exps,
+                              int64_t size, C factor, C scale, C hard, T* grad) const {
+    const bool is_plain = !has_soft && args.softcap == 0 &&
+                          !(target.index >= first && target.index < first + size);
+    if (is_plain) {
+      for_each_vec_to(grad, size, args.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
+        store_lanes(grad + i, load_lanes(exps + i, lanes) * Vec<C>(factor), lanes);
+      });
+      return;
+    }
+    using Int = typename LaneTraits<C>::Int;
+    const Int hit = target.index >= first && target.index < first + size
+                        ? Int(target.index - first) : Int(-1);
+    const IntVec<C> indices = lane_indices<C>();
+    for_each_vec_to(grad, size, args.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
+      Vec<C> g = load_lanes(exps + i, lanes) * Vec<C>(factor);
+      if (has_soft)
+        g = fma(target.soft.at(first + i, lanes), Vec<C>(-scale), g);
+      g = g - select(equal(indices, IntVec<C>(Int(hit - i))), Vec<C>(hard), Vec<C>(C(0)));
+      if (args.softcap != 0) {
+        const Vec<C> t = tanh(load_lanes(x + i, lanes) * Vec<C>(C(1 / args.softcap)));
+        g = g * fma(-t, t, Vec<C>(C(1)));
+      }
+      store_lanes(grad + i, g, lanes);
+    });
+  }
+
+  // --- one row
+
+  // Its loss; with kGrad its gradient too, through the scratch row `exps`.
+  template <bool kGrad>
+  DLK_INLINE void forward_row(const T* x, const Target& target, T* grad, C* exps,
+                              double& ce, double& lse) const {
+    const int64_t classes = args.classes;
+    C* references = exps + classes; // each block's, behind the row
+    alignas(kVecBytes) C buffer[kRowBlockElems];
+    C running_max = C(-__builtin_inf()), reference = 0;
+    double sum = 0, mass = 0, dot = 0;
+    C target_value = 0;
+    for (int64_t first = 0; first < classes; first += kRowBlockElems) {
+      const int64_t size = classes - first < kRowBlockElems ? classes - first : kRowBlockElems;
+      const C* values = block_values(x + first, size, args.softcap, buffer);
+      const C top = block_max(values, size);
+      if (top > running_max) {
+        running_max = top;
+        const C old = reference;
+        reference = running_max; // stays 0 while all is -inf
+        if (sum != 0)
+          sum *= exp_scalar(double(old) - double(reference));
+        dot += mass * (double(old) - double(reference));
+      }
+      const T* ahead = x + first + kRowBlockElems;
+      sum += double(block_exp_sum<kGrad, T>(values, size, reference, exps + first, ahead));
+      if constexpr (kGrad)
+        references[first / kRowBlockElems] = reference;
+      if (has_soft) {
+        mass += mass_of(target.soft, first, size);
+        dot += dot_of(target.soft, first, values, size, reference);
+      }
+      if (target.index >= first && target.index < first + size)
+        target_value = values[target.index - first];
+    }
+    const double log_sum = log_scalar(sum);
+    lse = double(reference) + log_sum;
+    if (target.ignored)
+      return;
+    // an unused hard part must not turn an infinite value into NaN
+    ce = (target.index >= 0 ? target.hard * (double(reference) - double(target_value) + log_sum) : 0) +
+         (has_soft ? mass * log_sum - dot : 0);
+    if constexpr (kGrad) {
+      const double scale = args.row_scale * args.grad_output;
+      const double coefficient = scale * (target.hard + mass) +
+                                 args.grad_output * args.z_scale * 2 * args.z_loss * lse;
+      for (int64_t first = 0; first < classes; first += kRowBlockElems) {
+        const int64_t size = classes - first < kRowBlockElems ? classes - first : kRowBlockElems;
+        const C block_reference = references[first / kRowBlockElems];
+        double factor = coefficient / sum;
+        if (block_reference != reference)
+          factor *= exp_scalar(double(block_reference) - double(reference));
+        write_block(target, first, x + first, exps + first, size, C(factor), C(scale),
+                    C(scale * target.hard), grad + first);
+      }
+    }
+  }
+
+  DLK_INLINE void backward_row(const T* x, const Target& target, double lse, double grad_output,
+                               T* grad) const {
+    const int64_t classes = args.classes;
+    alignas(kVecBytes) C buffer[kRowBlockElems], exps[kRowBlockElems];
+    const double scale = args.row_scale * grad_output;
+    double mass = 0;
+    if (has_soft)
+      for (int64_t first = 0; first < classes; first += kRowBlockElems)
+        mass += mass_of(target.soft, first,
+                        classes - first < kRowBlockElems ? classes - first : kRowBlockElems);
+    const double coefficient = scale * (target.hard + mass) +
+                               grad_output * args.z_scale * 2 * args.z_loss * lse;
+    const C lse_high = C(lse), lse_low = C(lse - double(lse_high));
+    for (int64_t first = 0; first < classes; first += kRowBlockElems) {
+      const int64_t size = classes - first < kRowBlockElems ? classes - first : kRowBlockElems;
+      const C* values = block_values(x + first, size, args.softcap, buffer);
+      for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
+        const Vec<C> shifted = (load_lanes(values + i, lanes) - Vec<C>(lse_high)) - Vec<C>(lse_low);
+        store_lanes(exps + i, exp_nonpositive(shifted), lanes);
+      });
+      write_block(target, first, x + first, exps, size, C(coefficient), C(scale),
+                  C(scale * target.hard), grad + first);
+    }
+  }
+  static DLK_INLINE void clear(T* grad, int64_t classes) {
+    for_each_vec<C>(classes, [&](int64_t i, auto lanes)
+                        DLK_BODY { store_lanes(grad + i, Vec<C>(C(0)), lanes); });
+  }
+};
+
+template <class T, bool kGrad> void forward(CrossEntropyArgs& args) {
+  using C = Compute<T>;
+  const RowKernel<T> kernel(args);
+  const int64_t rows = args.batches * args.positions, per_chunk = row_chunk(args.classes);
+  const int64_t chunks = chunk_count(rows, per_chunk);
+  parallel_chunks(chunks, rows * args.classes, [&](int64_t begin, int64_t end, int thread) {
+    C* exps = reinterpret_cast<C*>(static_cast<char*>(args.scratch) +
+                                   thread * args.scratch_bytes_per_thread);
+    for (int64_t chunk = begin; chunk < end; ++chunk) {
+      double chunk_loss = 0;
+      const int64_t stop = (chunk + 1) * per_chunk < rows ? (chunk + 1) * per_chunk : rows;
+      for (int64_t row = chunk * per_chunk; row < stop; ++row) {
+        const int64_t batch = row / args.positions, position = row % args.positions;
+        const T* x = static_cast<const T*>(args.logits.data) +
+                     element_offset(args.logits, batch, position);
+        T* grad = kGrad ? static_cast<T*>(args.grad_logits.data) +
+                              element_offset(args.grad_logits, batch, position)
+                        : nullptr;
+        const auto target = kernel.target_of(batch, position);
+        double ce = 0, lse = 0;
+        if (args.row_argmax && (!target.ignored || args.visit_ignored))
+          args.row_argmax[row] = argmax_strided(x, 1, args.classes);
+        if (target.ignored) {
+          if (args.visit_ignored)
+            kernel.template forward_row<false>(x, target, nullptr, exps, ce, lse);
+          if (kGrad)
+            RowKernel<T>::clear(grad, args.classes);
+        } else {
+          kernel.template forward_row<kGrad>(x, target, grad, exps, ce, lse);
+          chunk_loss += args.row_scale * ce + args.z_scale * args.z_loss * lse * lse;
+        }
+        if (args.row_lse)
+          args.row_lse[row] = lse;
+        if (args.row_loss)
+          store_scalar(static_cast<T*>(args.row_loss) + row,
+                       C(target.ignored ? 0 : ce + args.z_loss * lse * lse));
+      }
+      args.loss_partials[chunk] = chunk_loss;
+    }
+  });
+  double sum = 0;
+  for (int64_t chunk = 0; chunk < chunks; ++chunk)
+    sum += args.loss_partials[chunk];
+  args.loss_sum = sum;
+}
+
+template <class T> void backward(CrossEntropyArgs& args) {
+  const RowKernel<T> kernel(args);
+  const int64_t rows = args.batches * args.positions, per_chunk = row_chunk(args.classes);
+  parallel_chunks(chunk_count(rows, per_chunk), rows * args.classes,
+                  [&](int64_t begin, int64_t end, int) {
+    const int64_t stop = end * per_chunk < rows ? end * per_chunk : rows;
+    for (int64_t row = begin * per_chunk; row < stop; ++row) {
+      const int64_t batch = row / args.positions, position = row % args.positions;
+      T* grad = static_cast<T*>(args.grad_logits.data) +
+                element_offset(args.grad_logits, batch, position);
+      const auto target = kernel.target_of(batch, position);
+      if (target.ignored) {
+        RowKernel<T>::clear(grad, args.classes);
+        continue;
+      }
+      const double grad_output =
+          args.grad_output_rows
+              ? double(load_scalar(static_cast<const T*>(args.grad_output_rows) + row))
+              : args.grad_output;
+      kernel.backward_row(static_cast<const T*>(args.logits.data) +
+                              element_offset(args.logits, batch, position),
+                          target, args.row_lse[row], grad_output, grad);
+    }
+  });
+}
+
+} // namespace
+
+void cross_entropy(CrossEntropyArgs& args) noexcept {
+  with_storage_type(args.dtype, [&](auto type) {
+    using T = decltype(type);
+    args.grad_logits.data ? forward<T, true>(args) : forward<T, false>(args);
+  });
+}
+
+void cross_entropy_backward(CrossEntropyArgs& args) noexcept {
+  with_storage_type(args.dtype, [&](auto type) { backward<decltype(type)>(args); });
+}
+
+} // namespace dlk::DLK_ISA

@@ -1,0 +1,185 @@
+// softmax and log_softmax along one axis, forward and backward.
+//
+//   y_c = e^(x_c - lse)    or    y_c = x_c - lse
+//   dx = y (g - sum g y)   or    dx = g - e^y sum g
+//
+// Bytes per float32 element: forward 8, backward 12; a row (or a tile of 64 positions where the axis is
+// strided) is read again from L2, its exponentials kept in a scratch row.
+// Error: 4 ULP forward; backward 8 eps of the terms. Sums in chunks of 2048 combined in double.
+// Reference: torch.softmax, torch.log_softmax.
+#include "kernels/class_rows.h"
+
+namespace dlk::DLK_ISA {
+namespace {
+
+template <class T, class Function>
+DLK_INLINE void for_each_block(int64_t classes, Function function) {
+  for (int64_t first = 0; first < classes; first += kRowBlockElems)
+    function(first, classes - first < kRowBlockElems ? classes - first : kRowBlockElems);
+}
+
+template <class T>
+void forward_row(const SoftmaxArgs& args, const T* x, T* y, Compute<T>* exps) {
+  using C = Compute<T>;
+  C* references = exps + args.classes;
+  alignas(kVecBytes) C buffer[kRowBlockElems];
+  C reference = 0, running_max = C(-__builtin_inf());
+  double sum = 0;
+  for_each_block<T>(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
+    const C* values = block_values(x + first, size, 0, buffer);
+    const C top = block_max(values, size);
+    if (top > running_max) {
+      const C old = reference;
+      reference = running_max = top;
+      if (sum != 0)
+        sum *= exp_scalar(double(old) - double(reference));
+    }
+    const T* ahead = x + first + kRowBlockElems;
+    sum += double(args.logarithm ? block_exp_sum<false, T>(values, size, reference, exps, ahead)
+                                 : block_exp_sum<true, T>(values, size, reference, exps + first, ahead));
+    references[first / kRowBlockElems] = reference;
+  });
+  const double log_sum = log_scalar(sum);
+  for_each_block<T>(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
+    if (args.logarithm) {
+      const Vec<C> shift(reference), log_vec{C(log_sum)};
+      for_each_vec_to(y + first, size, args.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
+        store_lanes(y + first + i, (load_lanes(x + first + i, lanes) - shift) - log_vec, lanes);
+      });
+      return;
+    }
+    double scale = 1 / sum;
+    if (references[first / kRowBlockElems] != reference)
+      scale *= exp_scalar(double(references[first / kRowBlockElems]) - double(reference));
+    const Vec<C> factor{C(scale)};
+    for_each_vec_to(y + first, size, args.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
+      store_lanes(y + first + i, load_lanes(exps + first + i, lanes) * factor, lanes);
+    });
+  });
+}
+
+template <class T> void backward_row(const SoftmaxArgs& args, const T* y, const T* g, T* dx) {
+  using C = Compute<T>;
+  double sum = 0;
+  for_each_block<T>(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
+    Vec<C> part(C(0));
+    for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
+      const Vec<C> grad = load_lanes(g + first + i, lanes);
+      part = args.logarithm ? part + grad : fma(grad, load_lanes(y + first + i, lanes), part);
+    });
+    sum += double(sum_lanes(part));
+  });
+  const Vec<C> total{C(sum)};
+  for_each_vec_to(dx, args.classes, args.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
+    const Vec<C> grad = load_lanes(g + i, lanes), out = load_lanes(y + i, lanes);
+    store_lanes(dx + i, args.logarithm ? fma(-exp(out), total, grad) : out * (grad - total), lanes);
+  });
+}
+
+template <class T> const T* at(const ClassArray& a, int64_t batch, int64_t position) {
+  return static_cast<const T*>(a.data) + element_offset(a, batch, position);
+}
+template <class T> T* at_output(const SoftmaxArgs& args, int64_t batch, int64_t position) {
+  return static_cast<T*>(args.output.data) + element_offset(args.output, batch, position);
+}
+
+template <class T, bool kBackward> void rows(SoftmaxArgs& args) {
+  const int64_t count = args.batches * args.positions, per_chunk = row_chunk(args.classes);
+  parallel_chunks(chunk_count(count, per_chunk), count * args.classes,
+                  [&](int64_t begin, int64_t end, int thread) {
+    char* scratch = static_cast<char*>(args.scratch) + thread * args.scratch_bytes_per_thread;
+    const int64_t stop = end * per_chunk < count ? end * per_chunk : count;
+    for (int64_t row = begin * per_chunk; row < stop; ++row) {
+      const int64_t batch = row / args.positions, position = row % args.positions;
+      const T* x = at<T>(args.input, batch, position);
+      T* y = at_output<T>(args, batch, position);
+      if constexpr (kBackward)
+        backward_row(args, x, at<T>(args.grad_output, batch, position), y);
+      else
+        forward_row(args, x, y, reinterpret_cast<Compute<T>*>(scratch));
+    }
+  });
+}
+
+template <class T>
+void forward_tile(const SoftmaxArgs& args, const T* x, T* y, int64_t positions) {
+  using C = Compute<T>;
+  alignas(kVecBytes) C reference[kPlaneTile], factor[kPlaneTile];
+  double sum[kPlaneTile];
+  plane_exp_sums(x, args.input.class_stride, args.classes, positions, 0, reference, sum);
+  for (int64_t s = 0; s < positions; ++s)
+    factor[s] = C(args.logarithm ? log_scalar(sum[s]) : 1 / sum[s]);
+  for (int64_t c = 0; c < args.classes; ++c)
+    for_each_vec<C>(positions, [&](int64_t s, auto lanes) DLK_BODY {
+      const Vec<C> shifted =
+          load_lanes(x + c * args.input.class_stride + s, lanes) - load(reference + s);
+      const Vec<C> value = args.logarithm ? shifted - load(factor + s)
+                                          : exp_nonpositive(shifted) * load(factor + s);
+      store_lanes(y + c * args.output.class_stride + s, value, lanes);
+    });
+}
+
+template <class T>
+void backward_tile(const SoftmaxArgs& args, const T* y, const T* g, T* dx, int64_t positions) {
+  using C = Compute<T>;
+  alignas(kVecBytes) C total[kPlaneTile], part[Vec<C>::kLanes];
+  double sum[kPlaneTile] = {};
+  const auto terms = [&](int64_t c, int64_t s, auto lanes, Vec<C>& grad, Vec<C>& out) DLK_BODY {
+    grad = load_lanes(g + c * args.grad_output.class_stride + s, lanes);
+    out = load_lanes(y + c * args.input.class_stride + s, lanes);
+  };
+  for (int64_t c = 0; c < args.classes; ++c)
+    for_each_vec<C>(positions, [&](int64_t s, auto lanes) DLK_BODY {
+      Vec<C> grad, out;
+      terms(c, s, lanes, grad, out);
+      store(part, args.logarithm ? grad : grad * out);
+      for (int64_t lane = 0; lane < Vec<C>::kLanes; ++lane)
+        sum[s + lane] += double(part[lane]);
+    });
+  for (int64_t s = 0; s < kPlaneTile; ++s)
+    total[s] = C(sum[s]);
+  for (int64_t c = 0; c < args.classes; ++c)
+    for_each_vec<C>(positions, [&](int64_t s, auto lanes) DLK_BODY {
+      Vec<C> grad, out;
+      terms(c, s, lanes, grad, out);
+      const Vec<C> sums = load(total + s);
+      store_lanes(dx + c * args.output.class_stride + s,
+                  args.logarithm ? fma(-exp(out), sums, grad) : out * (grad - sums), lanes);
+    });
+}
+
+template <class T, bool kBackward> void planes(SoftmaxArgs& args) {
+  const int64_t tiles_per_batch = chunk_count(args.positions, kPlaneTile);
+  parallel_chunks(args.batches * tiles_per_batch, args.batches * args.positions * args.classes,
+                  [&](int64_t begin, int64_t end, int) {
+    for (int64_t tile = begin; tile < end; ++tile) {
+      const int64_t batch = tile / tiles_per_batch, first = tile % tiles_per_batch * kPlaneTile;
+      const int64_t left = args.positions - first;
+      const int64_t positions = left < kPlaneTile ? left : kPlaneTile;
+      const T* x = at<T>(args.input, batch, first);
+      T* y = at_output<T>(args, batch, first);
+      if constexpr (kBackward)
+        backward_tile(args, x, at<T>(args.grad_output, batch, first), y, positions);
+      else
+        forward_tile(args, x, y, positions);
+    }
+  });
+}
+
+} // namespace
+
+void softmax(SoftmaxArgs& args) noexcept {
+  with_storage_type(args.dtype, [&](auto type) {
+    using T = decltype(type);
+    args.rows ? rows<T, false>(args) : planes<T, false>(args);
+  });
+}
+
+void softmax_backward(SoftmaxArgs& args) noexcept {
+  with_storage_type(args.dtype, [&](auto type) {
+    using T = decltype(type);
+    args.rows ? rows<T, true>(args) : planes<T, true>(args);
+  });
+}
+
+} // namespace dlk::DLK_ISA

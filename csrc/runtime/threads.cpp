@@ -1,0 +1,141 @@
+#include "runtime/threads.h"
+
+#include "runtime/check.h"
+#include "runtime/environment.h"
+
+#include <algorithm>
+#include <atomic>
+#include <limits>
+#include <mutex>
+#include <omp.h>
+#include <pthread.h>
+
+namespace dlk::runtime {
+namespace {
+
+constexpr int kMaxThreads = 256;
+constexpr int kCacheLineBytes = 64;
+
+// A thread takes its share in about this many bites: small enough to balance, large enough that the
+// atomics cost nothing.
+constexpr int64_t kBitesPerShare = 32;
+
+// What one thread has left. `next` may run past `end`: then nothing is left.
+struct alignas(kCacheLineBytes) Share {
+  std::atomic<int64_t> next;
+  int64_t end;
+};
+
+std::atomic<bool> forked_child{false};
+
+// The limit belongs to the calling thread, like OpenMP's own setting: scratch memory is sized by
+// thread_count() before a kernel runs, so no other thread may raise the limit in between.
+std::atomic<int> limit_of_new_threads{0};
+thread_local int limit_of_this_thread = -1; // -1: not yet taken from the above
+
+int limit_here() {
+  if (limit_of_this_thread < 0)
+    limit_of_this_thread = limit_of_new_threads.load(std::memory_order_relaxed);
+  return limit_of_this_thread;
+}
+
+void take_chunks(Share& share, int64_t bite, ChunkFunction function, void* context, int thread) {
+  // The plain load spares finished shares the write of a failing fetch_add.
+  while (share.next.load(std::memory_order_relaxed) < share.end) {
+    const int64_t begin = share.next.fetch_add(bite, std::memory_order_relaxed);
+    if (begin >= share.end)
+      return;
+    function(context, begin, std::min(begin + bite, share.end), thread);
+  }
+}
+
+// Raises the team size for one region. Only for limits above OpenMP's own, because libgomp grows
+// and shrinks its pool of threads for it.
+class RaisedTeam {
+public:
+  explicit RaisedTeam(int threads) : before_(omp_get_max_threads()), raised_(threads > before_) {
+    if (raised_)
+      omp_set_num_threads(threads);
+  }
+  ~RaisedTeam() {
+    if (raised_)
+      omp_set_num_threads(before_);
+  }
+  RaisedTeam(const RaisedTeam&) = delete;
+  RaisedTeam& operator=(const RaisedTeam&) = delete;
+
+private:
+  int before_;
+  bool raised_;
+};
+
+} // namespace
+
+void configure_threads_at_import() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    pthread_atfork(nullptr, nullptr, [] { forked_child.store(true, std::memory_order_relaxed); });
+  });
+  constexpr int64_t kMaxInt = std::numeric_limits<int>::max();
+  if (const auto count = environment_integer("DLKERNELS_NUM_THREADS", 1))
+    set_num_threads(static_cast<int>(std::min(*count, kMaxInt)));
+}
+
+void parallel_for(int64_t chunk_count, int64_t work_elems, ChunkFunction function, void* context) {
+  if (chunk_count <= 0)
+    return;
+  const int64_t available = work_elems < kGrainElems ? 1 : thread_count();
+  const int participants = static_cast<int>(std::min(available, chunk_count));
+  if (participants <= 1) {
+    function(context, 0, chunk_count, 0);
+    return;
+  }
+
+  Share shares[kMaxThreads];
+  const int64_t share_chunks = chunk_count / participants;
+  const int64_t larger_shares = chunk_count % participants; // these have one chunk more
+  int64_t begin = 0;
+  for (int thread = 0; thread < participants; ++thread) {
+    const int64_t end = begin + share_chunks + (thread < larger_shares ? 1 : 0);
+    shares[thread].next.store(begin, std::memory_order_relaxed);
+    shares[thread].end = end;
+    begin = end;
+  }
+  const int64_t bite = std::max<int64_t>(1, share_chunks / kBitesPerShare);
+
+  const RaisedTeam raised(limit_here());
+  // The team may be larger than `participants` (the rest find nothing to do) or smaller (the shares
+  // of those that are missing are taken by the others).
+#pragma omp parallel
+  {
+    const int thread = omp_get_thread_num();
+    if (thread < participants) {
+      for (int turn = 0; turn < participants; ++turn)
+        take_chunks(shares[(thread + turn) % participants], bite, function, context, thread);
+    }
+  }
+}
+
+int thread_count() {
+  if (in_forked_child() || omp_in_parallel())
+    return 1;
+  const int limit = limit_here();
+  return std::clamp(limit > 0 ? limit : omp_get_max_threads(), 1, kMaxThreads);
+}
+
+void set_num_threads(int count, bool new_threads_too) {
+  check(count >= 0, "set_num_threads: count: expected at least 0, got ", count);
+  limit_of_this_thread = count;
+  if (new_threads_too)
+    limit_of_new_threads.store(count, std::memory_order_relaxed);
+}
+
+int num_threads_limit() {
+  return limit_here();
+}
+
+bool in_forked_child() {
+  return forked_child.load(std::memory_order_relaxed);
+}
+
+} // namespace dlk::runtime

@@ -1,0 +1,123 @@
+// How a kernel walks memory: whole vectors, then what is left of them through partial loads and
+// stores and the same formula; chunks of fixed bounds shared out among threads.
+#pragma once
+
+#include "runtime/threads.h"
+#include "simd/half.h"
+
+namespace dlk::DLK_ISA {
+
+// What a step of a loop covers. A loop's body takes one of these and hands it to load_lanes and
+// store_lanes.
+struct WholeVec {};
+struct StreamedVec {}; // whole, its stores go past the cache
+struct PartialVec {
+  int64_t count; // lanes [0, count)
+};
+
+template <class T> DLK_INLINE Vec<Compute<T>> load_lanes(const T* p, WholeVec, Compute<T> = 0) {
+  return load(p);
+}
+template <class T> DLK_INLINE Vec<Compute<T>> load_lanes(const T* p, StreamedVec, Compute<T> = 0) {
+  return load(p);
+}
+template <class T>
+DLK_INLINE Vec<Compute<T>> load_lanes(const T* p, PartialVec lanes, Compute<T> fill = 0) {
+  return load_partial(p, lanes.count, fill);
+}
+template <class T> DLK_INLINE void store_lanes(T* p, Vec<Compute<T>> v, WholeVec) { store(p, v); }
+template <class T> DLK_INLINE void store_lanes(T* p, Vec<Compute<T>> v, StreamedVec) { stream(p, v); }
+template <class T> DLK_INLINE void store_lanes(T* p, Vec<Compute<T>> v, PartialVec lanes) {
+  store_partial(p, v, lanes.count);
+}
+
+template <class T> DLK_INLINE IntVec<T> lane_indices() {
+  alignas(kVecBytes) static constexpr typename LaneTraits<T>::Int indices[16] = {
+      0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  IntVec<T> r;
+  constexpr int lanes = kNativeBytes / sizeof(T);
+  DLK_PARTS(r.part[i] =
+                *reinterpret_cast<const typename LaneTraits<T>::NativeInt*>(indices + i * lanes);)
+  return r;
+}
+
+template <class T> DLK_INLINE IntVec<T> equal(IntVec<T> a, IntVec<T> b) {
+  IntVec<T> r;
+  DLK_PARTS(r.part[i] = a.part[i] == b.part[i];)
+  return r;
+}
+
+// Zero in the lanes that a step does not cover, for sums.
+template <class T> DLK_INLINE Vec<T> zero_beyond(Vec<T> v, WholeVec) { return v; }
+template <class T> DLK_INLINE Vec<T> zero_beyond(Vec<T> v, PartialVec lanes) {
+  alignas(kVecBytes) T values[Vec<T>::kLanes];
+  store(values, v);
+  return load_partial(values, lanes.count, T(0));
+}
+
+// body(index, lanes) over [0, size)
+template <class T, class Body> DLK_INLINE void for_each_vec(int64_t size, Body&& body) {
+  constexpr int64_t lanes = Vec<T>::kLanes;
+  int64_t index = 0;
+  for (; index + lanes <= size; index += lanes)
+    body(index, WholeVec{});
+  if (index < size)
+    body(index, PartialVec{size - index});
+}
+
+// The same for a loop that writes `output`, past the cache if `nontemporal`: then a partial step
+// first, up to where the output is aligned.
+template <class T, class Body>
+DLK_INLINE void for_each_vec_to(const T* output, int64_t size, bool nontemporal, Body&& body) {
+  constexpr int64_t lanes = Vec<Compute<T>>::kLanes, step_bytes = lanes * sizeof(T);
+  const int64_t past = reinterpret_cast<uintptr_t>(output) % step_bytes;
+  if (!nontemporal || past % sizeof(T))
+    return for_each_vec<Compute<T>>(size, body);
+  int64_t index = past ? (step_bytes - past) / int64_t(sizeof(T)) : 0;
+  if (index > size)
+    index = size;
+  if (index)
+    body(int64_t{0}, PartialVec{index});
+  for (; index + lanes <= size; index += lanes)
+    body(index, StreamedVec{});
+  if (index < size)
+    body(index, PartialVec{size - index});
+  stream_fence();
+}
+
+// The same where a step must start on a multiple of the vector (a mask of bits goes with it): streams
+// only if the output is aligned from the start.
+template <class T, class Body>
+DLK_INLINE void for_each_vec_masked(const T* output, int64_t size, bool nontemporal, Body&& body) {
+  constexpr int64_t step_bytes = Vec<Compute<T>>::kLanes * sizeof(T);
+  const bool aligned = reinterpret_cast<uintptr_t>(output) % step_bytes == 0;
+  if (nontemporal && aligned)
+    for_each_vec_to(output, size, true, body);
+  else
+    for_each_vec<Compute<T>>(size, body);
+}
+
+// function(begin, end, thread) over chunks [0, count)
+template <class Function>
+DLK_INLINE void parallel_chunks(int64_t count, int64_t work_elems, Function function) {
+  runtime::parallel_for(
+      count, work_elems,
+      [](void* context, int64_t begin, int64_t end, int thread) noexcept {
+        (*static_cast<Function*>(context))(begin, end, thread);
+      },
+      &function);
+}
+
+// Elements of one chunk of a map: 64 KB of float32, long enough to forget the cost of taking it.
+constexpr int64_t kMapChunkElems = 16384;
+
+// body(begin, end) over [0, size) in chunks
+template <class Body> DLK_INLINE void parallel_elements(int64_t size, Body body) {
+  parallel_chunks((size + kMapChunkElems - 1) / kMapChunkElems, size,
+                  [=](int64_t begin, int64_t end, int) {
+                    const int64_t stop = end * kMapChunkElems;
+                    body(begin * kMapChunkElems, stop < size ? stop : size);
+                  });
+}
+
+} // namespace dlk::DLK_ISA

@@ -1,0 +1,164 @@
+// Elementary functions on Vec<float> and Vec<double>, one formula for both. The bounds are on AVX2 and
+// AVX-512, over the whole range unless said; tests/specs.py holds the same numbers. Coefficients are
+// minimax fits of our own.
+#pragma once
+
+#include "simd/vec.h"
+
+namespace dlk::DLK_ISA {
+
+template <class T> struct MathConstants;
+
+template <> struct MathConstants<float> {
+  static constexpr int kMantissaBits = 23, kExponentBias = 127;
+  static constexpr float kRoundMagic = 12582912.0f; // 1.5 * 2^23: adding it rounds to an integer
+  static constexpr float kExponentMagic = 8388608.0f; // 2^23
+  static constexpr int32_t kExponentMagicBits = 0x4b000000;
+  static constexpr float kLog2E = 0x1.715476p+0f;
+  static constexpr float kLn2High = 0x1.62e4p-1f, kLn2Low = 0x1.7f7d1cp-20f;
+  static constexpr float kExpLowest = -104.0f, kExpHighest = 100.0f; // 0 and inf beyond
+  static constexpr int kGuardBits = 64; // exp_nonpositive's detour around subnormals
+  static constexpr float kGuardScale = 0x1p-64f;
+  static constexpr float kTanhLowest = -20.0f;
+  static constexpr int kExpTerms = 5;
+  static constexpr float kExp[kExpTerms] = {0x1.fffffcp-2f, 0x1.554916p-3f, 0x1.5558f2p-5f,
+                                            0x1.1239e2p-7f, 0x1.6a2434p-10f};
+  static constexpr int kLogTerms = 4;
+  static constexpr float kLog[kLogTerms] = {0x1.555554p-1f, 0x1.999a7ap-2f, 0x1.2438c4p-2f,
+                                            0x1.e2f99cp-3f};
+  static constexpr float kSqrt2 = 0x1.6a09e6p+0f;
+  static constexpr float kSmallestNormal = 0x1p-126f, kSubnormalScale = 0x1p24f;
+  static constexpr float kSubnormalExponent = 24;
+  static constexpr int32_t kMantissaMask = 0x7fffff, kOneBits = 0x3f800000;
+};
+
+template <> struct MathConstants<double> {
+  static constexpr int kMantissaBits = 52, kExponentBias = 1023;
+  static constexpr double kRoundMagic = 6755399441055744.0; // 1.5 * 2^52
+  static constexpr double kExponentMagic = 4503599627370496.0; // 2^52
+  static constexpr int64_t kExponentMagicBits = 0x4330000000000000;
+  static constexpr double kLog2E = 0x1.71547652b82fep+0;
+  static constexpr double kLn2High = 0x1.62e42fee00000p-1, kLn2Low = 0x1.a39ef35793c76p-33;
+  static constexpr double kExpLowest = -746.0, kExpHighest = 720.0;
+  static constexpr int kGuardBits = 600;
+  static constexpr double kGuardScale = 0x1p-600;
+  static constexpr double kTanhLowest = -44.0;
+  static constexpr int kExpTerms = 11;
+  static constexpr double kExp[kExpTerms] = {
+      0x1.0000000000000p-1,  0x1.555555555555bp-3,  0x1.5555555555503p-5,  0x1.111111110ec5dp-7,
+      0x1.6c16c16c3048cp-10, 0x1.a01a01b37e37fp-13, 0x1.a01a01368f8a6p-16, 0x1.71ddf020cdf7cp-19,
+      0x1.27e5b44633b0cp-22, 0x1.af6be7e48e2dcp-26, 0x1.1e3d2d1adc0f8p-29};
+  static constexpr int kLogTerms = 7;
+  static constexpr double kLog[kLogTerms] = {0x1.5555555555593p-1, 0x1.999999997fca0p-2,
+                                             0x1.2492494201cb1p-2, 0x1.c71c51fae98fbp-3,
+                                             0x1.7466420d89a55p-3, 0x1.39a1651ea2ca4p-3,
+                                             0x1.2f08ed1895486p-3};
+  static constexpr double kSqrt2 = 0x1.6a09e667f3bcdp+0;
+  static constexpr double kSmallestNormal = 0x1p-1022, kSubnormalScale = 0x1p54;
+  static constexpr double kSubnormalExponent = 54;
+  static constexpr int64_t kMantissaMask = 0xfffffffffffff, kOneBits = 0x3ff0000000000000;
+};
+
+// c[0] + x (c[1] + x (c[2] + ...))
+template <int kTerms, class T> DLK_INLINE Vec<T> polynomial(Vec<T> x, const T (&c)[kTerms]) {
+  Vec<T> sum(c[kTerms - 1]);
+#pragma GCC unroll 16
+  for (int term = kTerms - 2; term >= 0; --term)
+    sum = fma(sum, x, Vec<T>(c[term]));
+  return sum;
+}
+
+// x = n ln 2 + r with n an integer, |r| <= ln 2 / 2.
+template <class T> struct Reduced {
+  Vec<T> n_magic; // n + kRoundMagic (+ bias): its low bits hold n
+  Vec<T> n, r;
+};
+template <class T> DLK_INLINE Reduced<T> reduce_by_ln2(Vec<T> x, int bias = 0) {
+  using M = MathConstants<T>;
+  const Vec<T> magic(M::kRoundMagic + T(bias));
+  Reduced<T> reduced;
+  reduced.n_magic = fma(x, Vec<T>(M::kLog2E), magic);
+  reduced.n = reduced.n_magic - magic;
+  reduced.r = fma(reduced.n, Vec<T>(-M::kLn2High), x);
+  reduced.r = fma(reduced.n, Vec<T>(-M::kLn2Low), reduced.r);
+  return reduced;
+}
+
+// e^r - 1 for |r| <= ln 2 / 2
+template <class T> DLK_INLINE Vec<T> expm1_reduced(Vec<T> r) {
+  return fma(polynomial(r, MathConstants<T>::kExp), r * r, r);
+}
+
+// 2^n for an integral n that has a normal power
+template <class T> DLK_INLINE Vec<T> power_of_two(Vec<T> n) {
+  using M = MathConstants<T>;
+  return from_bits<T>(
+      shift_left(bits_of(n + Vec<T>(M::kRoundMagic + T(M::kExponentBias))), M::kMantissaBits));
+}
+
+// e^x. Max error: float 1 ULP, double 1 ULP. NaN -> NaN, -inf -> 0, subnormal results rounded once.
+template <class T> DLK_INLINE Vec<T> exp(Vec<T> x) {
+  using M = MathConstants<T>;
+  x = min(Vec<T>(M::kExpHighest), max(Vec<T>(M::kExpLowest), x));
+  const Reduced<T> reduced = reduce_by_ln2(x);
+  const Vec<T> mantissa = expm1_reduced(reduced.r) + Vec<T>(1);
+  const Vec<T> magic(M::kRoundMagic);
+  const Vec<T> half_n = fma(reduced.n, Vec<T>(T(0.5)), magic) - magic;
+  return mantissa * power_of_two(half_n) * power_of_two(reduced.n - half_n);
+}
+
+// e^x for x <= 1, three operations cheaper: the exponent is built 2^kGuardBits too high and taken back
+// by one multiplication, which rounds subnormal results right. Max error as exp.
+template <class T> DLK_INLINE Vec<T> exp_nonpositive(Vec<T> x) {
+  using M = MathConstants<T>;
+  x = max(Vec<T>(M::kExpLowest), x);
+  const Reduced<T> reduced = reduce_by_ln2(x, M::kExponentBias + M::kGuardBits);
+  const Vec<T> mantissa = expm1_reduced(reduced.r) + Vec<T>(1);
+  const Vec<T> scale = from_bits<T>(shift_left(bits_of(reduced.n_magic), M::kMantissaBits));
+  return mantissa * scale * Vec<T>(M::kGuardScale);
+}
+
+// ln x. Max error: float 1 ULP, double 1 ULP. x < 0 -> NaN, +-0 -> -inf, inf -> inf.
+template <class T> DLK_INLINE Vec<T> log(Vec<T> x) {
+  using M = MathConstants<T>;
+  using Int = typename LaneTraits<T>::Int;
+  const IntVec<T> is_subnormal = x < Vec<T>(M::kSmallestNormal);
+  const Vec<T> normal = select(is_subnormal, x * Vec<T>(M::kSubnormalScale), x);
+  // x = 2^k m with m in [sqrt(1/2), sqrt(2)]
+  const IntVec<T> exponent = shift_right(bits_of(normal), M::kMantissaBits);
+  Vec<T> k = from_bits<T>(exponent | IntVec<T>(Int(M::kExponentMagicBits))) -
+             Vec<T>(M::kExponentMagic + T(M::kExponentBias));
+  k = select(is_subnormal, k - Vec<T>(M::kSubnormalExponent), k);
+  Vec<T> m = from_bits<T>((bits_of(normal) & IntVec<T>(Int(M::kMantissaMask))) |
+                          IntVec<T>(Int(M::kOneBits)));
+  const IntVec<T> is_upper = m > Vec<T>(M::kSqrt2);
+  m = select(is_upper, m * Vec<T>(T(0.5)), m);
+  k = select(is_upper, k + Vec<T>(1), k);
+  // ln(1 + f) = f - (f^2/2 - s (f^2/2 + z R(z))), s = f / (2 + f), z = s^2
+  const Vec<T> f = m - Vec<T>(1);
+  const Vec<T> s = f / (Vec<T>(2) + f);
+  const Vec<T> z = s * s;
+  const Vec<T> half_square = Vec<T>(T(0.5)) * f * f;
+  const Vec<T> tail = fma(s, fma(z, polynomial(z, M::kLog), half_square), k * Vec<T>(M::kLn2Low));
+  const Vec<T> value = fma(k, Vec<T>(M::kLn2High), f - (half_square - tail));
+  const Vec<T> infinity{T(__builtin_inf())};
+  Vec<T> result = select(x == infinity, infinity, value);
+  result = select(x == Vec<T>(0), -infinity, result);
+  return select(x >= Vec<T>(0), result, Vec<T>(T(__builtin_nan(""))));
+}
+
+// tanh x = -t / (2 + t) with t = e^(-2|x|) - 1. Max error: float 4 ULP, double 4 ULP. Odd, keeps -0.
+template <class T> DLK_INLINE Vec<T> tanh(Vec<T> x) {
+  using M = MathConstants<T>;
+  const Reduced<T> reduced = reduce_by_ln2(max(Vec<T>(M::kTanhLowest), Vec<T>(-2) * abs(x)));
+  const Vec<T> scale = power_of_two(reduced.n);
+  const Vec<T> t = fma(scale, expm1_reduced(reduced.r), scale - Vec<T>(1));
+  return copy_sign(-t / (Vec<T>(2) + t), x);
+}
+
+// One value: every lane computes it, one is taken.
+template <class T> DLK_INLINE T exp_scalar(T x) { return exp(Vec<T>(x)).part[0][0]; }
+template <class T> DLK_INLINE T log_scalar(T x) { return log(Vec<T>(x)).part[0][0]; }
+template <class T> DLK_INLINE T tanh_scalar(T x) { return tanh(Vec<T>(x)).part[0][0]; }
+
+} // namespace dlk::DLK_ISA

@@ -1,0 +1,358 @@
+// Vec<T>: 16 lanes of float or 8 of double on every ISA level, a struct of as many native vectors as
+// that takes (1 zmm, 2 ymm, 4 xmm). The same number of lanes everywhere gives a reduction the same
+// shape everywhere, so AVX2 and AVX-512 agree to the bit. (One 64-byte vector_size type would be
+// shorter; GCC 12 makes it three times slower on AVX2.)
+//
+// Operations are elementwise and in order; fma(a, b, c) is one rounding on AVX2 and AVX-512 and two
+// on baseline, which has no such instruction. max and min return their SECOND operand when either is
+// NaN, as x86 does: max(bound, x) keeps a NaN in x.
+#pragma once
+
+#include "kernels/args.h"
+
+#include <cstdint>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#ifndef DLK_ISA
+#error "DLK_ISA names the level this file is compiled for"
+#endif
+
+#define DLK_INLINE inline __attribute__((always_inline))
+// After a lambda's parameters: a loop body must be inlined for its accumulators to stay in registers.
+#define DLK_BODY __attribute__((always_inline))
+
+namespace dlk::DLK_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kNativeBytes = 64;
+// Runs the statement once for each native part i of a Vec; written out, so that the struct stays in
+// registers.
+#define DLK_PARTS(...) { constexpr int i = 0; __VA_ARGS__ }
+#elif defined(__AVX2__)
+constexpr int kNativeBytes = 32;
+#define DLK_PARTS(...) { { constexpr int i = 0; __VA_ARGS__ } { constexpr int i = 1; __VA_ARGS__ } }
+#else
+constexpr int kNativeBytes = 16;
+#define DLK_PARTS(...)                                                                             \
+  { { constexpr int i = 0; __VA_ARGS__ } { constexpr int i = 1; __VA_ARGS__ }                      \
+    { constexpr int i = 2; __VA_ARGS__ } { constexpr int i = 3; __VA_ARGS__ } }
+#endif
+
+constexpr int kVecBytes = 64;
+constexpr int kParts = kVecBytes / kNativeBytes;
+
+template <class T> struct LaneTraits;
+template <> struct LaneTraits<float> {
+  typedef float Native __attribute__((vector_size(kNativeBytes), may_alias));
+  typedef int32_t NativeInt __attribute__((vector_size(kNativeBytes), may_alias));
+  typedef uint32_t NativeUint __attribute__((vector_size(kNativeBytes), may_alias));
+  using Int = int32_t;
+};
+template <> struct LaneTraits<double> {
+  typedef double Native __attribute__((vector_size(kNativeBytes), may_alias));
+  typedef int64_t NativeInt __attribute__((vector_size(kNativeBytes), may_alias));
+  typedef uint64_t NativeUint __attribute__((vector_size(kNativeBytes), may_alias));
+  using Int = int64_t;
+};
+
+// Lanes of true (all ones) and false (zeros), or plain integers of the lanes' width.
+template <class T> struct IntVec {
+  using Int = typename LaneTraits<T>::Int;
+  typename LaneTraits<T>::NativeInt part[kParts];
+
+  IntVec() = default;
+  DLK_INLINE explicit IntVec(Int value) {
+    DLK_PARTS(part[i] = value - typename LaneTraits<T>::NativeInt{};)
+  }
+};
+
+template <class T> struct Vec {
+  using Scalar = T;
+  using Native = typename LaneTraits<T>::Native;
+  static constexpr int kLanes = kVecBytes / sizeof(T);
+  Native part[kParts];
+
+  Vec() = default;
+  DLK_INLINE explicit Vec(T value) { DLK_PARTS(part[i] = value - Native{};) }
+};
+
+#define DLK_BINARY(op)                                                                             \
+  template <class T> DLK_INLINE Vec<T> operator op(Vec<T> a, Vec<T> b) {                           \
+    Vec<T> r;                                                                                      \
+    DLK_PARTS(r.part[i] = a.part[i] op b.part[i];)                                                 \
+    return r;                                                                                      \
+  }
+DLK_BINARY(+)
+DLK_BINARY(-)
+DLK_BINARY(*)
+DLK_BINARY(/)
+#undef DLK_BINARY
+
+template <class T> DLK_INLINE Vec<T> operator-(Vec<T> a) {
+  Vec<T> r;
+  DLK_PARTS(r.part[i] = -a.part[i];)
+  return r;
+}
+
+#define DLK_COMPARE(op)                                                                            \
+  template <class T> DLK_INLINE IntVec<T> operator op(Vec<T> a, Vec<T> b) {                        \
+    IntVec<T> r;                                                                                   \
+    DLK_PARTS(r.part[i] = a.part[i] op b.part[i];)                                                 \
+    return r;                                                                                      \
+  }
+DLK_COMPARE(<)
+DLK_COMPARE(<=)
+DLK_COMPARE(>)
+DLK_COMPARE(>=)
+DLK_COMPARE(==)
+DLK_COMPARE(!=)
+#undef DLK_COMPARE
+
+#define DLK_INTEGER(op)                                                                            \
+  template <class T> DLK_INLINE IntVec<T> operator op(IntVec<T> a, IntVec<T> b) {                  \
+    IntVec<T> r;                                                                                   \
+    DLK_PARTS(r.part[i] = a.part[i] op b.part[i];)                                                 \
+    return r;                                                                                      \
+  }
+DLK_INTEGER(+)
+DLK_INTEGER(-)
+DLK_INTEGER(&)
+DLK_INTEGER(|)
+DLK_INTEGER(^)
+#undef DLK_INTEGER
+
+template <class T> DLK_INLINE IntVec<T> shift_left(IntVec<T> a, int bits) {
+  IntVec<T> r;
+  DLK_PARTS(r.part[i] = a.part[i] << bits;)
+  return r;
+}
+
+// Logical: zeros come in from the left.
+template <class T> DLK_INLINE IntVec<T> shift_right(IntVec<T> a, int bits) {
+  using Uint = typename LaneTraits<T>::NativeUint;
+  IntVec<T> r;
+  DLK_PARTS(r.part[i] = typename LaneTraits<T>::NativeInt(Uint(a.part[i]) >> bits);)
+  return r;
+}
+
+template <class T> DLK_INLINE IntVec<T> bits_of(Vec<T> a) {
+  IntVec<T> r;
+  DLK_PARTS(r.part[i] = typename LaneTraits<T>::NativeInt(a.part[i]);)
+  return r;
+}
+
+template <class T> DLK_INLINE Vec<T> from_bits(IntVec<T> a) {
+  Vec<T> r;
+  DLK_PARTS(r.part[i] = typename LaneTraits<T>::Native(a.part[i]);)
+  return r;
+}
+
+// Where the mask is true a, else b.
+template <class T> DLK_INLINE Vec<T> select(IntVec<T> mask, Vec<T> a, Vec<T> b) {
+  Vec<T> r;
+  DLK_PARTS(r.part[i] = mask.part[i] ? a.part[i] : b.part[i];)
+  return r;
+}
+
+template <class T> DLK_INLINE Vec<T> abs(Vec<T> a) {
+  using Int = typename LaneTraits<T>::Int;
+  return from_bits<T>(bits_of(a) & IntVec<T>(Int(~(Int(1) << (8 * sizeof(T) - 1)))));
+}
+
+template <class T> DLK_INLINE Vec<T> copy_sign(Vec<T> magnitude, Vec<T> sign) {
+  using Int = typename LaneTraits<T>::Int;
+  const IntVec<T> sign_bit(Int(Int(1) << (8 * sizeof(T) - 1)));
+  return from_bits<T>((bits_of(magnitude) & (sign_bit ^ IntVec<T>(Int(-1)))) |
+                      (bits_of(sign) & sign_bit));
+}
+
+#if defined(__AVX512F__)
+DLK_INLINE Vec<float> max(Vec<float> a, Vec<float> b) { a.part[0] = _mm512_max_ps(a.part[0], b.part[0]); return a; }
+DLK_INLINE Vec<double> max(Vec<double> a, Vec<double> b) { a.part[0] = _mm512_max_pd(a.part[0], b.part[0]); return a; }
+DLK_INLINE Vec<float> min(Vec<float> a, Vec<float> b) { a.part[0] = _mm512_min_ps(a.part[0], b.part[0]); return a; }
+DLK_INLINE Vec<double> min(Vec<double> a, Vec<double> b) { a.part[0] = _mm512_min_pd(a.part[0], b.part[0]); return a; }
+DLK_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) { a.part[0] = _mm512_fmadd_ps(a.part[0], b.part[0], c.part[0]); return a; }
+DLK_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) { a.part[0] = _mm512_fmadd_pd(a.part[0], b.part[0], c.part[0]); return a; }
+#elif defined(__AVX2__)
+DLK_INLINE Vec<float> max(Vec<float> a, Vec<float> b) { DLK_PARTS(a.part[i] = _mm256_max_ps(a.part[i], b.part[i]);) return a; }
+DLK_INLINE Vec<double> max(Vec<double> a, Vec<double> b) { DLK_PARTS(a.part[i] = _mm256_max_pd(a.part[i], b.part[i]);) return a; }
+DLK_INLINE Vec<float> min(Vec<float> a, Vec<float> b) { DLK_PARTS(a.part[i] = _mm256_min_ps(a.part[i], b.part[i]);) return a; }
+DLK_INLINE Vec<double> min(Vec<double> a, Vec<double> b) { DLK_PARTS(a.part[i] = _mm256_min_pd(a.part[i], b.part[i]);) return a; }
+DLK_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) { DLK_PARTS(a.part[i] = _mm256_fmadd_ps(a.part[i], b.part[i], c.part[i]);) return a; }
+DLK_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) { DLK_PARTS(a.part[i] = _mm256_fmadd_pd(a.part[i], b.part[i], c.part[i]);) return a; }
+#else
+template <class T> DLK_INLINE Vec<T> max(Vec<T> a, Vec<T> b) { return select(a > b, a, b); }
+template <class T> DLK_INLINE Vec<T> min(Vec<T> a, Vec<T> b) { return select(a < b, a, b); }
+template <class T> DLK_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) { return a * b + c; }
+#endif
+
+// --- loads and stores: any alignment; `count` lanes for the partial ones, the others read as `fill`
+// and are never touched in memory.
+
+template <class T> DLK_INLINE Vec<T> load(const T* p) {
+  typedef typename Vec<T>::Native Unaligned __attribute__((aligned(1), may_alias));
+  constexpr int lanes = kNativeBytes / sizeof(T);
+  Vec<T> r;
+  DLK_PARTS(r.part[i] = *reinterpret_cast<const Unaligned*>(p + i * lanes);)
+  return r;
+}
+
+template <class T> DLK_INLINE void store(T* p, Vec<T> v) {
+  typedef typename Vec<T>::Native Unaligned __attribute__((aligned(1), may_alias));
+  constexpr int lanes = kNativeBytes / sizeof(T);
+  DLK_PARTS(*reinterpret_cast<Unaligned*>(p + i * lanes) = v.part[i];)
+}
+
+// Past the cache; p is 64-byte aligned.
+template <class T> DLK_INLINE void stream(T* p, Vec<T> v) {
+  constexpr int lanes = kNativeBytes / sizeof(T);
+#if defined(__AVX512F__)
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), __m512i(v.part[0]));
+#elif defined(__AVX2__)
+  DLK_PARTS(_mm256_stream_si256(reinterpret_cast<__m256i*>(p + i * lanes), __m256i(v.part[i]));)
+#elif defined(__x86_64__)
+  DLK_PARTS(_mm_stream_si128(reinterpret_cast<__m128i*>(p + i * lanes), __m128i(v.part[i]));)
+#else
+  store(p, v);
+#endif
+  (void)lanes;
+}
+
+// Makes this thread's streamed stores visible before what it stores next.
+DLK_INLINE void stream_fence() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
+#if defined(__AVX512F__)
+DLK_INLINE Vec<float> load_partial(const float* p, int64_t count, float fill = 0) {
+  Vec<float> r;
+  r.part[0] = _mm512_mask_loadu_ps(_mm512_set1_ps(fill), __mmask16((1u << count) - 1), p);
+  return r;
+}
+DLK_INLINE Vec<double> load_partial(const double* p, int64_t count, double fill = 0) {
+  Vec<double> r;
+  r.part[0] = _mm512_mask_loadu_pd(_mm512_set1_pd(fill), __mmask8((1u << count) - 1), p);
+  return r;
+}
+DLK_INLINE void store_partial(float* p, Vec<float> v, int64_t count) {
+  _mm512_mask_storeu_ps(p, __mmask16((1u << count) - 1), v.part[0]);
+}
+DLK_INLINE void store_partial(double* p, Vec<double> v, int64_t count) {
+  _mm512_mask_storeu_pd(p, __mmask8((1u << count) - 1), v.part[0]);
+}
+#elif defined(__AVX2__)
+template <int kFirstLane> DLK_INLINE __m256i lane_mask32(int64_t count) {
+  const __m256i lane = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
+                                        _mm256_set1_epi32(kFirstLane));
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(int(count)), lane);
+}
+template <int kFirstLane> DLK_INLINE __m256i lane_mask64(int64_t count) {
+  const __m256i lane =
+      _mm256_add_epi64(_mm256_setr_epi64x(0, 1, 2, 3), _mm256_set1_epi64x(kFirstLane));
+  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), lane);
+}
+DLK_INLINE Vec<float> load_partial(const float* p, int64_t count, float fill = 0) {
+  Vec<float> r;
+  DLK_PARTS(const __m256i mask = lane_mask32<8 * i>(count);
+            r.part[i] = _mm256_blendv_ps(_mm256_set1_ps(fill), _mm256_maskload_ps(p + 8 * i, mask),
+                                         _mm256_castsi256_ps(mask));)
+  return r;
+}
+DLK_INLINE Vec<double> load_partial(const double* p, int64_t count, double fill = 0) {
+  Vec<double> r;
+  DLK_PARTS(const __m256i mask = lane_mask64<4 * i>(count);
+            r.part[i] = _mm256_blendv_pd(_mm256_set1_pd(fill), _mm256_maskload_pd(p + 4 * i, mask),
+                                         _mm256_castsi256_pd(mask));)
+  return r;
+}
+DLK_INLINE void store_partial(float* p, Vec<float> v, int64_t count) {
+  DLK_PARTS(_mm256_maskstore_ps(p + 8 * i, lane_mask32<8 * i>(count), v.part[i]);)
+}
+DLK_INLINE void store_partial(double* p, Vec<double> v, int64_t count) {
+  DLK_PARTS(_mm256_maskstore_pd(p + 4 * i, lane_mask64<4 * i>(count), v.part[i]);)
+}
+#else
+template <class T, class = typename LaneTraits<T>::Native>
+DLK_INLINE Vec<T> load_partial(const T* p, int64_t count, T fill = 0) {
+  alignas(kVecBytes) T lanes[Vec<T>::kLanes];
+  for (int64_t lane = 0; lane < Vec<T>::kLanes; ++lane)
+    lanes[lane] = lane < count ? p[lane] : fill;
+  return load(lanes);
+}
+template <class T, class = typename LaneTraits<T>::Native>
+DLK_INLINE void store_partial(T* p, Vec<T> v, int64_t count) {
+  alignas(kVecBytes) T lanes[Vec<T>::kLanes];
+  store(lanes, v);
+  for (int64_t lane = 0; lane < count; ++lane)
+    p[lane] = lanes[lane];
+}
+#endif
+
+// --- lanes to one value, in one fixed order: lane j with lane j + half, halving.
+
+template <class T> struct PlusLanes {
+  static DLK_INLINE Vec<T> vec(Vec<T> a, Vec<T> b) { return a + b; }
+  template <class N> static DLK_INLINE N native(N a, N b) { return a + b; }
+  static DLK_INLINE T scalar(T a, T b) { return a + b; }
+};
+template <class T> struct MaxLanes {
+  template <class N> static DLK_INLINE N native(N a, N b) { return a > b ? a : b; }
+  static DLK_INLINE T scalar(T a, T b) { return a > b ? a : b; }
+};
+
+template <class Operation, class T> DLK_INLINE T reduce_lanes(Vec<T> v) {
+  typedef T Quarter __attribute__((vector_size(16), may_alias));
+  constexpr int lanes = Vec<T>::kLanes, quarter = 16 / sizeof(T);
+  alignas(kVecBytes) T values[lanes];
+  store(values, v);
+  const Quarter* parts = reinterpret_cast<const Quarter*>(values);
+  const Quarter sum = Operation::native(Operation::native(parts[0], parts[2]),
+                                        Operation::native(parts[1], parts[3]));
+  if constexpr (quarter == 2)
+    return Operation::scalar(sum[0], sum[1]);
+  else
+    return Operation::scalar(Operation::scalar(sum[0], sum[2]), Operation::scalar(sum[1], sum[3]));
+}
+
+template <class T> DLK_INLINE T sum_lanes(Vec<T> v) { return reduce_lanes<PlusLanes<T>>(v); }
+template <class T> DLK_INLINE T max_lanes(Vec<T> v) { return reduce_lanes<MaxLanes<T>>(v); }
+
+// One bit per lane, lane 0 lowest.
+template <class T> DLK_INLINE uint32_t mask_bits(IntVec<T> mask) {
+  uint32_t bits = 0;
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    bits = _mm512_movepi32_mask(__m512i(mask.part[0]));
+  else
+    bits = _mm512_movepi64_mask(__m512i(mask.part[0]));
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4)
+    DLK_PARTS(bits |= uint32_t(_mm256_movemask_ps(__m256(mask.part[i]))) << (8 * i);)
+  else
+    DLK_PARTS(bits |= uint32_t(_mm256_movemask_pd(__m256d(mask.part[i]))) << (4 * i);)
+#else
+  constexpr int lanes = kNativeBytes / sizeof(T);
+  DLK_PARTS(for (int lane = 0; lane < lanes; ++lane) bits |=
+            uint32_t(mask.part[i][lane] & 1) << (i * lanes + lane);)
+#endif
+  return bits;
+}
+
+// The inverse of mask_bits.
+template <class T> DLK_INLINE IntVec<T> mask_from_bits(uint32_t bits) {
+  using Int = typename LaneTraits<T>::Int;
+  using NativeInt = typename LaneTraits<T>::NativeInt;
+  constexpr int lanes = kNativeBytes / sizeof(T);
+  IntVec<T> r;
+  DLK_PARTS(NativeInt bit; for (int lane = 0; lane < lanes; ++lane) bit[lane] =
+                Int(1) << (i * lanes + lane);
+            r.part[i] = ((Int(bits) - NativeInt{}) & bit) == bit;)
+  return r;
+}
+
+} // namespace dlk::DLK_ISA

@@ -1,0 +1,319 @@
+"""The kernels as operators of ``torch.ops.dlkernels``: what torch.compile, export, FakeTensor, modes and
+tensor subclasses see.
+
+Every operator is defined, implemented for the CPU, given a fake and, where it is differentiable, an
+autograd formula, once, when this module is imported. Eager calls on plain tensors do not come through
+here (an operator with a Python autograd formula costs 45 µs, a direct call 4): see `functional`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlkernels import _core
+
+_LIBRARY = torch.library.Library("dlkernels", "DEF")
+
+_LOSS_ARGUMENTS = (
+    "Tensor input, Tensor target, Tensor? weight, str reduction, int ignore_index, "
+    "float label_smoothing, float z_loss, float softcap"
+)
+
+# Backward of cross-entropy starts from the saved log-sum-exp: 12 bytes a logit over both passes, one
+# of them with the right grad_output whatever the compiled graph makes of it.
+_LIBRARY.define(f"cross_entropy({_LOSS_ARGUMENTS}) -> (Tensor loss, Tensor lse)")
+_LIBRARY.define(
+    f"cross_entropy_backward(Tensor grad_output, Tensor lse, {_LOSS_ARGUMENTS}) -> Tensor"
+)
+_LIBRARY.define("softmax(Tensor input, int dim, bool logarithm) -> Tensor")
+_LIBRARY.define(
+    "softmax_backward(Tensor grad_output, Tensor output, int dim, bool logarithm) -> Tensor"
+)
+_LIBRARY.define(
+    "nll_loss(Tensor input, Tensor target, Tensor? weight, str reduction, int ignore_index) -> Tensor"
+)
+_LIBRARY.define(
+    "nll_loss_backward(Tensor grad_output, Tensor input, Tensor target, Tensor? weight, "
+    "str reduction, int ignore_index) -> Tensor"
+)
+_LIBRARY.define("activation(Tensor input, int index, float a, float b) -> Tensor")
+_LIBRARY.define("activation_masked(Tensor input, int index, float a, float b) -> (Tensor, Tensor)")
+_LIBRARY.define(
+    "activation_masked_backward(Tensor grad_output, Tensor mask, int index, float a, float b) -> Tensor"
+)
+_LIBRARY.define("activation_(Tensor(a!) input, int index, float a, float b) -> ()")
+
+
+def _implement(name: str) -> Any:
+    """Registers a function as the operator's CPU implementation."""
+
+    def register(function: Any) -> Any:
+        _LIBRARY.impl(name, function, "CPU")
+        return function
+
+    return register
+
+
+def _rows_shape(input: Tensor) -> list[Any]:
+    """The input's shape without its class dimension."""
+    return [] if input.dim() == 1 else [input.shape[0], *input.shape[2:]]
+
+
+def _loss_shape(input: Tensor, reduction: str) -> list[Any]:
+    return _rows_shape(input) if reduction == "none" else []
+
+
+def grad_argument(grad_output: Tensor, reduction: str) -> Any:
+    """A loss's grad_output as the kernels take it: a float, or one value per row."""
+    return grad_output if reduction == "none" else float(grad_output)
+
+
+# --- cross_entropy
+
+
+@_implement("cross_entropy")
+def _cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    reduction: str,
+    ignore_index: int,
+    label_smoothing: float,
+    z_loss: float,
+    softcap: float,
+) -> tuple[Tensor, Tensor]:
+    loss, _, lse, _ = _core.cross_entropy(
+        input, target, weight, ignore_index, reduction, label_smoothing, z_loss, softcap,
+        False, None, 2, False,
+    )  # fmt: skip
+    return loss, lse
+
+
+@_implement("cross_entropy_backward")
+def _cross_entropy_backward(
+    grad_output: Tensor,
+    lse: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    reduction: str,
+    ignore_index: int,
+    label_smoothing: float,
+    z_loss: float,
+    softcap: float,
+) -> Tensor:
+    grad: Tensor = _core.cross_entropy_backward(
+        grad_argument(grad_output, reduction), input, target, weight, lse, ignore_index, reduction,
+        label_smoothing, z_loss, softcap, None,
+    )  # fmt: skip
+    return grad
+
+
+@torch.library.register_fake("dlkernels::cross_entropy", lib=_LIBRARY)
+def _(input: Tensor, target: Tensor, weight: Any, reduction: str, *args: Any) -> Any:
+    loss = input.new_empty(_loss_shape(input, reduction))
+    return loss, input.new_empty(_rows_shape(input), dtype=torch.float64)
+
+
+@torch.library.register_fake("dlkernels::cross_entropy_backward", lib=_LIBRARY)
+def _(grad_output: Tensor, lse: Tensor, input: Tensor, *args: Any) -> Any:
+    return torch.empty_like(input)
+
+
+def _save_cross_entropy(ctx: Any, inputs: Any, output: Any) -> None:
+    input, target, weight, *ctx.arguments = inputs
+    ctx.save_for_backward(input, target, weight, output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _differentiate_cross_entropy(ctx: Any, grad_output: Tensor, _grad_lse: Any) -> Any:
+    input, target, weight, lse = ctx.saved_tensors
+    grad = torch.ops.dlkernels.cross_entropy_backward(
+        grad_output.contiguous(), lse, input, target, weight, *ctx.arguments
+    )
+    return grad, *([None] * 7)
+
+
+torch.library.register_autograd(
+    "dlkernels::cross_entropy",
+    _differentiate_cross_entropy,
+    setup_context=_save_cross_entropy,
+    lib=_LIBRARY,
+)
+
+# --- softmax
+
+
+@_implement("softmax")
+def _softmax(input: Tensor, dim: int, logarithm: bool) -> Tensor:
+    output: Tensor = _core.softmax(input, dim, logarithm, None)
+    return output
+
+
+@_implement("softmax_backward")
+def _softmax_backward(grad_output: Tensor, output: Tensor, dim: int, logarithm: bool) -> Tensor:
+    grad: Tensor = _core.softmax_backward(grad_output, output, dim, logarithm, None)
+    return grad
+
+
+@torch.library.register_fake("dlkernels::softmax", lib=_LIBRARY)
+def _(input: Tensor, dim: int, logarithm: bool) -> Any:
+    return torch.empty_like(input)
+
+
+@torch.library.register_fake("dlkernels::softmax_backward", lib=_LIBRARY)
+def _(grad_output: Tensor, output: Tensor, dim: int, logarithm: bool) -> Any:
+    return torch.empty_like(output)
+
+
+def _save_softmax(ctx: Any, inputs: Any, output: Tensor) -> None:
+    _, ctx.dim, ctx.logarithm = inputs
+    ctx.save_for_backward(output)
+
+
+def _differentiate_softmax(ctx: Any, grad_output: Tensor) -> Any:
+    (output,) = ctx.saved_tensors
+    grad = torch.ops.dlkernels.softmax_backward(grad_output, output, ctx.dim, ctx.logarithm)
+    return grad, None, None
+
+
+torch.library.register_autograd(
+    "dlkernels::softmax", _differentiate_softmax, setup_context=_save_softmax, lib=_LIBRARY
+)
+
+# --- nll_loss
+
+
+@_implement("nll_loss")
+def _nll_loss(
+    input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, ignore_index: int
+) -> Tensor:
+    loss: Tensor = _core.nll_loss(input, target, weight, ignore_index, reduction)
+    return loss
+
+
+@_implement("nll_loss_backward")
+def _nll_loss_backward(
+    grad_output: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    reduction: str,
+    ignore_index: int,
+) -> Tensor:
+    grad: Tensor = _core.nll_loss_backward(
+        grad_argument(grad_output, reduction), input, target, weight, ignore_index, reduction
+    )
+    return grad
+
+
+@torch.library.register_fake("dlkernels::nll_loss", lib=_LIBRARY)
+def _(input: Tensor, target: Tensor, weight: Any, reduction: str, ignore_index: int) -> Any:
+    return input.new_empty(_loss_shape(input, reduction))
+
+
+@torch.library.register_fake("dlkernels::nll_loss_backward", lib=_LIBRARY)
+def _(grad_output: Tensor, input: Tensor, *args: Any) -> Any:
+    return torch.empty_like(input)
+
+
+def _save_nll_loss(ctx: Any, inputs: Any, output: Tensor) -> None:
+    input, target, weight, *ctx.arguments = inputs
+    ctx.save_for_backward(input, target, weight)
+
+
+def _differentiate_nll_loss(ctx: Any, grad_output: Tensor) -> Any:
+    input, target, weight = ctx.saved_tensors
+    grad = torch.ops.dlkernels.nll_loss_backward(
+        grad_output.contiguous(), input, target, weight, *ctx.arguments
+    )
+    return grad, None, None, None, None
+
+
+torch.library.register_autograd(
+    "dlkernels::nll_loss", _differentiate_nll_loss, setup_context=_save_nll_loss, lib=_LIBRARY
+)
+
+# --- activations
+
+
+@_implement("activation")
+def _activation(input: Tensor, index: int, a: float, b: float) -> Tensor:
+    output: Tensor = _core.activation(index, input, None, False, a, b)
+    return output
+
+
+@_implement("activation_masked")
+def _activation_masked(input: Tensor, index: int, a: float, b: float) -> tuple[Tensor, Tensor]:
+    output, mask = _core.activation(index, input, None, True, a, b)
+    return output, mask
+
+
+@_implement("activation_masked_backward")
+def _activation_masked_backward(
+    grad_output: Tensor, mask: Tensor, index: int, a: float, b: float
+) -> Tensor:
+    grad: Tensor = _core.activation_backward(index, grad_output, None, mask, a, b)
+    return grad
+
+
+@_implement("activation_")
+def _activation_in_place(input: Tensor, index: int, a: float, b: float) -> None:
+    _core.activation(index, input, input, False, a, b)
+
+
+@torch.library.register_fake("dlkernels::activation", lib=_LIBRARY)
+def _(input: Tensor, index: int, a: float, b: float) -> Any:
+    return torch.empty_like(input)
+
+
+@torch.library.register_fake("dlkernels::activation_masked", lib=_LIBRARY)
+def _(input: Tensor, index: int, a: float, b: float) -> Any:
+    mask = input.new_empty([(input.numel() + 15) // 16 * 2], dtype=torch.uint8)
+    return torch.empty_like(input), mask
+
+
+@torch.library.register_fake("dlkernels::activation_masked_backward", lib=_LIBRARY)
+def _(grad_output: Tensor, mask: Tensor, index: int, a: float, b: float) -> Any:
+    return torch.empty_like(grad_output)
+
+
+@torch.library.register_fake("dlkernels::activation_", lib=_LIBRARY)
+def _(input: Tensor, index: int, a: float, b: float) -> None:
+    return None
+
+
+def like_strides(grad: Tensor, model: Tensor) -> Tensor:
+    """`grad` in the memory order of `model`: a mask of bits goes by memory, not by index."""
+    if grad.stride() == model.stride():
+        return grad
+    return torch.empty_strided(
+        model.shape, model.stride(), dtype=grad.dtype, device=grad.device
+    ).copy_(grad)
+
+
+def _save_activation_masked(ctx: Any, inputs: Any, output: Any) -> None:
+    _, *ctx.arguments = inputs
+    ctx.stride = output[0].stride()
+    ctx.save_for_backward(output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _differentiate_activation_masked(ctx: Any, grad_output: Tensor, _grad_mask: Any) -> Any:
+    (mask,) = ctx.saved_tensors
+    grad = torch.empty_strided(
+        grad_output.shape, ctx.stride, dtype=grad_output.dtype, device=grad_output.device
+    ).copy_(grad_output) if grad_output.stride() != ctx.stride else grad_output  # fmt: skip
+    grad = torch.ops.dlkernels.activation_masked_backward(grad, mask, *ctx.arguments)
+    return grad, None, None, None
+
+
+torch.library.register_autograd(
+    "dlkernels::activation_masked",
+    _differentiate_activation_masked,
+    setup_context=_save_activation_masked,
+    lib=_LIBRARY,
+)
