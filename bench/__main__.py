@@ -18,7 +18,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,16 @@ from bench.roofline import Roofline
 # Not quotable, so not beside the real results: quick and partial runs go here unless told.
 SCRATCH_FOLDER = peers.ROOT / "build" / "bench"
 
-# How far a peer's answer may be from the first one's: rounding, not a wrong kernel.
+# How far a peer's answer may be from the reference's: rounding, not a wrong kernel.
 AGREEMENT = {"float32": 1e-4, "bfloat16": 1e-2}
 
 NOTES = [
     "DeepSpeed: not applicable, it has no SGD (and no cross-entropy or ReLU) for the CPU.",
 ]
+
+# Something else was running: its share of the processors is in every number.
+BUSY_LOAD = 0.5
+BUSY_NOTE = "The machine was busy when the run began: repeat it before quoting a number."
 
 
 def parse_options() -> argparse.Namespace:
@@ -69,12 +73,9 @@ def measure_case(case: Case, names: Sequence[str], rounds: int, warmup_limit: in
             try:
                 runners[name] = peers.start(case, name, warmup_limit)
                 stack.callback(runners[name].close)
-                first = next(iter(runners.values())).fingerprint
-                own = runners[name].fingerprint
-                if not abs(own - first) <= AGREEMENT[case.dtype] * abs(first):
-                    raise ArithmeticError(f"its answer {own:.8g} is not {first:.8g}")
             except Exception as error:
                 errors[name] = first_line(error)
+        errors |= disagreements(case, runners)
         for _ in range(rounds):
             for name, runner in runners.items():
                 if name not in errors:
@@ -90,6 +91,19 @@ def measure_case(case: Case, names: Sequence[str], rounds: int, warmup_limit: in
         faults = [sample.faults for sample in kept]
         rows.append(report.make_row(case, name, seconds, faults, errors.get(name, "")))
     return rows
+
+
+def disagreements(case: Case, runners: Mapping[str, Runner]) -> dict[str, str]:
+    """Who answers otherwise than the reference: torch, or NumPy where torch does not take part."""
+    reference = runners.get(cases.TORCH) or runners.get(cases.NUMPY)
+    if reference is None:
+        return {}
+    right = reference.fingerprint
+    return {
+        name: f"wrong result: {runner.fingerprint:.8g} instead of {right:.8g}"
+        for name, runner in runners.items()
+        if not abs(runner.fingerprint - right) <= AGREEMENT[case.dtype] * abs(right)
+    }
 
 
 def add_peaks(case: Case, rows: Sequence[Row]) -> None:
@@ -133,24 +147,15 @@ def processor() -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Of everything that takes part."""
+def peer_versions() -> dict[str, str]:
+    """Of everything that takes part beside dlkernels."""
     result = {"Python": platform.python_version()}
-    for package in ("numpy", "torch", "jax", "dlkernels"):
+    for package in ("numpy", "torch", "jax"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             result[package] = importlib.metadata.version(package)
     compiler = subprocess.run(["g++", "-dumpfullversion"], capture_output=True, text=True)
     result["g++ (roofs, torch.compile)"] = compiler.stdout.strip()
     return result
-
-
-def active_isa(peers_only: bool) -> str:
-    """The level dlkernels chose."""
-    if peers_only:
-        return "none"
-    import dlkernels
-
-    return str(dlkernels.get_isa())
 
 
 def main() -> int:
@@ -168,11 +173,15 @@ def main() -> int:
         return 2
 
     # Before torch or any other OpenMP user is loaded; children inherit both.
+    load = os.getloadavg()[0]
     os.environ["OMP_NUM_THREADS"] = os.environ["DLKERNELS_NUM_THREADS"] = str(options.threads)
     machine = processor()
     peers.use_threads(options.threads)
+    version, isa = "left out", "none"
     if not options.peers_only:
-        import dlkernels.torch.functional  # noqa: F401 - without it there is nothing to measure
+        import dlkernels  # missing, it ends the benchmark: there is nothing to measure
+
+        version, isa = dlkernels.__version__, dlkernels.active_isa()
     gc.disable()
 
     missing = find_missing(chosen)
@@ -198,12 +207,13 @@ def main() -> int:
         "rounds": options.rounds,
         "quick": options.quick,
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "versions": versions(),
-        "active_isa": active_isa(options.peers_only),
+        "versions": {"dlkernels": version, **peer_versions()},
+        "active_isa": isa,
         "roofs_gb_per_s": {kind: round(speed, 2) for kind, speed in roofs.items()},
         "roofs_iqr_gb_per_s": {kind: round(value, 2) for kind, value in roof_spread.items()},
         "missing": missing,
-        "notes": NOTES,
+        "load_average_at_start": round(load, 2),
+        "notes": NOTES + ([BUSY_NOTE] if load > BUSY_LOAD else []),
     }
     options.out.mkdir(parents=True, exist_ok=True)
     report.write_csv(rows, options.out / report.CSV_NAME)

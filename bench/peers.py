@@ -15,7 +15,7 @@ What keeps the comparison fair:
   instead would change how everybody runs; sleeping changes nothing but the benchmark's length.
 - Results are freed, and `.grad` reset, outside the timer: the price of unmapping is not charged to
   torch, the price of touching fresh memory is.
-- Before anything is timed, each peer's result is compared with the first one's.
+- Before anything is timed, each peer's result is compared with torch's (or NumPy's).
 """
 
 from __future__ import annotations
@@ -656,8 +656,10 @@ def measure_peak(case: Case, peer: str) -> float:
     """
     import torch
 
-    # A small case first, so that code pages, thread stacks and caches are not counted.
-    warm_up(dataclasses.replace(case, shape=(64, 1000)), PEERS[peer].build(case), 1)
+    # A small case first, so that code pages, thread stacks and caches are not counted. It must not
+    # be the case itself: a pool would keep the block, and the steps would seem to need nothing.
+    small = dataclasses.replace(case, shape=(64, 1000))
+    warm_up(small, PEERS[peer].build(small), 1)
     gc.collect()
     work = PEERS[peer].build(case)
     Path("/proc/self/clear_refs").write_text("5")

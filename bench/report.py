@@ -229,7 +229,7 @@ def measured_text(verdict: Verdict) -> str:
             named = f" ({verdict.peer})" if len(verdict.target.peers) > 1 else ""
             return times(verdict.value) + named
         case "percent of roof":
-            return f"{verdict.value:.0f} %"
+            return f"{verdict.value:.1f} %"
         case "microseconds":
             return f"{verdict.value:.2f} µs"
         case "page faults":
@@ -408,18 +408,25 @@ ROOF_LABEL = {"read": "read", "in place": "in place", "copy": "copy", "nt copy":
 
 
 def draw_picture(rows: Sequence[Row], machine: Mapping[str, Any], path: Path) -> None:
-    """Draws achieved GB/s against the roofs: one line per case, one point per peer."""
+    """Draws achieved GB/s against the roofs: one line per case, one point per peer.
+
+    Cases whose bytes fit the last-level cache are left out: memory is no roof for them.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import patheffects, pyplot
 
-    chosen = [row for row in rows if row.gb_per_s is not None]
+    cases_by_name = {case.name: case for case in cases.CASES}
+    cache_bytes = machine["last_level_cache_bytes"]
+    chosen = [
+        row
+        for row in rows
+        if row.gb_per_s is not None and (cases_by_name[row.case].bytes_moved or 0) > cache_bytes
+    ]
     names = list(dict.fromkeys(row.case for row in chosen))
     if not names:
         return
-    cases_by_name = {case.name: case for case in cases.CASES}
-    cache_bytes = machine["last_level_cache_bytes"]
     roofs: Mapping[str, float] = machine["roofs_gb_per_s"]
 
     figure, axes = pyplot.subplots(figsize=(11, 2.6 + 0.5 * len(names)), layout="constrained")
@@ -475,14 +482,11 @@ def draw_picture(rows: Sequence[Row], machine: Mapping[str, Any], path: Path) ->
             fontsize=8,
             color=OUR_COLOUR,
             weight="bold",
+            path_effects=[patheffects.withStroke(linewidth=3, foreground="white")],
             zorder=6,
         )
 
-    def case_label(name: str) -> str:
-        moved = cases_by_name[name].bytes_moved or 0
-        return f"{name}\n(fits the cache)" if moved <= cache_bytes else name
-
-    axes.set_yticks([height[name] for name in names], [case_label(name) for name in names])
+    axes.set_yticks([height[name] for name in names], names)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(-0.5, len(names) - 0.5)
     axes.set_xlim(0, right)

@@ -27,7 +27,7 @@ bool same_strides(const TensorView& a, const TensorView& b) {
 }
 
 const char* name_of(int index) {
-  check(index >= 0 && index < kCount, "activation: no activation of index ", index);
+  DLK_CHECK(index >= 0 && index < kCount, "activation: no activation of index ", index);
   return kNames[index];
 }
 
@@ -59,8 +59,8 @@ py::object activation(int index, py::handle x_object, py::handle out, bool with_
     result = make_array_like(x, x.dtype, y);
   } else {
     y = output_view_of(out, operation, "out");
-    check(same_shape(y, x), operation, ": out: expected shape ", shape_text(x), ", got ",
-          shape_text(y));
+    DLK_CHECK(same_shape(y, x), operation, ": out: expected shape ", shape_text(x), ", got ",
+              shape_text(y));
     check_same_dtype(y, x, operation, "out");
     check_overlap(y, x, operation, "out", "input");
     result = py::reinterpret_borrow<py::object>(out);
@@ -106,18 +106,19 @@ py::object activation_backward(int index, py::handle grad_object, py::handle sav
   py::object result, copy_owner;
   if (!mask_object.is_none()) {
     saved = view_of(mask_object, operation, "mask");
-    check(saved.dtype == DType::uint8 && saved.ndim == 1 && saved.contiguous() &&
-              saved.size() == mask_bytes(args.size),
-          operation, ": mask: expected ", mask_bytes(args.size), " contiguous uint8, got ",
-          shape_text(saved), " ", dtype_name(saved.dtype));
-    check(grad.dense(), operation, ": grad_output: expected no gaps, since a mask goes with it");
+    DLK_CHECK(saved.dtype == DType::uint8 && saved.ndim == 1 && saved.contiguous() &&
+                  saved.size() == mask_bytes(args.size),
+              operation, ": mask: expected ", mask_bytes(args.size), " contiguous uint8, got ",
+              shape_text(saved), " ", dtype_name(saved.dtype));
+    DLK_CHECK(grad.dense(), operation,
+              ": grad_output: expected no gaps, since a mask goes with it");
     args.mask = static_cast<uint8_t*>(saved.data);
     result = make_array_like(grad, grad.dtype, dx);
     args.grad_output = grad.data;
   } else {
     saved = view_of(saved_object, operation, "saved");
-    check(same_shape(saved, grad), operation, ": grad_output: expected shape ", shape_text(saved),
-          ", got ", shape_text(grad));
+    DLK_CHECK(same_shape(saved, grad), operation, ": grad_output: expected shape ",
+              shape_text(saved), ", got ", shape_text(grad));
     check_same_dtype(grad, saved, operation, "grad_output");
     if (!saved.dense()) {
       copy_owner = contiguous_copy(saved, copy);
@@ -152,11 +153,11 @@ py::object math_function(const std::string& name, py::handle x_object) {
   for (int index = 0; index < 4; ++index)
     if (name == names[index])
       args.function = index;
-  check(args.function >= 0, "math_function: no function named ", name);
+  DLK_CHECK(args.function >= 0, "math_function: no function named ", name);
   const TensorView x = view_of(x_object, "math_function", "input");
-  check<TypeError>(x.dtype == DType::float32 || x.dtype == DType::float64,
-                   "math_function: input: expected float32 or float64, got ", dtype_name(x.dtype));
-  check(x.contiguous(), "math_function: input: expected a contiguous array");
+  DLK_CHECK_TYPE(x.dtype == DType::float32 || x.dtype == DType::float64,
+                 "math_function: input: expected float32 or float64, got ", dtype_name(x.dtype));
+  DLK_CHECK(x.contiguous(), "math_function: input: expected a contiguous array");
   TensorView y;
   py::object result = make_array_like(x, x.dtype, y);
   args.dtype = x.dtype;

@@ -39,19 +39,20 @@ std::string size_list(const int64_t* shape, int begin, int end) {
 
 // The axis of the classes: 1, or 0 for an unbatched vector.
 int class_axis(const TensorView& logits, const char* operation) {
-  check(logits.ndim > 0, operation, ": input: expected 1 or more dimensions (got 0)");
+  DLK_CHECK(logits.ndim > 0, operation, ": input: expected 1 or more dimensions (got 0)");
   return logits.ndim == 1 ? 0 : 1;
 }
 
 // Shapes of class indices against (C,), (N, C) or (N, C, d1, ...), in torch's words.
 void check_index_shape(const TensorView& logits, const TensorView& target) {
   if (logits.ndim == 1) {
-    check(target.ndim == 0, "Expected target size [], got ",
-          size_list(target.shape, 0, target.ndim));
+    DLK_CHECK(target.ndim == 0, "Expected target size [], got ",
+              size_list(target.shape, 0, target.ndim));
     return;
   }
-  check(target.ndim > 0 && logits.shape[0] == target.shape[0], "Expected input batch_size (",
-        logits.shape[0], ") to match target batch_size (", target.ndim ? target.shape[0] : 0, ").");
+  DLK_CHECK(target.ndim > 0 && logits.shape[0] == target.shape[0], "Expected input batch_size (",
+            logits.shape[0], ") to match target batch_size (", target.ndim ? target.shape[0] : 0,
+            ").");
   bool same = target.ndim == logits.ndim - 1;
   for (int dim = 2; same && dim < logits.ndim; ++dim)
     same = target.shape[dim - 1] == logits.shape[dim];
@@ -71,8 +72,8 @@ struct IndexOperand {
 };
 
 IndexOperand index_operand(const TensorView& target, bool swapped) {
-  check<TypeError>(target.dtype > DType::bool8, "target: expected an integer dtype, got ",
-                   dtype_name(target.dtype));
+  DLK_CHECK_TYPE(target.dtype > DType::bool8, "target: expected an integer dtype, got ",
+                 dtype_name(target.dtype));
   IndexOperand operand;
   operand.owner = target.array;
   const TensorView* source = &target;
@@ -113,10 +114,10 @@ WeightOperand weight_operand(py::handle weight, const TensorView& logits, int64_
   if (weight.is_none())
     return operand;
   TensorView view = view_of(weight, operation, "weight");
-  check(view.ndim == 1 && view.shape[0] == classes, operation,
-        ": weight tensor should be defined either for all ", classes,
-        " classes or no classes but got weight tensor of shape: ",
-        size_list(view.shape, 0, view.ndim));
+  DLK_CHECK(view.ndim == 1 && view.shape[0] == classes, operation,
+            ": weight tensor should be defined either for all ", classes,
+            " classes or no classes but got weight tensor of shape: ",
+            size_list(view.shape, 0, view.ndim));
   check_same_dtype(view, logits, operation, "weight");
   operand.owner = view.array;
   operand.data = view.data;
@@ -140,7 +141,7 @@ ClassTargetsArgs look_over_targets(const IndexOperand& target, const ClassLayout
   args.weight = weight;
   args.weight_dtype = dtype;
   without_gil(layout.batches * layout.positions, [&] { runtime::kernels().class_targets(args); });
-  check<std::out_of_range>(!args.out_of_bounds, "Target ", args.bad_target, " is out of bounds.");
+  DLK_CHECK_INDEX(!args.out_of_bounds, "Target ", args.bad_target, " is out of bounds.");
   return args;
 }
 
@@ -152,6 +153,34 @@ py::object make_rows(const TensorView& logits, int axis, DType dtype, TensorView
     if (dim != axis)
       shape[ndim++] = logits.shape[dim];
   return make_array(logits, dtype, ndim, shape, nullptr, view);
+}
+
+// The gradient that arrives at a loss: a number, or one value of the input's dtype per row.
+struct LossGradient {
+  double scalar = 1;
+  const void* rows = nullptr;
+  py::object owner;
+};
+
+LossGradient loss_gradient(py::handle grad_output, const TensorView& input, int64_t rows,
+                           const char* operation) {
+  LossGradient grad;
+  if (PyFloat_Check(grad_output.ptr())) {
+    grad.scalar = PyFloat_AS_DOUBLE(grad_output.ptr());
+    return grad;
+  }
+  const TensorView view = view_of(grad_output, operation, "grad_output");
+  check_same_dtype(view, input, operation, "grad_output");
+  DLK_CHECK(view.size() == rows, operation, ": grad_output: expected one value per target (", rows,
+            "), got shape ", shape_text(view));
+  grad.rows = view.data;
+  grad.owner = view.owner;
+  if (!view.contiguous()) {
+    TensorView copy;
+    grad.owner = contiguous_copy(view, copy);
+    grad.rows = copy.data;
+  }
+  return grad;
 }
 
 DType lse_dtype(DType logits) {
@@ -178,19 +207,19 @@ struct CrossEntropyCall {
     reduction = reduction_of(reduction_text);
     axis = class_axis(logits, operation);
     check_floating(logits, operation, "input");
-    check(!(label_smoothing > 1) && label_smoothing == label_smoothing,
-          "label_smoothing must be between 0.0 and 1.0. Got: ", label_smoothing);
-    check(softcap >= 0 && softcap < std::numeric_limits<double>::infinity(), operation,
-          ": softcap: expected a positive finite number or None, got ", softcap);
-    check(std::isfinite(z_loss), operation, ": z_loss: expected a finite number, got ", z_loss);
+    DLK_CHECK(!(label_smoothing > 1) && label_smoothing == label_smoothing,
+              "label_smoothing must be between 0.0 and 1.0. Got: ", label_smoothing);
+    DLK_CHECK(softcap >= 0 && softcap < std::numeric_limits<double>::infinity(), operation,
+              ": softcap: expected a positive finite number or None, got ", softcap);
+    DLK_CHECK(std::isfinite(z_loss), operation, ": z_loss: expected a finite number, got ", z_loss);
     const TensorView target = view_of(target_object, operation, "target");
     const bool is_probability = same_shape(target, logits);
     if (is_probability) {
-      check<TypeError>(is_floating(target.dtype),
-                       "Expected floating point type for target with class probabilities, got ",
-                       dtype_name(target.dtype));
+      DLK_CHECK_TYPE(is_floating(target.dtype),
+                     "Expected floating point type for target with class probabilities, got ",
+                     dtype_name(target.dtype));
       check_same_dtype(target, logits, operation, "target");
-      check(ignore_index < 0, "ignore_index is not supported for floating point target");
+      DLK_CHECK(ignore_index < 0, "ignore_index is not supported for floating point target");
     } else {
       check_index_shape(logits, target);
     }
@@ -239,8 +268,8 @@ struct CrossEntropyCall {
     Gradient grad;
     if (!out.is_none()) {
       TensorView out_view = output_view_of(out, "cross_entropy", "out");
-      check(same_shape(out_view, logits), "cross_entropy: out: expected shape ", shape_text(logits),
-            ", got ", shape_text(out_view));
+      DLK_CHECK(same_shape(out_view, logits), "cross_entropy: out: expected shape ",
+                shape_text(logits), ", got ", shape_text(out_view));
       check_same_dtype(out_view, logits, "cross_entropy", "out");
       TensorView came = view_of(logits.array, "cross_entropy", "input");
       check_overlap(out_view, came, "cross_entropy", "out", "input");
@@ -276,13 +305,18 @@ struct CrossEntropyCall {
 py::object cross_entropy(py::handle logits, py::handle target, py::handle weight,
                          int64_t ignore_index, py::handle reduction, double label_smoothing,
                          double z_loss, double softcap, bool with_grad, py::handle out,
-                         int lse_kind, bool with_argmax) {
+                         bool with_lse, bool with_argmax, py::handle grad_output) {
   CrossEntropyCall call(logits, target, weight, ignore_index, reduction, label_smoothing, z_loss,
                         softcap);
   CrossEntropyArgs& args = call.args;
   std::optional<CrossEntropyCall::Gradient> grad;
-  if (with_grad)
+  LossGradient loss_grad;
+  if (with_grad) {
+    loss_grad = loss_gradient(grad_output, call.logits, call.rows(), "cross_entropy");
+    args.grad_output = loss_grad.scalar;
+    args.grad_output_rows = loss_grad.rows;
     grad.emplace(call.gradient(out));
+  }
 
   const int64_t chunks = call.main.rows ? chunk_count(call.rows(), row_chunk(args.classes))
                                         : args.batches * chunk_count(args.positions, kPlaneTile);
@@ -300,15 +334,14 @@ py::object cross_entropy(py::handle logits, py::handle target, py::handle weight
     args.row_loss = loss_view.data;
   }
   std::optional<ScopedBuffer> lse_doubles;
-  if (lse_kind) { // 1: for the user; 2: saved for backward
-    const DType dtype = lse_kind == 2 ? DType::float64 : lse_dtype(args.dtype);
-    lse = make_rows(call.logits, call.axis, dtype, lse_view);
+  if (with_lse) {
+    lse = make_rows(call.logits, call.axis, lse_dtype(args.dtype), lse_view);
     args.row_lse = static_cast<double*>(lse_view.data);
-    if (dtype != DType::float64) {
+    if (lse_view.dtype != DType::float64) {
       lse_doubles.emplace(size_t(call.rows()) * sizeof(double));
       args.row_lse = static_cast<double*>(allocated(lse_doubles->data(), call.rows()));
     }
-    args.visit_ignored = lse_kind == 1;
+    args.visit_ignored = true;
   }
   if (with_argmax) {
     argmax = make_rows(call.logits, call.axis, DType::int64, argmax_view);
@@ -332,57 +365,18 @@ py::object cross_entropy(py::handle logits, py::handle target, py::handle weight
   } else if (loss_view.ndim == 0 && call.logits.kind == ArrayKind::numpy) {
     loss = loss[py::make_tuple()]; // a NumPy scalar, as NumPy's reductions give
   }
-  if (!with_grad && !lse_kind && !with_argmax)
+  if (!with_grad && !with_lse && !with_argmax)
     return loss;
   return py::make_tuple(loss, grad ? grad->array : py::none(), lse, argmax);
-}
-
-py::object cross_entropy_backward(py::handle grad_output, py::handle logits, py::handle target,
-                                  py::handle weight, py::handle lse, int64_t ignore_index,
-                                  py::handle reduction, double label_smoothing, double z_loss,
-                                  double softcap, py::handle out) {
-  CrossEntropyCall call(logits, target, weight, ignore_index, reduction, label_smoothing, z_loss,
-                        softcap);
-  CrossEntropyArgs& args = call.args;
-  TensorView lse_view = view_of(lse, "cross_entropy_backward", "lse");
-  check(lse_view.dtype == DType::float64 && lse_view.contiguous() && lse_view.size() == call.rows(),
-        "cross_entropy_backward: lse: expected ", call.rows(), " contiguous float64, got ",
-        shape_text(lse_view), " ", dtype_name(lse_view.dtype));
-  args.row_lse = static_cast<double*>(lse_view.data);
-  TensorView grad_output_view;
-  py::object grad_output_owner;
-  if (PyFloat_Check(grad_output.ptr())) {
-    args.grad_output = PyFloat_AS_DOUBLE(grad_output.ptr());
-  } else {
-    grad_output_view = view_of(grad_output, "cross_entropy_backward", "grad_output");
-    check_same_dtype(grad_output_view, call.logits, "cross_entropy_backward", "grad_output");
-    check(grad_output_view.size() == call.rows(), "cross_entropy_backward: grad_output: expected ",
-          call.rows(), " elements, got shape ", shape_text(grad_output_view));
-    args.grad_output_rows = grad_output_view.data;
-    if (!grad_output_view.contiguous()) {
-      TensorView copy;
-      grad_output_owner = contiguous_copy(grad_output_view, copy);
-      args.grad_output_rows = copy.data;
-    }
-  }
-  CrossEntropyCall::Gradient grad = call.gradient(out);
-  without_gil(call.elems(), [&] {
-    const KernelTable& kernels = runtime::kernels();
-    call.main.rows ? kernels.cross_entropy_backward(args)
-                   : kernels.cross_entropy_planes_backward(args);
-    if (grad.copy_to)
-      copy_elements(grad.view, *grad.copy_to);
-  });
-  return grad.array;
 }
 
 // --- softmax
 
 int normalized_axis(int64_t axis, int ndim) {
   const int64_t dims = ndim ? ndim : 1;
-  check<std::out_of_range>(axis >= -dims && axis < dims,
-                           "Dimension out of range (expected to be in range of [", -dims, ", ",
-                           dims - 1, "], but got ", axis, ")");
+  DLK_CHECK_INDEX(axis >= -dims && axis < dims,
+                  "Dimension out of range (expected to be in range of [", -dims, ", ", dims - 1,
+                  "], but got ", axis, ")");
   return int(axis < 0 ? axis + dims : axis);
 }
 
@@ -399,8 +393,8 @@ Output softmax_output(const TensorView& like, py::handle out, const char* operat
     return output;
   }
   output.view = output_view_of(out, operation, "out");
-  check(same_shape(output.view, like), operation, ": out: expected shape ", shape_text(like),
-        ", got ", shape_text(output.view));
+  DLK_CHECK(same_shape(output.view, like), operation, ": out: expected shape ", shape_text(like),
+            ", got ", shape_text(output.view));
   check_same_dtype(output.view, like, operation, "out");
   output.array = py::reinterpret_borrow<py::object>(out);
   return output;
@@ -464,8 +458,8 @@ py::object softmax_backward(py::handle grad_output, py::handle forward_output,
   TensorView input = view_of(forward_output, operation, "output");
   check_floating(input, operation, "output");
   const TensorView grad = view_of(grad_output, operation, "grad_output");
-  check(same_shape(grad, input), operation, ": grad_output: expected shape ", shape_text(input),
-        ", got ", shape_text(grad));
+  DLK_CHECK(same_shape(grad, input), operation, ": grad_output: expected shape ", shape_text(input),
+            ", got ", shape_text(grad));
   check_same_dtype(grad, input, operation, "grad_output");
   const int axis = normalized_axis(axis_argument, input.ndim);
   Output output = softmax_output(input, out, operation);
@@ -558,21 +552,10 @@ py::object nll_loss_backward(py::handle grad_output, py::handle log_probabilitie
   args.ignore_index = ignore_index;
   if (reduction == Reduction::mean)
     args.row_scale = 1 / targets.weight_sum;
-  TensorView grad_view, copy;
-  py::object grad_owner;
-  if (PyFloat_Check(grad_output.ptr())) {
-    args.row_scale *= PyFloat_AS_DOUBLE(grad_output.ptr());
-  } else {
-    grad_view = view_of(grad_output, operation, "grad_output");
-    check_same_dtype(grad_view, input, operation, "grad_output");
-    check(grad_view.size() == layout.batches * layout.positions, operation,
-          ": grad_output: expected one element per target, got shape ", shape_text(grad_view));
-    args.grad_output_rows = grad_view.data;
-    if (!grad_view.contiguous()) {
-      grad_owner = contiguous_copy(grad_view, copy);
-      args.grad_output_rows = copy.data;
-    }
-  }
+  const LossGradient loss_grad =
+      loss_gradient(grad_output, input, layout.batches * layout.positions, operation);
+  args.row_scale *= loss_grad.scalar;
+  args.grad_output_rows = loss_grad.rows;
   // Rows or planes as the input lies; row-major where it lies otherwise.
   TensorView result;
   py::object grad = make_array_like(input, input.dtype, result);
@@ -592,7 +575,6 @@ py::object nll_loss_backward(py::handle grad_output, py::handle log_probabilitie
 
 void bind_losses(py::module_& m) {
   m.def("cross_entropy", &cross_entropy);
-  m.def("cross_entropy_backward", &cross_entropy_backward);
   m.def("softmax", &softmax);
   m.def("softmax_backward", &softmax_backward);
   m.def("nll_loss", &nll_loss);

@@ -129,24 +129,24 @@ void sgd(const py::list& group_list) {
     const py::list params = group[0], grads = group[1];
     const py::object buffers = group[2], first_steps = group[3];
     const bool has_buffers = !buffers.is_none();
-    check(params.size() == grads.size(), operation, ": grads: expected ", params.size(),
-          " arrays, got ", grads.size());
+    DLK_CHECK(params.size() == grads.size(), operation, ": grads: expected ", params.size(),
+              " arrays, got ", grads.size());
     groups.push_back({group[4].cast<double>(), group[5].cast<double>(), group[6].cast<double>(),
                       group[7].cast<double>(), group[8].cast<bool>(), group[9].cast<bool>()});
     for (size_t index = 0; index < params.size(); ++index) {
       param = output_view_of(PyList_GET_ITEM(params.ptr(), index), operation, "params");
       grad = view_of(PyList_GET_ITEM(grads.ptr(), index), operation, "grads");
       check_floating(param, operation, "params");
-      check(same_shape(grad, param), operation, ": grads[", index, "]: expected shape ",
-            shape_text(param), ", got ", shape_text(grad));
+      DLK_CHECK(same_shape(grad, param), operation, ": grads[", index, "]: expected shape ",
+                shape_text(param), ", got ", shape_text(grad));
       check_same_dtype(grad, param, operation, "grads");
       SgdArray array{};
       array.group = int32_t(groups.size() - 1);
       if (has_buffers) {
         buffer =
             output_view_of(PyList_GET_ITEM(buffers.ptr(), index), operation, "momentum_buffer");
-        check(same_shape(buffer, param), operation, ": momentum_buffer[", index,
-              "]: expected shape ", shape_text(param), ", got ", shape_text(buffer));
+        DLK_CHECK(same_shape(buffer, param), operation, ": momentum_buffer[", index,
+                  "]: expected shape ", shape_text(param), ", got ", shape_text(buffer));
         check_same_dtype(buffer, param, operation, "momentum_buffer");
         array.first_step = PyList_GET_ITEM(first_steps.ptr(), index) == Py_True;
       }

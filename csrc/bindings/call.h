@@ -38,15 +38,15 @@ inline bool same_shape(const TensorView& a, const TensorView& b) {
 }
 
 inline void check_floating(const TensorView& view, const char* operation, const char* argument) {
-  check<TypeError>(is_floating(view.dtype), operation, ": ", argument,
-                   ": expected a floating dtype (float32, float64, bfloat16, float16), got ",
-                   dtype_name(view.dtype));
+  DLK_CHECK_TYPE(is_floating(view.dtype), operation, ": ", argument,
+                 ": expected a floating dtype (float32, float64, bfloat16, float16), got ",
+                 dtype_name(view.dtype));
 }
 
 inline void check_same_dtype(const TensorView& view, const TensorView& as, const char* operation,
-                      const char* argument) {
-  check<TypeError>(view.dtype == as.dtype, operation, ": ", argument, ": expected dtype ",
-                   dtype_name(as.dtype), ", got ", dtype_name(view.dtype));
+                             const char* argument) {
+  DLK_CHECK_TYPE(view.dtype == as.dtype, operation, ": ", argument, ": expected dtype ",
+                 dtype_name(as.dtype), ", got ", dtype_name(view.dtype));
 }
 
 } // namespace dlk

@@ -34,15 +34,15 @@ std::string dlpack_type_text(dlpack::DataType type) {
 }
 
 void check_ndim(int ndim, const char* operation, const char* argument) {
-  check(ndim >= 0 && ndim <= kMaxDims, operation, ": ", argument, ": expected at most ", kMaxDims,
-        " dimensions, got ", ndim);
+  DLK_CHECK(ndim >= 0 && ndim <= kMaxDims, operation, ": ", argument, ": expected at most ",
+            kMaxDims, " dimensions, got ", ndim);
 }
 
 void read_dlpack(const dlpack::Tensor& tensor, TensorView& view, const char* operation,
                  const char* argument) {
-  check<TypeError>(tensor.device.type == dlpack::kDeviceCpu, operation, ": ", argument,
-                   ": expected an array in CPU memory, got one on another device (DLPack device ",
-                   tensor.device.type, ":", tensor.device.id, ")");
+  DLK_CHECK_TYPE(tensor.device.type == dlpack::kDeviceCpu, operation, ": ", argument,
+                 ": expected an array in CPU memory, got one on another device (DLPack device ",
+                 tensor.device.type, ":", tensor.device.id, ")");
   if (!dtype_from_dlpack(tensor.dtype, view.dtype))
     refuse_dtype(operation, argument, dlpack_type_text(tensor.dtype));
   check_ndim(tensor.ndim, operation, argument);
@@ -53,8 +53,8 @@ void read_dlpack(const dlpack::Tensor& tensor, TensorView& view, const char* ope
     std::copy_n(tensor.strides, tensor.ndim, view.strides);
   else
     fill_row_major(view.ndim, view.shape, view.strides);
-  check<TypeError>(tensor.data != nullptr || view.size() == 0, operation, ": ", argument,
-                   ": expected an array with memory of its own, got one without data");
+  DLK_CHECK_TYPE(tensor.data != nullptr || view.size() == 0, operation, ": ", argument,
+                 ": expected an array with memory of its own, got one without data");
 }
 
 // A torch tensor whose negative bit is set shows memory that holds its negation, and DLPack does
@@ -99,9 +99,9 @@ void read_exchange(py::handle object, const ExchangeType& type, TensorView& view
         py::reinterpret_steal<py::object>(PyObject_Vectorcall(type.is_neg, arguments, 1, nullptr));
     if (!negated)
       throw py::error_already_set();
-    check<TypeError>(negated.ptr() != Py_True, operation, ": ", argument,
-                     ": expected a tensor without the negative bit, got one with it; call "
-                     "resolve_neg() first");
+    DLK_CHECK_TYPE(negated.ptr() != Py_True, operation, ": ", argument,
+                   ": expected a tensor without the negative bit, got one with it; call "
+                   "resolve_neg() first");
   }
 }
 
@@ -111,7 +111,7 @@ void read_numpy(const py::array& array, TensorView& view, const char* operation,
   if (!dtype_from_numpy(dtype, view.dtype))
     refuse_dtype(operation, argument, py::str(dtype));
   const char order = dtype.byteorder();
-  if (order != '=' && order != '|') // a plain check() would write its message every time
+  if (order != '=' && order != '|')
     throw TypeError(text(operation, ": ", argument,
                          ": expected the machine's byte order, got dtype ",
                          std::string(py::str(dtype))));
@@ -126,9 +126,9 @@ void read_numpy(const py::array& array, TensorView& view, const char* operation,
     const int64_t stride_bytes = array.strides()[dim];
     view.shape[dim] = array.shape()[dim];
     // Along one element no stride is ever walked, and NumPy leaves anything there.
-    check(stride_bytes % item_bytes == 0 || view.shape[dim] <= 1, operation, ": ", argument,
-          ": expected strides in whole elements of ", item_bytes, " bytes, got ", stride_bytes,
-          " bytes");
+    DLK_CHECK(stride_bytes % item_bytes == 0 || view.shape[dim] <= 1, operation, ": ", argument,
+              ": expected strides in whole elements of ", item_bytes, " bytes, got ", stride_bytes,
+              " bytes");
     view.strides[dim] = stride_bytes / item_bytes;
   }
 }
@@ -160,9 +160,9 @@ void read_capsule(py::handle object, TensorView& view, const char* operation,
   py::object capsule;
   try {
     const auto device = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
-    check<TypeError>(device.first == dlpack::kDeviceCpu, operation, ": ", argument,
-                     ": expected an array in CPU memory, got one on another device (DLPack device ",
-                     device.first, ":", device.second, ")");
+    DLK_CHECK_TYPE(device.first == dlpack::kDeviceCpu, operation, ": ", argument,
+                   ": expected an array in CPU memory, got one on another device (DLPack device ",
+                   device.first, ":", device.second, ")");
     const py::object dlpack = object.attr("__dlpack__");
     try {
       using namespace py::literals;
@@ -182,9 +182,9 @@ void read_capsule(py::handle object, TensorView& view, const char* operation,
   if (PyCapsule_IsValid(capsule.ptr(), dlpack::kVersionedCapsuleName)) {
     const auto* managed = static_cast<dlpack::ManagedTensorVersioned*>(
         PyCapsule_GetPointer(capsule.ptr(), dlpack::kVersionedCapsuleName));
-    check<TypeError>(managed->version.major == dlpack::kMajorVersion, operation, ": ", argument,
-                     ": expected DLPack version ", dlpack::kMajorVersion, ", got ",
-                     managed->version.major);
+    DLK_CHECK_TYPE(managed->version.major == dlpack::kMajorVersion, operation, ": ", argument,
+                   ": expected DLPack version ", dlpack::kMajorVersion, ", got ",
+                   managed->version.major);
     view.owner =
         take_over<dlpack::ManagedTensorVersioned>(capsule, dlpack::kUsedVersionedCapsuleName);
     view.readonly = (managed->flags & dlpack::kFlagReadOnly) != 0;
@@ -243,8 +243,8 @@ TensorView view_of(py::handle object, const char* operation, const char* argumen
   TensorView view;
   view.array = py::reinterpret_borrow<py::object>(object);
   if (py::isinstance<py::array>(object)) {
-    check<TypeError>(!is_masked_array(object), operation, ": ", argument,
-                     ": expected a plain array, got a masked array; fill it first");
+    DLK_CHECK_TYPE(!is_masked_array(object), operation, ": ", argument,
+                   ": expected a plain array, got a masked array; fill it first");
     read_numpy(py::reinterpret_borrow<py::array>(object), view, operation, argument);
   } else if (const ExchangeType type = exchange_type(Py_TYPE(object.ptr())); type.api) {
     read_exchange(object, type, view, operation, argument);
@@ -259,11 +259,11 @@ TensorView view_of(py::handle object, const char* operation, const char* argumen
 
 TensorView output_view_of(py::handle object, const char* operation, const char* argument) {
   TensorView view = view_of(object, operation, argument);
-  check(!view.readonly, operation, ": ", argument,
-        ": expected an array that can be written to, got a read-only one");
+  DLK_CHECK(!view.readonly, operation, ": ", argument,
+            ": expected an array that can be written to, got a read-only one");
   for (int dim = 0; dim < view.ndim; ++dim)
-    check(view.shape[dim] <= 1 || view.strides[dim] != 0, operation, ": ", argument,
-          ": expected each element in a place of its own, got an expanded (broadcast) array");
+    DLK_CHECK(view.shape[dim] <= 1 || view.strides[dim] != 0, operation, ": ", argument,
+              ": expected each element in a place of its own, got an expanded (broadcast) array");
   return view;
 }
 

@@ -27,12 +27,12 @@ struct TensorView {
   int ndim = 0;
   int64_t shape[kMaxDims];
   int64_t strides[kMaxDims]; // in elements
-  py::object owner; // keeps the memory alive; the array itself, or a DLPack capsule
-  py::object array; // the array as it came (results are made like it)
+  py::object owner;          // keeps the memory alive; the array itself, or a DLPack capsule
+  py::object array;          // the array as it came (results are made like it)
 
-  int64_t size() const;          // product of shape
-  bool contiguous() const;       // row-major, no gaps
-  bool dense() const;            // some permutation of the dimensions is contiguous
+  int64_t size() const;    // product of shape
+  bool contiguous() const; // row-major, no gaps
+  bool dense() const;      // some permutation of the dimensions is contiguous
   int64_t bytes() const { return size() * item_size(dtype); }
 };
 
@@ -55,22 +55,22 @@ py::object make_array_like(const TensorView& like, DType dtype, TensorView& view
 // A 0-d result: a NumPy scalar for NumPy (as NumPy's own reductions give), else a 0-d array.
 py::object make_scalar(const TensorView& like, DType dtype, double value);
 
-// A fresh row-major copy of `source`'s elements (dtype kept) for operations whose kernel cannot walk
-// the strides. `view` has `source`'s kind and array, so results made like it are made like `source`;
-// returns the owner of the memory, which `view` holds as well.
+// A fresh row-major copy of `source`'s elements (dtype kept) for operations whose kernel cannot
+// walk the strides. `view` has `source`'s kind and array, so results made like it are made like
+// `source`; returns the owner of the memory, which `view` holds as well.
 py::object contiguous_copy(const TensorView& source, TensorView& view);
 
 // Copies elements between two views of the same shape and dtype, any strides.
 void copy_elements(const TensorView& source, TensorView& destination);
 
-// Raises ValueError unless `out` either is exactly `in` (same start, shape and strides) or shares no
-// byte with it. Views in each other's gaps (x[::2] and x[1::2], columns of one matrix) pass; where
-// it is too hard to tell it is refused.
+// Raises ValueError unless `out` either is exactly `in` (same start, shape and strides) or shares
+// no byte with it. Views in each other's gaps (x[::2] and x[1::2], columns of one matrix) pass;
+// where it is too hard to tell it is refused.
 void check_overlap(const TensorView& out, const TensorView& in, const char* operation,
                    const char* out_argument, const char* in_argument);
 
-const char* dtype_name(DType dtype);               // "float32"
-std::string shape_text(const TensorView& view);    // "(2, 3)"
+const char* dtype_name(DType dtype);            // "float32"
+std::string shape_text(const TensorView& view); // "(2, 3)"
 std::string shape_text(int ndim, const int64_t* shape);
 
 } // namespace dlk

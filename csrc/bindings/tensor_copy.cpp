@@ -188,9 +188,9 @@ void copy_elements(const TensorView& source, TensorView& destination) {
 
 void check_overlap(const TensorView& out, const TensorView& in, const char* operation,
                    const char* out_argument, const char* in_argument) {
-  check(same_place(out, in) || !share_memory(out, in), operation, ": ", out_argument,
-        ": expected memory that is exactly ", in_argument, "'s or shares nothing with it, got a ",
-        "partial overlap");
+  DLK_CHECK(same_place(out, in) || !share_memory(out, in), operation, ": ", out_argument,
+            ": expected memory that is exactly ", in_argument,
+            "'s or shares nothing with it, got a ", "partial overlap");
 }
 
 } // namespace dlk

@@ -194,8 +194,8 @@ py::object from_dlpack_of(const py::object& array) {
   const std::string root = module.substr(0, module.find('.'));
   const py::dict modules = py::module_::import("sys").attr("modules");
   const bool known = modules.contains(root) && py::hasattr(modules[root.c_str()], "from_dlpack");
-  check<TypeError>(known, "results like ", root,
-                   "'s arrays cannot be made: it has no from_dlpack function");
+  DLK_CHECK_TYPE(known, "results like ", root,
+                 "'s arrays cannot be made: it has no from_dlpack function");
   return modules[root.c_str()].attr("from_dlpack");
 }
 
@@ -207,8 +207,8 @@ py::object make_dlpack(const TensorView& like, DType dtype, TensorView& view, si
   // The result is written after this: it has to be on the memory it was given, not on a copy.
   if (bytes != 0) {
     const TensorView made = view_of(result, "from_dlpack", "result");
-    check<TypeError>(made.data == view.data, "results like this array cannot be made: its "
-                                             "library's from_dlpack copies");
+    DLK_CHECK_TYPE(made.data == view.data, "results like this array cannot be made: its "
+                                           "library's from_dlpack copies");
   }
   return result;
 }

@@ -1,5 +1,5 @@
-// Elementwise activations, forward and backward, over arrays without gaps: one loop for all of them,
-// the mathematics in activations.h.
+// Elementwise activations, forward and backward, over arrays without gaps: one loop for all of
+// them, the mathematics in activations.h.
 //
 // Bytes per float32 element: forward 8 (4 in + 4 out), + 1/8 where a mask is saved; backward 12, or
 // 8 1/8 with a mask instead of the input. Outputs larger than the cache are streamed past it (an

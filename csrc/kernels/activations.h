@@ -23,9 +23,7 @@ template <class T> struct Relu {
   static constexpr Saved kSaved = Saved::kMask;
   explicit Relu(const double*) {}
   DLK_INLINE Vec<T> forward(Vec<T> x) const { return select(x < Vec<T>(0), Vec<T>(0), x); }
-  DLK_INLINE IntVec<T> mask(Vec<T> x) const {
-    return (x <= Vec<T>(0)) ^ IntVec<T>(-1);
-  }
+  DLK_INLINE IntVec<T> mask(Vec<T> x) const { return (x <= Vec<T>(0)) ^ IntVec<T>(-1); }
   DLK_INLINE Vec<T> backward(Vec<T> g, IntVec<T> passes) const {
     return select(passes, g, Vec<T>(0));
   }

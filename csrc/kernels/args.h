@@ -1,5 +1,6 @@
 // Plain argument structs, filled by the bindings and read by the kernels. Everything is checked
-// before a kernel sees it; kernels neither allocate nor throw, so scratch memory comes with the call.
+// before a kernel sees it; kernels neither allocate nor throw, so scratch memory comes with the
+// call.
 #pragma once
 
 #include <cstdint>
@@ -7,21 +8,45 @@
 namespace dlk {
 
 enum class DType : int32_t {
-  float32, float64, bfloat16, float16,
-  bool8, uint8, int8, int16, uint16, int32, uint32, int64, uint64,
+  float32,
+  float64,
+  bfloat16,
+  float16,
+  bool8,
+  uint8,
+  int8,
+  int16,
+  uint16,
+  int32,
+  uint32,
+  int64,
+  uint64,
 };
 
 // Inlined always: an out-of-line copy would be shared between ISA levels by the linker.
 [[gnu::always_inline]] constexpr int64_t item_size(DType dtype) {
   switch (dtype) {
-  case DType::float64: case DType::int64: case DType::uint64: return 8;
-  case DType::float32: case DType::int32: case DType::uint32: return 4;
-  case DType::bfloat16: case DType::float16: case DType::int16: case DType::uint16: return 2;
-  default: return 1;
+  case DType::float64:
+  case DType::int64:
+  case DType::uint64:
+    return 8;
+  case DType::float32:
+  case DType::int32:
+  case DType::uint32:
+    return 4;
+  case DType::bfloat16:
+  case DType::float16:
+  case DType::int16:
+  case DType::uint16:
+    return 2;
+  default:
+    return 1;
   }
 }
 
-[[gnu::always_inline]] constexpr bool is_floating(DType dtype) { return dtype <= DType::float16; }
+[[gnu::always_inline]] constexpr bool is_floating(DType dtype) {
+  return dtype <= DType::float16;
+}
 
 enum class Reduction : int32_t { none, mean, sum };
 
@@ -58,7 +83,7 @@ struct CrossEntropyArgs {
   int64_t batches, classes, positions;
   ClassArray logits;
   ClassArray grad_logits; // data == nullptr: not wanted; may be the logits' own memory
-  ClassIndices target;           // used when target_probability.data is nullptr
+  ClassIndices target;    // used when target_probability.data is nullptr
   ClassArray target_probability;
   const void* weight = nullptr; // [classes]
   int64_t ignore_index = -100;
@@ -66,13 +91,13 @@ struct CrossEntropyArgs {
   // Row r = b * positions + s contributes row_scale * its cross-entropy + z_scale * z_loss * lse^2
   // to the loss whose gradient is wanted, times grad_output.
   double row_scale = 1, z_scale = 1;
-  const void* grad_output_rows = nullptr; // backward, per row, of dtype; nullptr: the scalar below
+  const void* grad_output_rows = nullptr; // per row, of dtype; nullptr: the scalar below
   double grad_output = 1;
   // results, each optional but loss_partials
   void* row_loss = nullptr;  // [rows] of dtype, unscaled
-  double* row_lse = nullptr; // [rows] log-sum-exp of the (capped) logits; backward reads it
+  double* row_lse = nullptr; // [rows] log-sum-exp of the (capped) logits
   int64_t* row_argmax = nullptr;
-  bool visit_ignored = false; // fill row_lse and row_argmax of ignored rows too
+  bool visit_ignored = false;      // fill row_lse and row_argmax of ignored rows too
   double* loss_partials = nullptr; // one a chunk of rows (or of tiles)
   double loss_sum = 0;             // sum of row_scale * ce + z_scale * z_loss * lse^2
   // scratch: scratch_bytes_per_thread for each of runtime::thread_count() threads
@@ -137,7 +162,7 @@ struct ActivationArgs {
   void* output = nullptr;            // forward: y; backward: dx
   const void* grad_output = nullptr; // backward
   const void* saved = nullptr;       // backward: input or output, as the activation says; or
-  uint8_t* mask = nullptr;           // one bit per element: forward writes (optional), backward reads
+  uint8_t* mask = nullptr; // one bit per element: forward writes (optional), backward reads
   bool nontemporal = false;
 };
 

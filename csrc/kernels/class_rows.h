@@ -1,5 +1,5 @@
-// What the kernels over class targets share: reading an index of any integer type, where a row lies,
-// and the weight each class of a soft target gets.
+// What the kernels over class targets share: reading an index of any integer type, where a row
+// lies, and the weight each class of a soft target gets.
 #pragma once
 
 #include "simd/loops.h"
@@ -10,19 +10,34 @@ namespace dlk::DLK_ISA {
 DLK_INLINE int64_t load_index(const ClassIndices& target, int64_t batch, int64_t position) {
   const int64_t offset = batch * target.batch_stride + position * target.position_stride;
   switch (target.dtype) {
-  case DType::int64: return static_cast<const int64_t*>(target.data)[offset];
-  case DType::int32: return static_cast<const int32_t*>(target.data)[offset];
-  case DType::uint8: return static_cast<const uint8_t*>(target.data)[offset];
-  case DType::int16: return static_cast<const int16_t*>(target.data)[offset];
-  case DType::int8: return static_cast<const int8_t*>(target.data)[offset];
-  case DType::uint16: return static_cast<const uint16_t*>(target.data)[offset];
-  case DType::uint32: return static_cast<const uint32_t*>(target.data)[offset];
-  default: return static_cast<const int64_t*>(target.data)[offset]; // uint64: above 2^63 negative
+  case DType::int64:
+    return static_cast<const int64_t*>(target.data)[offset];
+  case DType::int32:
+    return static_cast<const int32_t*>(target.data)[offset];
+  case DType::uint8:
+    return static_cast<const uint8_t*>(target.data)[offset];
+  case DType::int16:
+    return static_cast<const int16_t*>(target.data)[offset];
+  case DType::int8:
+    return static_cast<const int8_t*>(target.data)[offset];
+  case DType::uint16:
+    return static_cast<const uint16_t*>(target.data)[offset];
+  case DType::uint32:
+    return static_cast<const uint32_t*>(target.data)[offset];
+  default:
+    return static_cast<const int64_t*>(target.data)[offset]; // uint64: above 2^63 negative
   }
 }
 
 DLK_INLINE int64_t element_offset(const ClassArray& a, int64_t batch, int64_t position) {
   return batch * a.batch_stride + position * a.position_stride;
+}
+
+// The gradient that arrives at a row's loss.
+template <class T> DLK_INLINE double grad_output_of(const CrossEntropyArgs& args, int64_t row) {
+  return args.grad_output_rows
+             ? double(load_scalar(static_cast<const T*>(args.grad_output_rows) + row))
+             : args.grad_output;
 }
 
 // The part of a target that every class has: weight * (probability * keep + uniform), where `keep`
@@ -34,7 +49,8 @@ template <class T> struct SoftTarget {
   C keep = 1, uniform = 0;
 
   SoftTarget() = default;
-  template <class Args> DLK_INLINE explicit SoftTarget(const Args& args)
+  template <class Args>
+  DLK_INLINE explicit SoftTarget(const Args& args)
       : weight(static_cast<const T*>(args.weight)),
         keep(C(1 - (args.label_smoothing > 0 ? args.label_smoothing : 0))),
         uniform(C((args.label_smoothing > 0 ? args.label_smoothing : 0) / double(args.classes))) {}
@@ -80,8 +96,9 @@ DLK_INLINE const Compute<T>* block_values(const T* x, int64_t size, double softc
     return buffer;
   }
   if constexpr (kIsHalf<T>) {
-    for_each_vec<C>(size, [&](int64_t i, auto lanes)
-                        DLK_BODY { store_lanes(buffer + i, load_lanes(x + i, lanes), lanes); });
+    for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
+      store_lanes(buffer + i, load_lanes(x + i, lanes), lanes);
+    });
     return buffer;
   } else {
     return x;
@@ -97,13 +114,14 @@ template <class C> DLK_INLINE C block_max(const C* x, int64_t size) {
     even = max(even, load(x + i));
     odd = max(odd, load(x + i + lanes));
   }
-  for_each_vec<C>(size - i, [&](int64_t k, auto step)
-                      DLK_BODY { even = max(even, load_lanes(x + i + k, step, lowest)); });
+  for_each_vec<C>(size - i, [&](int64_t k, auto step) DLK_BODY {
+    even = max(even, load_lanes(x + i + k, step, lowest));
+  });
   return max_lanes(max(even, odd));
 }
 
-// Sum of e^(x - reference); with kKeep the exponentials go to `exps`. Meanwhile the lines at `ahead`,
-// where the row goes on, are fetched, so that memory does not wait for arithmetic.
+// Sum of e^(x - reference); with kKeep the exponentials go to `exps`. Meanwhile the lines at
+// `ahead`, where the row goes on, are fetched, so that memory does not wait for arithmetic.
 template <bool kKeep, class T, class C>
 DLK_INLINE C block_exp_sum(const C* x, int64_t size, C reference, C* exps, const T* ahead) {
   const Vec<C> shift(reference);
@@ -122,9 +140,8 @@ DLK_INLINE C block_exp_sum(const C* x, int64_t size, C reference, C* exps, const
 
 // Per position: reference = the largest value (0 where all are -inf), sum of e^(x - reference).
 template <class T>
-DLK_INLINE void plane_exp_sums(const T* x, int64_t class_stride, int64_t classes,
-                               int64_t positions, double softcap, Compute<T>* reference,
-                               double* sum) {
+DLK_INLINE void plane_exp_sums(const T* x, int64_t class_stride, int64_t classes, int64_t positions,
+                               double softcap, Compute<T>* reference, double* sum) {
   using C = Compute<T>;
   constexpr int64_t kClassBlock = 16;
   const Vec<C> lowest(C(-__builtin_inf())), zero(C(0));

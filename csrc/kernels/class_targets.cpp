@@ -1,8 +1,8 @@
-// Looks over integer class targets before a loss writes anything: the first one out of range, how many
-// count, and the sum of their weights (the divisor of a mean).
+// Looks over integer class targets before a loss writes anything: the first one out of range, how
+// many count, and the sum of their weights (the divisor of a mean).
 //
-// Bytes: the targets once. Sums of weights are in double, in chunks of fixed size, so the divisor is
-// exact for half types (torch sums bfloat16 weights in bfloat16).
+// Bytes: the targets once. Sums of weights are in double, in chunks of fixed size, so the divisor
+// is exact for half types (torch sums bfloat16 weights in bfloat16).
 #include "kernels/class_rows.h"
 
 namespace dlk::DLK_ISA {
@@ -26,8 +26,7 @@ template <class T> void look_over(ClassTargetsArgs& args) {
       int64_t count = 0, bad_row = -1;
       const int64_t stop = (chunk + 1) * per_chunk < rows ? (chunk + 1) * per_chunk : rows;
       for (int64_t row = chunk * per_chunk; row < stop; ++row) {
-        const int64_t target =
-            load_index(args.target, row / args.positions, row % args.positions);
+        const int64_t target = load_index(args.target, row / args.positions, row % args.positions);
         if (target == args.ignore_index)
           continue;
         if (target < 0 || target >= args.classes) {

@@ -1,19 +1,21 @@
-// Softmax cross-entropy of rows whose classes lie side by side, forward, backward, and both in one
-// pass over the logits.
+// Softmax cross-entropy of rows whose classes lie side by side, and its gradient in the same pass.
 //
-//   lse = log(sum_c exp x_c)        p_c = exp(x_c - lse)      (x = softcap * tanh(x / softcap) if set)
-//   loss = (1 - e) w_y (lse - x_y) + sum_c q_c (lse - x_c) + z_loss * lse^2
-//   dloss/dx_c = p_c ((1 - e) w_y + sum q + 2 z_loss lse) - (1 - e) w_y [c = y] - q_c
-//   q_c = w_c e / C for class indices, w_c ((1 - e) t_c + e / C) for probabilities
+//   lse = log(sum_c exp x_c)        p_c = exp(x_c - lse)      (x = softcap * tanh(x / softcap) if
+//   set) loss = (1 - e) w_y (lse - x_y) + sum_c q_c (lse - x_c) + z_loss * lse^2 dloss/dx_c = p_c
+//   ((1 - e) w_y + sum q + 2 z_loss lse) - (1 - e) w_y [c = y] - q_c q_c = w_c e / C for class
+//   indices, w_c ((1 - e) t_c + e / C) for probabilities
 //
-// Bytes per float32 logit: forward 4; forward with gradient 8 (read once; the row is still in L2 when
-// its exponentials, kept in a scratch row, are scaled and streamed out); backward from lse 8.
-// Why the gradient is made in forward: forward, then backward from lse, is 12 bytes and two
-// exponentials. Why backward exists all the same: a gradient scaled after rounding loses float16's
-// small values, so any grad_output but 1 recomputes it from lse (saved in double, 8 bytes a row).
+// Bytes per float32 logit: loss 4; loss and gradient 8 (read once; the row is still in L2 when its
+// exponentials, kept in a scratch row, are scaled and streamed out).
+// Why training makes the gradient in forward and saves that: forward, then backward from a saved
+// log-sum-exp, is 12 bytes and two exponentials. A grad_output that is not 1 runs this kernel again
+// with it: the 8 bytes that scaling the gradient would be, without float16's small values lost to a
+// rounding before the scale.
 // Error: loss and lse within 2 ULP of the type computed in; gradient within 8 eps of p_c * scale.
-// Reference: torch.nn.functional.cross_entropy; z_loss: Chowdhery et al., PaLM, 2022; softcap: Gemma 2.
-// Tried and lost: the second exponential instead of the scratch row (compute doubles).
+// Reference: torch.nn.functional.cross_entropy; z_loss: Chowdhery et al., PaLM, 2022; softcap:
+// Gemma 2. Tried and lost: the second exponential instead of the scratch row (compute doubles); a
+// backward kernel from the saved log-sum-exp (no faster, and other bits than the gradient made in
+// forward).
 #include "kernels/class_rows.h"
 
 namespace dlk::DLK_ISA {
@@ -24,8 +26,8 @@ template <class T> struct RowKernel {
   static constexpr int64_t kLanes = Vec<C>::kLanes;
 
   const CrossEntropyArgs& args;
-  const SoftTarget<T> soft;     // without this row's probabilities
-  const bool has_soft;          // q is not zero everywhere
+  const SoftTarget<T> soft; // without this row's probabilities
+  const bool has_soft;      // q is not zero everywhere
   const bool has_indices;
 
   explicit RowKernel(const CrossEntropyArgs& a)
@@ -61,8 +63,9 @@ template <class T> struct RowKernel {
   // Sum of q over a block.
   static DLK_INLINE double mass_of(const SoftTarget<T>& target, int64_t first, int64_t size) {
     Vec<C> sum(C(0));
-    for_each_vec<C>(size, [&](int64_t i, auto lanes)
-                        DLK_BODY { sum = sum + zero_beyond(target.at(first + i, lanes), lanes); });
+    for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
+      sum = sum + zero_beyond(target.at(first + i, lanes), lanes);
+    });
     return double(sum_lanes(sum));
   }
 
@@ -81,8 +84,8 @@ template <class T> struct RowKernel {
   // grad = (exps * factor - q * scale - [c = y] * hard) * (1 - tanh^2) for a block.
   DLK_INLINE void write_block(const Target& target, int64_t first, const T* x, const C* exps,
                               int64_t size, C factor, C scale, C hard, T* grad) const {
-    const bool is_plain = !has_soft && args.softcap == 0 &&
-                          !(target.index >= first && target.index < first + size);
+    const bool is_plain =
+        !has_soft && args.softcap == 0 && !(target.index >= first && target.index < first + size);
     if (is_plain) {
       for_each_vec_to(grad, size, args.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
         store_lanes(grad + i, load_lanes(exps + i, lanes) * Vec<C>(factor), lanes);
@@ -90,8 +93,8 @@ template <class T> struct RowKernel {
       return;
     }
     using Int = typename LaneTraits<C>::Int;
-    const Int hit = target.index >= first && target.index < first + size
-                        ? Int(target.index - first) : Int(-1);
+    const Int hit =
+        target.index >= first && target.index < first + size ? Int(target.index - first) : Int(-1);
     const IntVec<C> indices = lane_indices<C>();
     for_each_vec_to(grad, size, args.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
       Vec<C> g = load_lanes(exps + i, lanes) * Vec<C>(factor);
@@ -110,8 +113,8 @@ template <class T> struct RowKernel {
 
   // Its loss; with kGrad its gradient too, through the scratch row `exps`.
   template <bool kGrad>
-  DLK_INLINE void forward_row(const T* x, const Target& target, T* grad, C* exps,
-                              double& ce, double& lse) const {
+  DLK_INLINE void forward_row(const T* x, const Target& target, double grad_output, T* grad,
+                              C* exps, double& ce, double& lse) const {
     const int64_t classes = args.classes;
     C* references = exps + classes; // each block's, behind the row
     alignas(kVecBytes) C buffer[kRowBlockElems];
@@ -146,12 +149,13 @@ template <class T> struct RowKernel {
     if (target.ignored)
       return;
     // an unused hard part must not turn an infinite value into NaN
-    ce = (target.index >= 0 ? target.hard * (double(reference) - double(target_value) + log_sum) : 0) +
+    ce = (target.index >= 0 ? target.hard * (double(reference) - double(target_value) + log_sum)
+                            : 0) +
          (has_soft ? mass * log_sum - dot : 0);
     if constexpr (kGrad) {
-      const double scale = args.row_scale * args.grad_output;
-      const double coefficient = scale * (target.hard + mass) +
-                                 args.grad_output * args.z_scale * 2 * args.z_loss * lse;
+      const double scale = args.row_scale * grad_output;
+      const double coefficient =
+          scale * (target.hard + mass) + grad_output * args.z_scale * 2 * args.z_loss * lse;
       for (int64_t first = 0; first < classes; first += kRowBlockElems) {
         const int64_t size = classes - first < kRowBlockElems ? classes - first : kRowBlockElems;
         const C block_reference = references[first / kRowBlockElems];
@@ -164,33 +168,9 @@ template <class T> struct RowKernel {
     }
   }
 
-  DLK_INLINE void backward_row(const T* x, const Target& target, double lse, double grad_output,
-                               T* grad) const {
-    const int64_t classes = args.classes;
-    alignas(kVecBytes) C buffer[kRowBlockElems], exps[kRowBlockElems];
-    const double scale = args.row_scale * grad_output;
-    double mass = 0;
-    if (has_soft)
-      for (int64_t first = 0; first < classes; first += kRowBlockElems)
-        mass += mass_of(target.soft, first,
-                        classes - first < kRowBlockElems ? classes - first : kRowBlockElems);
-    const double coefficient = scale * (target.hard + mass) +
-                               grad_output * args.z_scale * 2 * args.z_loss * lse;
-    const C lse_high = C(lse), lse_low = C(lse - double(lse_high));
-    for (int64_t first = 0; first < classes; first += kRowBlockElems) {
-      const int64_t size = classes - first < kRowBlockElems ? classes - first : kRowBlockElems;
-      const C* values = block_values(x + first, size, args.softcap, buffer);
-      for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
-        const Vec<C> shifted = (load_lanes(values + i, lanes) - Vec<C>(lse_high)) - Vec<C>(lse_low);
-        store_lanes(exps + i, exp_nonpositive(shifted), lanes);
-      });
-      write_block(target, first, x + first, exps, size, C(coefficient), C(scale),
-                  C(scale * target.hard), grad + first);
-    }
-  }
   static DLK_INLINE void clear(T* grad, int64_t classes) {
     for_each_vec<C>(classes, [&](int64_t i, auto lanes)
-                        DLK_BODY { store_lanes(grad + i, Vec<C>(C(0)), lanes); });
+                                 DLK_BODY { store_lanes(grad + i, Vec<C>(C(0)), lanes); });
   }
 };
 
@@ -207,8 +187,8 @@ template <class T, bool kGrad> void forward(CrossEntropyArgs& args) {
       const int64_t stop = (chunk + 1) * per_chunk < rows ? (chunk + 1) * per_chunk : rows;
       for (int64_t row = chunk * per_chunk; row < stop; ++row) {
         const int64_t batch = row / args.positions, position = row % args.positions;
-        const T* x = static_cast<const T*>(args.logits.data) +
-                     element_offset(args.logits, batch, position);
+        const T* x =
+            static_cast<const T*>(args.logits.data) + element_offset(args.logits, batch, position);
         T* grad = kGrad ? static_cast<T*>(args.grad_logits.data) +
                               element_offset(args.grad_logits, batch, position)
                         : nullptr;
@@ -218,11 +198,12 @@ template <class T, bool kGrad> void forward(CrossEntropyArgs& args) {
           args.row_argmax[row] = argmax_strided(x, 1, args.classes);
         if (target.ignored) {
           if (args.visit_ignored)
-            kernel.template forward_row<false>(x, target, nullptr, exps, ce, lse);
+            kernel.template forward_row<false>(x, target, 0, nullptr, exps, ce, lse);
           if (kGrad)
             RowKernel<T>::clear(grad, args.classes);
         } else {
-          kernel.template forward_row<kGrad>(x, target, grad, exps, ce, lse);
+          kernel.template forward_row<kGrad>(x, target, grad_output_of<T>(args, row), grad, exps,
+                                             ce, lse);
           chunk_loss += args.row_scale * ce + args.z_scale * args.z_loss * lse * lse;
         }
         if (args.row_lse)
@@ -240,32 +221,6 @@ template <class T, bool kGrad> void forward(CrossEntropyArgs& args) {
   args.loss_sum = sum;
 }
 
-template <class T> void backward(CrossEntropyArgs& args) {
-  const RowKernel<T> kernel(args);
-  const int64_t rows = args.batches * args.positions, per_chunk = row_chunk(args.classes);
-  parallel_chunks(chunk_count(rows, per_chunk), rows * args.classes,
-                  [&](int64_t begin, int64_t end, int) {
-    const int64_t stop = end * per_chunk < rows ? end * per_chunk : rows;
-    for (int64_t row = begin * per_chunk; row < stop; ++row) {
-      const int64_t batch = row / args.positions, position = row % args.positions;
-      T* grad = static_cast<T*>(args.grad_logits.data) +
-                element_offset(args.grad_logits, batch, position);
-      const auto target = kernel.target_of(batch, position);
-      if (target.ignored) {
-        RowKernel<T>::clear(grad, args.classes);
-        continue;
-      }
-      const double grad_output =
-          args.grad_output_rows
-              ? double(load_scalar(static_cast<const T*>(args.grad_output_rows) + row))
-              : args.grad_output;
-      kernel.backward_row(static_cast<const T*>(args.logits.data) +
-                              element_offset(args.logits, batch, position),
-                          target, args.row_lse[row], grad_output, grad);
-    }
-  });
-}
-
 } // namespace
 
 void cross_entropy(CrossEntropyArgs& args) noexcept {
@@ -273,10 +228,6 @@ void cross_entropy(CrossEntropyArgs& args) noexcept {
     using T = decltype(type);
     args.grad_logits.data ? forward<T, true>(args) : forward<T, false>(args);
   });
-}
-
-void cross_entropy_backward(CrossEntropyArgs& args) noexcept {
-  with_storage_type(args.dtype, [&](auto type) { backward<decltype(type)>(args); });
 }
 
 } // namespace dlk::DLK_ISA

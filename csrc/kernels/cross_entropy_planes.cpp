@@ -1,9 +1,9 @@
-// Softmax cross-entropy where the classes are strided and positions lie side by side: (N, C, H, W) in
-// NCHW. The mathematics is cross_entropy.cpp's; here a vector holds one class of 16 positions.
+// Softmax cross-entropy where the classes are strided and positions lie side by side: (N, C, H, W)
+// in NCHW. The mathematics is cross_entropy.cpp's; here a vector holds one class of 16 positions.
 //
-// Bytes per float32 logit: forward 4; with gradient 8 while classes * 64 positions fit in L2 (256 KB
-// at 1000 classes), 12 beyond. The exponential is computed again for the gradient: a scratch tile
-// would double what has to stay in cache. Sums over classes go block by block into double.
+// Bytes per float32 logit: forward 4; with gradient 8 while classes * 64 positions fit in L2 (256
+// KB at 1000 classes), 12 beyond. The exponential is computed again for the gradient: a scratch
+// tile would double what has to stay in cache. Sums over classes go block by block into double.
 // Plain stores: a tile is many 256-byte runs, too short for streaming to pay.
 // Error: as cross_entropy.cpp. Reference: torch.nn.functional.cross_entropy, (N, C, d1, ...).
 #include "kernels/class_rows.h"
@@ -19,10 +19,10 @@ template <class T> struct Tile {
   const CrossEntropyArgs& args;
   const SoftTarget<T> soft;
   const bool has_soft, has_indices;
-  int64_t batch, first, positions; // positions [first, first + positions) of `batch`
-  alignas(kVecBytes) Int index[kPlaneTile];  // the target; -1 for none
-  alignas(kVecBytes) Int live[kPlaneTile];   // all ones unless ignored
-  alignas(kVecBytes) C shift_high[kPlaneTile], shift_low[kPlaneTile];
+  int64_t batch, first, positions;          // positions [first, first + positions) of `batch`
+  alignas(kVecBytes) Int index[kPlaneTile]; // the target; -1 for none
+  alignas(kVecBytes) Int live[kPlaneTile];  // all ones unless ignored
+  alignas(kVecBytes) C reference[kPlaneTile];
   alignas(kVecBytes) C factor[kPlaneTile], scale[kPlaneTile], hard_scale[kPlaneTile];
   double hard[kPlaneTile], sum[kPlaneTile], mass[kPlaneTile], dot[kPlaneTile];
 
@@ -44,22 +44,26 @@ template <class T> struct Tile {
     first = tile % tiles * kPlaneTile;
     positions = args.positions - first < kPlaneTile ? args.positions - first : kPlaneTile;
     for (int64_t s = 0; s < kPlaneTile; ++s) {
-      const int64_t target = has_indices && s < positions
-                                 ? load_index(args.target, batch, first + s) : -1;
+      const int64_t target =
+          has_indices && s < positions ? load_index(args.target, batch, first + s) : -1;
       const bool ignored = has_indices && s < positions && target == args.ignore_index;
       index[s] = Int(ignored ? -1 : target);
       live[s] = ignored || s >= positions ? 0 : -1;
-      hard[s] = has_indices && live[s]
-                    ? double(soft.keep) * (soft.weight ? double(load_scalar(soft.weight + target)) : 1)
-                    : 0;
+      hard[s] =
+          has_indices && live[s]
+              ? double(soft.keep) * (soft.weight ? double(load_scalar(soft.weight + target)) : 1)
+              : 0;
       mass[s] = dot[s] = 0;
     }
   }
 
-  double class_weight(int64_t c) const { return soft.weight ? double(load_scalar(soft.weight + c)) : 1; }
+  double class_weight(int64_t c) const {
+    return soft.weight ? double(load_scalar(soft.weight + c)) : 1;
+  }
 
   // q of class c at positions [s, s + lanes)
-  template <class Lanes> DLK_INLINE Vec<C> soft_at(int64_t c, C weight, int64_t s, Lanes lanes) const {
+  template <class Lanes>
+  DLK_INLINE Vec<C> soft_at(int64_t c, C weight, int64_t s, Lanes lanes) const {
     Vec<C> q(soft.uniform);
     if (!has_indices)
       q = fma(load_lanes(probabilities() + c * args.target_probability.class_stride + s, lanes),
@@ -75,14 +79,14 @@ template <class T> struct Tile {
   }
 
   // mass = sum of q, dot = sum of q (x - shift), per position, in double per class
-  void soft_sums(bool want_dot) {
+  void soft_sums() {
     alignas(kVecBytes) C q_lane[Vec<C>::kLanes], dot_lane[Vec<C>::kLanes];
     for (int64_t c = 0; c < args.classes; ++c) {
       const C weight = C(class_weight(c));
       for_each_vec<C>(positions, [&](int64_t s, auto lanes) DLK_BODY {
         const Vec<C> q = soft_at(c, weight, s, lanes);
         store(q_lane, q);
-        store(dot_lane, want_dot ? q * (value_at(c, s, lanes) - load(shift_high + s)) : q);
+        store(dot_lane, q * (value_at(c, s, lanes) - load(reference + s)));
         for (int64_t lane = 0; lane < Vec<C>::kLanes; ++lane) {
           mass[s + lane] += double(q_lane[lane]);
           dot[s + lane] += double(dot_lane[lane]);
@@ -92,24 +96,26 @@ template <class T> struct Tile {
   }
 
   // What multiplies p, q and the hard target in the gradient of position s.
-  void set_gradient(int64_t s, double grad_output, double lse, double divisor) {
+  void set_gradient(int64_t s, double grad_output, double lse) {
     const double row_scale = live[s] ? args.row_scale * grad_output : 0;
     factor[s] = live[s] ? C((row_scale * (hard[s] + mass[s]) +
-                             grad_output * args.z_scale * 2 * args.z_loss * lse) / divisor)
+                             grad_output * args.z_scale * 2 * args.z_loss * lse) /
+                            sum[s])
                         : C(0);
     scale[s] = C(row_scale);
     hard_scale[s] = C(row_scale * hard[s]);
   }
 
   void write_gradient() const {
-    T* grad = static_cast<T*>(args.grad_logits.data) + element_offset(args.grad_logits, batch, first);
+    T* grad =
+        static_cast<T*>(args.grad_logits.data) + element_offset(args.grad_logits, batch, first);
     const Vec<C> zero(C(0)), one(C(1));
     for (int64_t c = 0; c < args.classes; ++c) {
       const C weight = C(class_weight(c));
       T* grad_class = grad + c * args.grad_logits.class_stride;
       for_each_vec<C>(positions, [&](int64_t s, auto lanes) DLK_BODY {
         const Vec<C> x = value_at(c, s, lanes);
-        const Vec<C> e = exp_nonpositive((x - load(shift_high + s)) - load(shift_low + s));
+        const Vec<C> e = exp_nonpositive(x - load(reference + s));
         Vec<C> g = e * load(factor + s);
         if (has_soft)
           g = fma(soft_at(c, weight, s, lanes), -load(scale + s), g);
@@ -138,21 +144,21 @@ template <class T> void forward(CrossEntropyArgs& args) {
       tile.set(chunk);
       const T* x = tile.logits();
       plane_exp_sums(x, args.logits.class_stride, args.classes, tile.positions, args.softcap,
-                     tile.shift_high, tile.sum);
+                     tile.reference, tile.sum);
       if (tile.has_soft)
-        tile.soft_sums(true);
+        tile.soft_sums();
       double tile_loss = 0;
       for (int64_t s = 0; s < tile.positions; ++s) {
         const int64_t row = tile.batch * args.positions + tile.first + s;
         const double log_sum = log_scalar(tile.sum[s]);
-        const double lse = double(tile.shift_high[s]) + log_sum;
+        const double lse = double(tile.reference[s]) + log_sum;
         double ce = 0;
         if (tile.live[s]) {
           if (tile.index[s] >= 0) {
             double value = double(load_scalar(x + tile.index[s] * args.logits.class_stride + s));
             if (args.softcap != 0)
               value = args.softcap * tanh_scalar(value / args.softcap);
-            ce = tile.hard[s] * (double(tile.shift_high[s]) - value + log_sum);
+            ce = tile.hard[s] * (double(tile.reference[s]) - value + log_sum);
           }
           if (tile.has_soft)
             ce += tile.mass[s] * log_sum - tile.dot[s];
@@ -166,8 +172,7 @@ template <class T> void forward(CrossEntropyArgs& args) {
         if (args.row_argmax && (tile.live[s] || args.visit_ignored))
           args.row_argmax[row] = argmax_strided(x + s, args.logits.class_stride, args.classes);
         if (args.grad_logits.data) {
-          tile.shift_low[s] = 0;
-          tile.set_gradient(s, args.grad_output, lse, tile.sum[s]);
+          tile.set_gradient(s, grad_output_of<T>(args, row), lse);
         }
       }
       if (args.grad_logits.data)
@@ -180,40 +185,10 @@ template <class T> void forward(CrossEntropyArgs& args) {
     args.loss_sum += args.loss_partials[tile];
 }
 
-template <class T> void backward(CrossEntropyArgs& args) {
-  using C = Compute<T>;
-  const int64_t tiles = args.batches * chunk_count(args.positions, kPlaneTile);
-  const int64_t work = args.batches * args.positions * args.classes;
-  parallel_chunks(tiles, work, [&](int64_t begin, int64_t end, int) {
-    Tile<T> tile(args);
-    for (int64_t chunk = begin; chunk < end; ++chunk) {
-      tile.set(chunk);
-      if (tile.has_soft)
-        tile.soft_sums(false);
-      for (int64_t s = 0; s < tile.positions; ++s) {
-        const int64_t row = tile.batch * args.positions + tile.first + s;
-        const double lse = args.row_lse[row];
-        tile.shift_high[s] = C(lse);
-        tile.shift_low[s] = C(lse - double(tile.shift_high[s]));
-        const double grad_output =
-            args.grad_output_rows
-                ? double(load_scalar(static_cast<const T*>(args.grad_output_rows) + row))
-                : args.grad_output;
-        tile.set_gradient(s, grad_output, lse, 1);
-      }
-      tile.write_gradient();
-    }
-  });
-}
-
 } // namespace
 
 void cross_entropy_planes(CrossEntropyArgs& args) noexcept {
   with_storage_type(args.dtype, [&](auto type) { forward<decltype(type)>(args); });
-}
-
-void cross_entropy_planes_backward(CrossEntropyArgs& args) noexcept {
-  with_storage_type(args.dtype, [&](auto type) { backward<decltype(type)>(args); });
 }
 
 } // namespace dlk::DLK_ISA

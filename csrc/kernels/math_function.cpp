@@ -9,16 +9,21 @@ namespace {
 template <class T, class F> void apply(const MathFunctionArgs& args, F f) {
   const T* x = static_cast<const T*>(args.input);
   T* y = static_cast<T*>(args.output);
-  for_each_vec<T>(args.size, [&](int64_t i, auto lanes)
-                      DLK_BODY { store_lanes(y + i, f(load_lanes(x + i, lanes)), lanes); });
+  for_each_vec<T>(args.size, [&](int64_t i, auto lanes) DLK_BODY {
+    store_lanes(y + i, f(load_lanes(x + i, lanes)), lanes);
+  });
 }
 
 template <class T> void run(const MathFunctionArgs& args) {
   switch (args.function) {
-  case 0: return apply<T>(args, [](Vec<T> x) DLK_BODY { return exp(x); });
-  case 1: return apply<T>(args, [](Vec<T> x) DLK_BODY { return exp_nonpositive(x); });
-  case 2: return apply<T>(args, [](Vec<T> x) DLK_BODY { return log(x); });
-  default: return apply<T>(args, [](Vec<T> x) DLK_BODY { return tanh(x); });
+  case 0:
+    return apply<T>(args, [](Vec<T> x) DLK_BODY { return exp(x); });
+  case 1:
+    return apply<T>(args, [](Vec<T> x) DLK_BODY { return exp_nonpositive(x); });
+  case 2:
+    return apply<T>(args, [](Vec<T> x) DLK_BODY { return log(x); });
+  default:
+    return apply<T>(args, [](Vec<T> x) DLK_BODY { return tanh(x); });
   }
 }
 

@@ -1,9 +1,9 @@
-// Negative log-likelihood of class targets, from log-probabilities: loss = -w_y x_y, and its backward,
-// which writes -w_y * grad_output in the target's place and zeros elsewhere.
+// Negative log-likelihood of class targets, from log-probabilities: loss = -w_y x_y, and its
+// backward, which writes -w_y * grad_output in the target's place and zeros elsewhere.
 //
-// Bytes: forward one element a row; backward 4 per element (written once, the zeros and the target in
-// one pass over a row that is in L1).
-// Error: one rounding; the sum in double. Reference: torch.nn.functional.nll_loss.
+// Bytes: forward one element a row; backward 4 per element (written once, the zeros and the target
+// in one pass over a row that is in L1). Error: one rounding; the sum in double. Reference:
+// torch.nn.functional.nll_loss.
 #include "kernels/class_rows.h"
 
 namespace dlk::DLK_ISA {
@@ -64,7 +64,7 @@ template <class T> struct Scatter {
 
   static void clear(T* data, int64_t size) {
     for_each_vec<C>(size, [&](int64_t i, auto lanes)
-                        DLK_BODY { store_lanes(data + i, Vec<C>(C(0)), lanes); });
+                              DLK_BODY { store_lanes(data + i, Vec<C>(C(0)), lanes); });
   }
 };
 
@@ -75,13 +75,13 @@ template <class T> void backward(NllLossArgs& args) {
     const int64_t per_chunk = row_chunk(args.classes);
     parallel_chunks(chunk_count(rows, per_chunk), rows * args.classes,
                     [&](int64_t begin, int64_t end, int) {
-      const int64_t stop = end * per_chunk < rows ? end * per_chunk : rows;
-      for (int64_t row = begin * per_chunk; row < stop; ++row) {
-        const int64_t batch = row / args.positions, position = row % args.positions;
-        Scatter<T>::clear(scatter.grad_at(batch, position), args.classes);
-        scatter.write_target(batch, position);
-      }
-    });
+                      const int64_t stop = end * per_chunk < rows ? end * per_chunk : rows;
+                      for (int64_t row = begin * per_chunk; row < stop; ++row) {
+                        const int64_t batch = row / args.positions, position = row % args.positions;
+                        Scatter<T>::clear(scatter.grad_at(batch, position), args.classes);
+                        scatter.write_target(batch, position);
+                      }
+                    });
     return;
   }
   const int64_t tiles = chunk_count(args.positions, kPlaneTile);
@@ -91,7 +91,8 @@ template <class T> void backward(NllLossArgs& args) {
       const int64_t left = args.positions - first;
       const int64_t positions = left < kPlaneTile ? left : kPlaneTile;
       for (int64_t c = 0; c < args.classes; ++c)
-        Scatter<T>::clear(scatter.grad_at(batch, first) + c * args.grad_input.class_stride, positions);
+        Scatter<T>::clear(scatter.grad_at(batch, first) + c * args.grad_input.class_stride,
+                          positions);
       for (int64_t s = 0; s < positions; ++s)
         scatter.write_target(batch, first + s);
     }

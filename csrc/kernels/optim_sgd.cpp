@@ -4,9 +4,10 @@
 //   b = first step ? g : momentum * b + (1 - dampening) * g
 //   p = p - lr * (nesterov ? g + momentum * b : b)          (b = g without momentum)
 //
-// Every "+ a * x" is one fma, which is what torch's loop over add_(alpha=) does: float32 and float64
-// results are bit-equal to it on AVX2 and AVX-512. Half types compute in float32 and round p and b once
-// each. Note the learning rate stays outside b, as in torch, not inside as in Sutskever et al. 2013.
+// Every "+ a * x" is one fma, which is what torch's loop over add_(alpha=) does: float32 and
+// float64 results are bit-equal to it on AVX2 and AVX-512. Half types compute in float32 and round
+// p and b once each. Note the learning rate stays outside b, as in torch, not inside as in
+// Sutskever et al. 2013.
 //
 // Bytes per float32 element: 12, with momentum 20; in place, so ordinary stores. A table of
 // (array, chunk) pieces of 16384 elements is shared out, so 5000 small arrays cost one region.
@@ -92,7 +93,8 @@ template <class T> void run(const SgdArgs& args) {
       if (array.param_stride == 1 && array.grad_stride == 1 && array.buffer_stride == 1)
         update(step, static_cast<T*>(array.param) + chunk.begin,
                static_cast<const T*>(array.grad) + chunk.begin,
-               array.momentum_buffer ? static_cast<T*>(array.momentum_buffer) + chunk.begin : nullptr,
+               array.momentum_buffer ? static_cast<T*>(array.momentum_buffer) + chunk.begin
+                                     : nullptr,
                array.first_step, chunk.end - chunk.begin);
       else
         update_strided<T>(step, array, chunk.begin, chunk.end);

@@ -3,10 +3,10 @@
 //   y_c = e^(x_c - lse)    or    y_c = x_c - lse
 //   dx = y (g - sum g y)   or    dx = g - e^y sum g
 //
-// Bytes per float32 element: forward 8, backward 12; a row (or a tile of 64 positions where the axis is
-// strided) is read again from L2, its exponentials kept in a scratch row.
-// Error: 4 ULP forward; backward 8 eps of the terms. Sums in chunks of 2048 combined in double.
-// Reference: torch.softmax, torch.log_softmax.
+// Bytes per float32 element: forward 8, backward 12; a row (or a tile of 64 positions where the
+// axis is strided) is read again from L2, its exponentials kept in a scratch row. Error: 4 ULP
+// forward; backward 8 eps of the terms. Sums in chunks of 2048 combined in double. Reference:
+// torch.softmax, torch.log_softmax.
 #include "kernels/class_rows.h"
 
 namespace dlk::DLK_ISA {
@@ -18,8 +18,7 @@ DLK_INLINE void for_each_block(int64_t classes, Function function) {
     function(first, classes - first < kRowBlockElems ? classes - first : kRowBlockElems);
 }
 
-template <class T>
-void forward_row(const SoftmaxArgs& args, const T* x, T* y, Compute<T>* exps) {
+template <class T> void forward_row(const SoftmaxArgs& args, const T* x, T* y, Compute<T>* exps) {
   using C = Compute<T>;
   C* references = exps + args.classes;
   alignas(kVecBytes) C buffer[kRowBlockElems];
@@ -35,8 +34,9 @@ void forward_row(const SoftmaxArgs& args, const T* x, T* y, Compute<T>* exps) {
         sum *= exp_scalar(double(old) - double(reference));
     }
     const T* ahead = x + first + kRowBlockElems;
-    sum += double(args.logarithm ? block_exp_sum<false, T>(values, size, reference, exps, ahead)
-                                 : block_exp_sum<true, T>(values, size, reference, exps + first, ahead));
+    sum += double(args.logarithm
+                      ? block_exp_sum<false, T>(values, size, reference, exps, ahead)
+                      : block_exp_sum<true, T>(values, size, reference, exps + first, ahead));
     references[first / kRowBlockElems] = reference;
   });
   const double log_sum = log_scalar(sum);
@@ -87,22 +87,22 @@ template <class T, bool kBackward> void rows(SoftmaxArgs& args) {
   const int64_t count = args.batches * args.positions, per_chunk = row_chunk(args.classes);
   parallel_chunks(chunk_count(count, per_chunk), count * args.classes,
                   [&](int64_t begin, int64_t end, int thread) {
-    char* scratch = static_cast<char*>(args.scratch) + thread * args.scratch_bytes_per_thread;
-    const int64_t stop = end * per_chunk < count ? end * per_chunk : count;
-    for (int64_t row = begin * per_chunk; row < stop; ++row) {
-      const int64_t batch = row / args.positions, position = row % args.positions;
-      const T* x = at<T>(args.input, batch, position);
-      T* y = at_output<T>(args, batch, position);
-      if constexpr (kBackward)
-        backward_row(args, x, at<T>(args.grad_output, batch, position), y);
-      else
-        forward_row(args, x, y, reinterpret_cast<Compute<T>*>(scratch));
-    }
-  });
+                    char* scratch =
+                        static_cast<char*>(args.scratch) + thread * args.scratch_bytes_per_thread;
+                    const int64_t stop = end * per_chunk < count ? end * per_chunk : count;
+                    for (int64_t row = begin * per_chunk; row < stop; ++row) {
+                      const int64_t batch = row / args.positions, position = row % args.positions;
+                      const T* x = at<T>(args.input, batch, position);
+                      T* y = at_output<T>(args, batch, position);
+                      if constexpr (kBackward)
+                        backward_row(args, x, at<T>(args.grad_output, batch, position), y);
+                      else
+                        forward_row(args, x, y, reinterpret_cast<Compute<T>*>(scratch));
+                    }
+                  });
 }
 
-template <class T>
-void forward_tile(const SoftmaxArgs& args, const T* x, T* y, int64_t positions) {
+template <class T> void forward_tile(const SoftmaxArgs& args, const T* x, T* y, int64_t positions) {
   using C = Compute<T>;
   alignas(kVecBytes) C reference[kPlaneTile], factor[kPlaneTile];
   double sum[kPlaneTile];
@@ -113,8 +113,8 @@ void forward_tile(const SoftmaxArgs& args, const T* x, T* y, int64_t positions) 
     for_each_vec<C>(positions, [&](int64_t s, auto lanes) DLK_BODY {
       const Vec<C> shifted =
           load_lanes(x + c * args.input.class_stride + s, lanes) - load(reference + s);
-      const Vec<C> value = args.logarithm ? shifted - load(factor + s)
-                                          : exp_nonpositive(shifted) * load(factor + s);
+      const Vec<C> value =
+          args.logarithm ? shifted - load(factor + s) : exp_nonpositive(shifted) * load(factor + s);
       store_lanes(y + c * args.output.class_stride + s, value, lanes);
     });
 }
@@ -152,18 +152,19 @@ template <class T, bool kBackward> void planes(SoftmaxArgs& args) {
   const int64_t tiles_per_batch = chunk_count(args.positions, kPlaneTile);
   parallel_chunks(args.batches * tiles_per_batch, args.batches * args.positions * args.classes,
                   [&](int64_t begin, int64_t end, int) {
-    for (int64_t tile = begin; tile < end; ++tile) {
-      const int64_t batch = tile / tiles_per_batch, first = tile % tiles_per_batch * kPlaneTile;
-      const int64_t left = args.positions - first;
-      const int64_t positions = left < kPlaneTile ? left : kPlaneTile;
-      const T* x = at<T>(args.input, batch, first);
-      T* y = at_output<T>(args, batch, first);
-      if constexpr (kBackward)
-        backward_tile(args, x, at<T>(args.grad_output, batch, first), y, positions);
-      else
-        forward_tile(args, x, y, positions);
-    }
-  });
+                    for (int64_t tile = begin; tile < end; ++tile) {
+                      const int64_t batch = tile / tiles_per_batch,
+                                    first = tile % tiles_per_batch * kPlaneTile;
+                      const int64_t left = args.positions - first;
+                      const int64_t positions = left < kPlaneTile ? left : kPlaneTile;
+                      const T* x = at<T>(args.input, batch, first);
+                      T* y = at_output<T>(args, batch, first);
+                      if constexpr (kBackward)
+                        backward_tile(args, x, at<T>(args.grad_output, batch, first), y, positions);
+                      else
+                        forward_tile(args, x, y, positions);
+                    }
+                  });
 }
 
 } // namespace

@@ -7,8 +7,8 @@
 
 namespace dlk {
 
-// Becomes a Python TypeError / IndexError (pybind11 maps std::out_of_range and std::invalid_argument
-// to IndexError and ValueError by itself).
+// Becomes a Python TypeError / IndexError (pybind11 maps std::out_of_range and
+// std::invalid_argument to IndexError and ValueError by itself).
 struct TypeError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -19,14 +19,15 @@ template <class... Parts> std::string text(const Parts&... parts) {
   return stream.str();
 }
 
-// The parts are evaluated even when all is well: where one is costly (shape_text, str of an object),
-// test first and throw by hand on a hot path.
-//
-// check(ok, "relu: out: expected shape ", shape_text(a), ", got ", shape_text(b))
-template <class Error = std::invalid_argument, class... Parts>
-void check(bool ok, const Parts&... parts) {
-  if (__builtin_expect(!ok, 0))
-    throw Error(text(parts...));
-}
-
 } // namespace dlk
+
+// DLK_CHECK(ok, "relu: out: expected shape ", shape_text(a), ", got ", shape_text(b)) raises
+// ValueError unless ok. Macros, so that a message is put together only when it is needed.
+#define DLK_CHECK_AS(Error, ok, ...)                                                               \
+  do {                                                                                             \
+    if (__builtin_expect(!(ok), 0))                                                                \
+      throw Error(::dlk::text(__VA_ARGS__));                                                       \
+  } while (false)
+#define DLK_CHECK(ok, ...) DLK_CHECK_AS(std::invalid_argument, ok, __VA_ARGS__)
+#define DLK_CHECK_TYPE(ok, ...) DLK_CHECK_AS(::dlk::TypeError, ok, __VA_ARGS__)
+#define DLK_CHECK_INDEX(ok, ...) DLK_CHECK_AS(std::out_of_range, ok, __VA_ARGS__)

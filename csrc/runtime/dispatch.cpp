@@ -84,7 +84,7 @@ template <class Error> const Level& find_level(const std::string& name, const ch
   for (const Level& level : kLevels) {
     if (name != level.name)
       continue;
-    check<Error>(level.runs_here(), source, ": the level \"", name,
+    DLK_CHECK_AS(Error, level.runs_here(), source, ": the level \"", name,
                  "\" is not supported by this processor or operating system; valid here: ",
                  join(supported_isas()));
     return level;
@@ -143,7 +143,7 @@ const KernelTable& kernels() {
 
 void choose_isa_at_import() {
   const std::vector<std::string> supported = supported_isas();
-  check<std::runtime_error>(!supported.empty(),
+  DLK_CHECK_AS(std::runtime_error, !supported.empty(),
                             "dlkernels needs a processor of level x86-64-v2 or later");
   if (const auto name = environment("DLKERNELS_ISA"))
     activate(find_level<std::runtime_error>(*name, "DLKERNELS_ISA"), Reason::environment);

@@ -1,4 +1,5 @@
-// One switch for the whole process: keep glibc from handing memory back to the kernel at every free.
+// One switch for the whole process: keep glibc from handing memory back to the kernel at every
+// free.
 #pragma once
 
 namespace dlk::runtime {

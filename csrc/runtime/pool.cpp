@@ -283,7 +283,7 @@ void empty_pool() {
 }
 
 void set_pool_limit(int64_t bytes) {
-  check(bytes >= 0, "set_pool_limit: bytes: expected at least 0, got ", bytes);
+  DLK_CHECK(bytes >= 0, "set_pool_limit: bytes: expected at least 0, got ", bytes);
   pool().set_limit(bytes);
 }
 

@@ -1,7 +1,7 @@
-// The pool of output buffers. Touching fresh memory costs ten times as much as writing it once it is
-// mapped, and glibc returns large buffers to the kernel at every free; so outputs of 1 MiB and more
-// come from here: 64-byte aligned (2 MiB aligned from 2 MiB up, with MADV_HUGEPAGE), kept by size
-// class when the last owner drops them, and given out again.
+// The pool of output buffers. Touching fresh memory costs ten times as much as writing it once it
+// is mapped, and glibc returns large buffers to the kernel at every free; so outputs of 1 MiB and
+// more come from here: 64-byte aligned (2 MiB aligned from 2 MiB up, with MADV_HUGEPAGE), kept by
+// size class when the last owner drops them, and given out again.
 #pragma once
 
 #include <cstddef>
@@ -41,7 +41,8 @@ void configure_pool_at_import();
 // A buffer for the length of a scope; `data()` may be nullptr (no memory).
 class ScopedBuffer {
 public:
-  explicit ScopedBuffer(size_t bytes) : bytes_(bytes), data_(bytes ? acquire_buffer(bytes) : nullptr) {}
+  explicit ScopedBuffer(size_t bytes)
+      : bytes_(bytes), data_(bytes ? acquire_buffer(bytes) : nullptr) {}
   ~ScopedBuffer() {
     if (data_)
       release_buffer(data_, bytes_);

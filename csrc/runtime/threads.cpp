@@ -124,7 +124,7 @@ int thread_count() {
 }
 
 void set_num_threads(int count, bool new_threads_too) {
-  check(count >= 0, "set_num_threads: count: expected at least 0, got ", count);
+  DLK_CHECK(count >= 0, "set_num_threads: count: expected at least 0, got ", count);
   limit_of_this_thread = count;
   if (new_threads_too)
     limit_of_new_threads.store(count, std::memory_order_relaxed);

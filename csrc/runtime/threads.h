@@ -1,4 +1,5 @@
-// Work is cut into chunks whose bounds depend on the data alone; threads only decide who does which.
+// Work is cut into chunks whose bounds depend on the data alone; threads only decide who does
+// which.
 //
 // Rules (libgomp): no num_threads() clause ever, because a change of team size rebuilds its pool;
 // serial code that enters no OpenMP region below the grain, inside a parallel region, and in a
@@ -15,9 +16,9 @@ constexpr int64_t kGrainElems = 32768;
 // Handles chunks [begin, end); `thread` is in [0, thread_count()) and unique while it runs.
 using ChunkFunction = void (*)(void* context, int64_t begin, int64_t end, int thread) noexcept;
 
-// Calls `function` over all chunks of [0, chunk_count). `work_elems` is the size of the whole job in
-// elements of float work, compared with the grain. Each thread starts with its own contiguous share
-// and then takes chunks from the slower ones, so a busy core does not hold up the rest.
+// Calls `function` over all chunks of [0, chunk_count). `work_elems` is the size of the whole job
+// in elements of float work, compared with the grain. Each thread starts with its own contiguous
+// share and then takes chunks from the slower ones, so a busy core does not hold up the rest.
 void parallel_for(int64_t chunk_count, int64_t work_elems, ChunkFunction function, void* context);
 
 // Threads that a parallel_for started here may use: the limit of set_num_threads where set, else

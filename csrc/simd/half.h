@@ -14,9 +14,15 @@ struct Float16 {
 };
 
 // What a storage type is computed in.
-template <class T> struct ComputeTraits { using Type = T; };
-template <> struct ComputeTraits<BFloat16> { using Type = float; };
-template <> struct ComputeTraits<Float16> { using Type = float; };
+template <class T> struct ComputeTraits {
+  using Type = T;
+};
+template <> struct ComputeTraits<BFloat16> {
+  using Type = float;
+};
+template <> struct ComputeTraits<Float16> {
+  using Type = float;
+};
 template <class T> using Compute = typename ComputeTraits<T>::Type;
 template <class T> constexpr bool kIsHalf = sizeof(T) == 2;
 
@@ -29,8 +35,8 @@ DLK_INLINE IntVec<float> widen(const uint16_t* p) {
   IntVec<float> r;
 #if defined(__AVX512F__)
   using NativeInt = LaneTraits<float>::NativeInt;
-  r.part[0] = NativeInt(
-      _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+  r.part[0] =
+      NativeInt(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
 #elif defined(__AVX2__)
   using NativeInt = LaneTraits<float>::NativeInt;
   DLK_PARTS(r.part[i] = NativeInt(_mm256_cvtepu16_epi32(
@@ -85,9 +91,9 @@ DLK_INLINE Vec<float> load(const Float16* p) {
   return r;
 }
 DLK_INLINE void store(Float16* p, Vec<float> v) {
-  DLK_PARTS(_mm_storeu_si128(
-      reinterpret_cast<__m128i*>(p + 8 * i),
-      _mm256_cvtps_ph(v.part[i], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));)
+  DLK_PARTS(
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8 * i),
+                       _mm256_cvtps_ph(v.part[i], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));)
 }
 #else
 // Multiplying by a power of two moves the exponent and lets the float unit handle subnormals.
@@ -178,10 +184,14 @@ template <class T> DLK_INLINE void store_scalar(T* p, Compute<T> value) {
 // Calls f with a value of the storage type that `dtype` names.
 template <class F> DLK_INLINE void with_storage_type(DType dtype, F f) {
   switch (dtype) {
-  case DType::float32: return f(float{});
-  case DType::float64: return f(double{});
-  case DType::bfloat16: return f(BFloat16{});
-  default: return f(Float16{});
+  case DType::float32:
+    return f(float{});
+  case DType::float64:
+    return f(double{});
+  case DType::bfloat16:
+    return f(BFloat16{});
+  default:
+    return f(Float16{});
   }
 }
 

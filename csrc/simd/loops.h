@@ -25,8 +25,12 @@ template <class T>
 DLK_INLINE Vec<Compute<T>> load_lanes(const T* p, PartialVec lanes, Compute<T> fill = 0) {
   return load_partial(p, lanes.count, fill);
 }
-template <class T> DLK_INLINE void store_lanes(T* p, Vec<Compute<T>> v, WholeVec) { store(p, v); }
-template <class T> DLK_INLINE void store_lanes(T* p, Vec<Compute<T>> v, StreamedVec) { stream(p, v); }
+template <class T> DLK_INLINE void store_lanes(T* p, Vec<Compute<T>> v, WholeVec) {
+  store(p, v);
+}
+template <class T> DLK_INLINE void store_lanes(T* p, Vec<Compute<T>> v, StreamedVec) {
+  stream(p, v);
+}
 template <class T> DLK_INLINE void store_lanes(T* p, Vec<Compute<T>> v, PartialVec lanes) {
   store_partial(p, v, lanes.count);
 }
@@ -48,7 +52,9 @@ template <class T> DLK_INLINE IntVec<T> equal(IntVec<T> a, IntVec<T> b) {
 }
 
 // Zero in the lanes that a step does not cover, for sums.
-template <class T> DLK_INLINE Vec<T> zero_beyond(Vec<T> v, WholeVec) { return v; }
+template <class T> DLK_INLINE Vec<T> zero_beyond(Vec<T> v, WholeVec) {
+  return v;
+}
 template <class T> DLK_INLINE Vec<T> zero_beyond(Vec<T> v, PartialVec lanes) {
   alignas(kVecBytes) T values[Vec<T>::kLanes];
   store(values, v);
@@ -85,8 +91,8 @@ DLK_INLINE void for_each_vec_to(const T* output, int64_t size, bool nontemporal,
   stream_fence();
 }
 
-// The same where a step must start on a multiple of the vector (a mask of bits goes with it): streams
-// only if the output is aligned from the start.
+// The same where a step must start on a multiple of the vector (a mask of bits goes with it):
+// streams only if the output is aligned from the start.
 template <class T, class Body>
 DLK_INLINE void for_each_vec_masked(const T* output, int64_t size, bool nontemporal, Body&& body) {
   constexpr int64_t step_bytes = Vec<Compute<T>>::kLanes * sizeof(T);

@@ -1,6 +1,6 @@
-// Elementary functions on Vec<float> and Vec<double>, one formula for both. The bounds are on AVX2 and
-// AVX-512, over the whole range unless said; tests/specs.py holds the same numbers. Coefficients are
-// minimax fits of our own.
+// Elementary functions on Vec<float> and Vec<double>, one formula for both. The bounds are on AVX2
+// and AVX-512, over the whole range unless said; tests/specs.py holds the same numbers.
+// Coefficients are minimax fits of our own.
 #pragma once
 
 #include "simd/vec.h"
@@ -11,7 +11,7 @@ template <class T> struct MathConstants;
 
 template <> struct MathConstants<float> {
   static constexpr int kMantissaBits = 23, kExponentBias = 127;
-  static constexpr float kRoundMagic = 12582912.0f; // 1.5 * 2^23: adding it rounds to an integer
+  static constexpr float kRoundMagic = 12582912.0f;   // 1.5 * 2^23: adding it rounds to an integer
   static constexpr float kExponentMagic = 8388608.0f; // 2^23
   static constexpr int32_t kExponentMagicBits = 0x4b000000;
   static constexpr float kLog2E = 0x1.715476p+0f;
@@ -34,7 +34,7 @@ template <> struct MathConstants<float> {
 
 template <> struct MathConstants<double> {
   static constexpr int kMantissaBits = 52, kExponentBias = 1023;
-  static constexpr double kRoundMagic = 6755399441055744.0; // 1.5 * 2^52
+  static constexpr double kRoundMagic = 6755399441055744.0;    // 1.5 * 2^52
   static constexpr double kExponentMagic = 4503599627370496.0; // 2^52
   static constexpr int64_t kExponentMagicBits = 0x4330000000000000;
   static constexpr double kLog2E = 0x1.71547652b82fep+0;
@@ -49,10 +49,9 @@ template <> struct MathConstants<double> {
       0x1.6c16c16c3048cp-10, 0x1.a01a01b37e37fp-13, 0x1.a01a01368f8a6p-16, 0x1.71ddf020cdf7cp-19,
       0x1.27e5b44633b0cp-22, 0x1.af6be7e48e2dcp-26, 0x1.1e3d2d1adc0f8p-29};
   static constexpr int kLogTerms = 7;
-  static constexpr double kLog[kLogTerms] = {0x1.5555555555593p-1, 0x1.999999997fca0p-2,
-                                             0x1.2492494201cb1p-2, 0x1.c71c51fae98fbp-3,
-                                             0x1.7466420d89a55p-3, 0x1.39a1651ea2ca4p-3,
-                                             0x1.2f08ed1895486p-3};
+  static constexpr double kLog[kLogTerms] = {
+      0x1.5555555555593p-1, 0x1.999999997fca0p-2, 0x1.2492494201cb1p-2, 0x1.c71c51fae98fbp-3,
+      0x1.7466420d89a55p-3, 0x1.39a1651ea2ca4p-3, 0x1.2f08ed1895486p-3};
   static constexpr double kSqrt2 = 0x1.6a09e667f3bcdp+0;
   static constexpr double kSmallestNormal = 0x1p-1022, kSubnormalScale = 0x1p54;
   static constexpr double kSubnormalExponent = 54;
@@ -107,8 +106,8 @@ template <class T> DLK_INLINE Vec<T> exp(Vec<T> x) {
   return mantissa * power_of_two(half_n) * power_of_two(reduced.n - half_n);
 }
 
-// e^x for x <= 1, three operations cheaper: the exponent is built 2^kGuardBits too high and taken back
-// by one multiplication, which rounds subnormal results right. Max error as exp.
+// e^x for x <= 1, three operations cheaper: the exponent is built 2^kGuardBits too high and taken
+// back by one multiplication, which rounds subnormal results right. Max error as exp.
 template <class T> DLK_INLINE Vec<T> exp_nonpositive(Vec<T> x) {
   using M = MathConstants<T>;
   x = max(Vec<T>(M::kExpLowest), x);
@@ -147,7 +146,8 @@ template <class T> DLK_INLINE Vec<T> log(Vec<T> x) {
   return select(x >= Vec<T>(0), result, Vec<T>(T(__builtin_nan(""))));
 }
 
-// tanh x = -t / (2 + t) with t = e^(-2|x|) - 1. Max error: float 4 ULP, double 4 ULP. Odd, keeps -0.
+// tanh x = -t / (2 + t) with t = e^(-2|x|) - 1. Max error: float 4 ULP, double 4 ULP. Odd, keeps
+// -0.
 template <class T> DLK_INLINE Vec<T> tanh(Vec<T> x) {
   using M = MathConstants<T>;
   const Reduced<T> reduced = reduce_by_ln2(max(Vec<T>(M::kTanhLowest), Vec<T>(-2) * abs(x)));
@@ -157,8 +157,14 @@ template <class T> DLK_INLINE Vec<T> tanh(Vec<T> x) {
 }
 
 // One value: every lane computes it, one is taken.
-template <class T> DLK_INLINE T exp_scalar(T x) { return exp(Vec<T>(x)).part[0][0]; }
-template <class T> DLK_INLINE T log_scalar(T x) { return log(Vec<T>(x)).part[0][0]; }
-template <class T> DLK_INLINE T tanh_scalar(T x) { return tanh(Vec<T>(x)).part[0][0]; }
+template <class T> DLK_INLINE T exp_scalar(T x) {
+  return exp(Vec<T>(x)).part[0][0];
+}
+template <class T> DLK_INLINE T log_scalar(T x) {
+  return log(Vec<T>(x)).part[0][0];
+}
+template <class T> DLK_INLINE T tanh_scalar(T x) {
+  return tanh(Vec<T>(x)).part[0][0];
+}
 
 } // namespace dlk::DLK_ISA

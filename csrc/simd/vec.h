@@ -1,11 +1,11 @@
-// Vec<T>: 16 lanes of float or 8 of double on every ISA level, a struct of as many native vectors as
-// that takes (1 zmm, 2 ymm, 4 xmm). The same number of lanes everywhere gives a reduction the same
-// shape everywhere, so AVX2 and AVX-512 agree to the bit. (One 64-byte vector_size type would be
-// shorter; GCC 12 makes it three times slower on AVX2.)
+// Vec<T>: 16 lanes of float or 8 of double on every ISA level, a struct of as many native vectors
+// as that takes (1 zmm, 2 ymm, 4 xmm). The same number of lanes everywhere gives a reduction the
+// same shape everywhere, so AVX2 and AVX-512 agree to the bit. (One 64-byte vector_size type would
+// be shorter; GCC 12 makes it three times slower on AVX2.)
 //
 // Operations are elementwise and in order; fma(a, b, c) is one rounding on AVX2 and AVX-512 and two
-// on baseline, which has no such instruction. max and min return their SECOND operand when either is
-// NaN, as x86 does: max(bound, x) keeps a NaN in x.
+// on baseline, which has no such instruction. max and min return their SECOND operand when either
+// is NaN, as x86 does: max(bound, x) keeps a NaN in x.
 #pragma once
 
 #include "kernels/args.h"
@@ -21,7 +21,8 @@
 #endif
 
 #define DLK_INLINE inline __attribute__((always_inline))
-// After a lambda's parameters: a loop body must be inlined for its accumulators to stay in registers.
+// After a lambda's parameters: a loop body must be inlined for its accumulators to stay in
+// registers.
 #define DLK_BODY __attribute__((always_inline))
 
 namespace dlk::DLK_ISA {
@@ -30,15 +31,41 @@ namespace dlk::DLK_ISA {
 constexpr int kNativeBytes = 64;
 // Runs the statement once for each native part i of a Vec; written out, so that the struct stays in
 // registers.
-#define DLK_PARTS(...) { constexpr int i = 0; __VA_ARGS__ }
+#define DLK_PARTS(...)                                                                             \
+  {                                                                                                \
+    constexpr int i = 0;                                                                           \
+    __VA_ARGS__                                                                                    \
+  }
 #elif defined(__AVX2__)
 constexpr int kNativeBytes = 32;
-#define DLK_PARTS(...) { { constexpr int i = 0; __VA_ARGS__ } { constexpr int i = 1; __VA_ARGS__ } }
+#define DLK_PARTS(...)                                                                             \
+  {{constexpr int i = 0;                                                                           \
+  __VA_ARGS__                                                                                      \
+  }                                                                                                \
+  {                                                                                                \
+    constexpr int i = 1;                                                                           \
+    __VA_ARGS__                                                                                    \
+  }                                                                                                \
+  }
 #else
 constexpr int kNativeBytes = 16;
 #define DLK_PARTS(...)                                                                             \
-  { { constexpr int i = 0; __VA_ARGS__ } { constexpr int i = 1; __VA_ARGS__ }                      \
-    { constexpr int i = 2; __VA_ARGS__ } { constexpr int i = 3; __VA_ARGS__ } }
+  {{constexpr int i = 0;                                                                           \
+  __VA_ARGS__                                                                                      \
+  }                                                                                                \
+  {                                                                                                \
+    constexpr int i = 1;                                                                           \
+    __VA_ARGS__                                                                                    \
+  }                                                                                                \
+  {                                                                                                \
+    constexpr int i = 2;                                                                           \
+    __VA_ARGS__                                                                                    \
+  }                                                                                                \
+  {                                                                                                \
+    constexpr int i = 3;                                                                           \
+    __VA_ARGS__                                                                                    \
+  }                                                                                                \
+  }
 #endif
 
 constexpr int kVecBytes = 64;
@@ -170,27 +197,63 @@ template <class T> DLK_INLINE Vec<T> copy_sign(Vec<T> magnitude, Vec<T> sign) {
 }
 
 #if defined(__AVX512F__)
-DLK_INLINE Vec<float> max(Vec<float> a, Vec<float> b) { a.part[0] = _mm512_max_ps(a.part[0], b.part[0]); return a; }
-DLK_INLINE Vec<double> max(Vec<double> a, Vec<double> b) { a.part[0] = _mm512_max_pd(a.part[0], b.part[0]); return a; }
-DLK_INLINE Vec<float> min(Vec<float> a, Vec<float> b) { a.part[0] = _mm512_min_ps(a.part[0], b.part[0]); return a; }
-DLK_INLINE Vec<double> min(Vec<double> a, Vec<double> b) { a.part[0] = _mm512_min_pd(a.part[0], b.part[0]); return a; }
-DLK_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) { a.part[0] = _mm512_fmadd_ps(a.part[0], b.part[0], c.part[0]); return a; }
-DLK_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) { a.part[0] = _mm512_fmadd_pd(a.part[0], b.part[0], c.part[0]); return a; }
+DLK_INLINE Vec<float> max(Vec<float> a, Vec<float> b) {
+  a.part[0] = _mm512_max_ps(a.part[0], b.part[0]);
+  return a;
+}
+DLK_INLINE Vec<double> max(Vec<double> a, Vec<double> b) {
+  a.part[0] = _mm512_max_pd(a.part[0], b.part[0]);
+  return a;
+}
+DLK_INLINE Vec<float> min(Vec<float> a, Vec<float> b) {
+  a.part[0] = _mm512_min_ps(a.part[0], b.part[0]);
+  return a;
+}
+DLK_INLINE Vec<double> min(Vec<double> a, Vec<double> b) {
+  a.part[0] = _mm512_min_pd(a.part[0], b.part[0]);
+  return a;
+}
+DLK_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
+  a.part[0] = _mm512_fmadd_ps(a.part[0], b.part[0], c.part[0]);
+  return a;
+}
+DLK_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
+  a.part[0] = _mm512_fmadd_pd(a.part[0], b.part[0], c.part[0]);
+  return a;
+}
 #elif defined(__AVX2__)
-DLK_INLINE Vec<float> max(Vec<float> a, Vec<float> b) { DLK_PARTS(a.part[i] = _mm256_max_ps(a.part[i], b.part[i]);) return a; }
-DLK_INLINE Vec<double> max(Vec<double> a, Vec<double> b) { DLK_PARTS(a.part[i] = _mm256_max_pd(a.part[i], b.part[i]);) return a; }
-DLK_INLINE Vec<float> min(Vec<float> a, Vec<float> b) { DLK_PARTS(a.part[i] = _mm256_min_ps(a.part[i], b.part[i]);) return a; }
-DLK_INLINE Vec<double> min(Vec<double> a, Vec<double> b) { DLK_PARTS(a.part[i] = _mm256_min_pd(a.part[i], b.part[i]);) return a; }
-DLK_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) { DLK_PARTS(a.part[i] = _mm256_fmadd_ps(a.part[i], b.part[i], c.part[i]);) return a; }
-DLK_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) { DLK_PARTS(a.part[i] = _mm256_fmadd_pd(a.part[i], b.part[i], c.part[i]);) return a; }
+DLK_INLINE Vec<float> max(Vec<float> a, Vec<float> b) {
+  DLK_PARTS(a.part[i] = _mm256_max_ps(a.part[i], b.part[i]);) return a;
+}
+DLK_INLINE Vec<double> max(Vec<double> a, Vec<double> b) {
+  DLK_PARTS(a.part[i] = _mm256_max_pd(a.part[i], b.part[i]);) return a;
+}
+DLK_INLINE Vec<float> min(Vec<float> a, Vec<float> b) {
+  DLK_PARTS(a.part[i] = _mm256_min_ps(a.part[i], b.part[i]);) return a;
+}
+DLK_INLINE Vec<double> min(Vec<double> a, Vec<double> b) {
+  DLK_PARTS(a.part[i] = _mm256_min_pd(a.part[i], b.part[i]);) return a;
+}
+DLK_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
+  DLK_PARTS(a.part[i] = _mm256_fmadd_ps(a.part[i], b.part[i], c.part[i]);) return a;
+}
+DLK_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
+  DLK_PARTS(a.part[i] = _mm256_fmadd_pd(a.part[i], b.part[i], c.part[i]);) return a;
+}
 #else
-template <class T> DLK_INLINE Vec<T> max(Vec<T> a, Vec<T> b) { return select(a > b, a, b); }
-template <class T> DLK_INLINE Vec<T> min(Vec<T> a, Vec<T> b) { return select(a < b, a, b); }
-template <class T> DLK_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) { return a * b + c; }
+template <class T> DLK_INLINE Vec<T> max(Vec<T> a, Vec<T> b) {
+  return select(a > b, a, b);
+}
+template <class T> DLK_INLINE Vec<T> min(Vec<T> a, Vec<T> b) {
+  return select(a < b, a, b);
+}
+template <class T> DLK_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) {
+  return a * b + c;
+}
 #endif
 
-// --- loads and stores: any alignment; `count` lanes for the partial ones, the others read as `fill`
-// and are never touched in memory.
+// --- loads and stores: any alignment; `count` lanes for the partial ones, the others read as
+// `fill` and are never touched in memory.
 
 template <class T> DLK_INLINE Vec<T> load(const T* p) {
   typedef typename Vec<T>::Native Unaligned __attribute__((aligned(1), may_alias));
@@ -247,8 +310,8 @@ DLK_INLINE void store_partial(double* p, Vec<double> v, int64_t count) {
 }
 #elif defined(__AVX2__)
 template <int kFirstLane> DLK_INLINE __m256i lane_mask32(int64_t count) {
-  const __m256i lane = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
-                                        _mm256_set1_epi32(kFirstLane));
+  const __m256i lane =
+      _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(kFirstLane));
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(int(count)), lane);
 }
 template <int kFirstLane> DLK_INLINE __m256i lane_mask64(int64_t count) {
@@ -319,8 +382,12 @@ template <class Operation, class T> DLK_INLINE T reduce_lanes(Vec<T> v) {
     return Operation::scalar(Operation::scalar(sum[0], sum[2]), Operation::scalar(sum[1], sum[3]));
 }
 
-template <class T> DLK_INLINE T sum_lanes(Vec<T> v) { return reduce_lanes<PlusLanes<T>>(v); }
-template <class T> DLK_INLINE T max_lanes(Vec<T> v) { return reduce_lanes<MaxLanes<T>>(v); }
+template <class T> DLK_INLINE T sum_lanes(Vec<T> v) {
+  return reduce_lanes<PlusLanes<T>>(v);
+}
+template <class T> DLK_INLINE T max_lanes(Vec<T> v) {
+  return reduce_lanes<MaxLanes<T>>(v);
+}
 
 // One bit per lane, lane 0 lowest.
 template <class T> DLK_INLINE uint32_t mask_bits(IntVec<T> mask) {
@@ -337,8 +404,8 @@ template <class T> DLK_INLINE uint32_t mask_bits(IntVec<T> mask) {
     DLK_PARTS(bits |= uint32_t(_mm256_movemask_pd(__m256d(mask.part[i]))) << (4 * i);)
 #else
   constexpr int lanes = kNativeBytes / sizeof(T);
-  DLK_PARTS(for (int lane = 0; lane < lanes; ++lane) bits |=
-            uint32_t(mask.part[i][lane] & 1) << (i * lanes + lane);)
+  DLK_PARTS(for (int lane = 0; lane < lanes; ++lane) bits |= uint32_t(mask.part[i][lane] & 1)
+                                                             << (i * lanes + lane);)
 #endif
   return bits;
 }
@@ -349,8 +416,8 @@ template <class T> DLK_INLINE IntVec<T> mask_from_bits(uint32_t bits) {
   using NativeInt = typename LaneTraits<T>::NativeInt;
   constexpr int lanes = kNativeBytes / sizeof(T);
   IntVec<T> r;
-  DLK_PARTS(NativeInt bit; for (int lane = 0; lane < lanes; ++lane) bit[lane] =
-                Int(1) << (i * lanes + lane);
+  DLK_PARTS(NativeInt bit;
+            for (int lane = 0; lane < lanes; ++lane) bit[lane] = Int(1) << (i * lanes + lane);
             r.part[i] = ((Int(bits) - NativeInt{}) & bit) == bit;)
   return r;
 }

@@ -52,6 +52,18 @@ _load_openmp()
 from ._core import build_info as _build_info
 
 # Operations: one line for each family, and its names in __all__ below.
+from . import optim
+from .activations import relu, relu_backward
+from .losses import (
+    cross_entropy,
+    cross_entropy_with_grad,
+    log_softmax,
+    log_softmax_backward,
+    nll_loss,
+    nll_loss_backward,
+    softmax,
+    softmax_backward,
+)
 from .runtime import (
     active_isa,
     empty_cache,
@@ -68,11 +80,22 @@ __version__: str = _build_info()["version"]
 __all__ = [
     "__version__",
     "active_isa",
+    "cross_entropy",
+    "cross_entropy_with_grad",
     "empty_cache",
     "get_num_threads",
+    "log_softmax",
+    "log_softmax_backward",
     "memory_stats",
+    "nll_loss",
+    "nll_loss_backward",
     "num_threads",
+    "optim",
+    "relu",
+    "relu_backward",
     "set_isa",
     "set_num_threads",
+    "softmax",
+    "softmax_backward",
     "tune_malloc",
 ]

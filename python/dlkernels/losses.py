@@ -97,8 +97,9 @@ def cross_entropy(
         _softcap(softcap),
         False,
         None,
-        1 if return_lse else 0,
+        return_lse,
         return_argmax,
+        1.0,
     )
     if not (return_lse or return_argmax):
         return result
@@ -164,8 +165,9 @@ def cross_entropy_with_grad(
         _softcap(softcap),
         True,
         out,
-        1 if return_lse else 0,
+        return_lse,
         return_argmax,
+        1.0,
     )
     extras = ((lse,) if return_lse else ()) + ((argmax,) if return_argmax else ())
     return (loss, grad, *extras)

@@ -22,12 +22,10 @@ _LOSS_ARGUMENTS = (
     "float label_smoothing, float z_loss, float softcap"
 )
 
-# Backward of cross-entropy starts from the saved log-sum-exp: 12 bytes a logit over both passes, one
-# of them with the right grad_output whatever the compiled graph makes of it.
-_LIBRARY.define(f"cross_entropy({_LOSS_ARGUMENTS}) -> (Tensor loss, Tensor lse)")
-_LIBRARY.define(
-    f"cross_entropy_backward(Tensor grad_output, Tensor lse, {_LOSS_ARGUMENTS}) -> Tensor"
-)
+# A compiled graph reads the logits once for the loss and once for the gradient: it has no place where a
+# gradient made in forward could be handed out untouched.
+_LIBRARY.define(f"cross_entropy({_LOSS_ARGUMENTS}) -> Tensor")
+_LIBRARY.define(f"cross_entropy_backward(Tensor grad_output, {_LOSS_ARGUMENTS}) -> Tensor")
 _LIBRARY.define("softmax(Tensor input, int dim, bool logarithm) -> Tensor")
 _LIBRARY.define(
     "softmax_backward(Tensor grad_output, Tensor output, int dim, bool logarithm) -> Tensor"
@@ -76,26 +74,26 @@ def grad_argument(grad_output: Tensor, reduction: str) -> Any:
 
 @_implement("cross_entropy")
 def _cross_entropy(
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    reduction: str,
-    ignore_index: int,
-    label_smoothing: float,
-    z_loss: float,
-    softcap: float,
-) -> tuple[Tensor, Tensor]:
-    loss, _, lse, _ = _core.cross_entropy(
-        input, target, weight, ignore_index, reduction, label_smoothing, z_loss, softcap,
-        False, None, 2, False,
-    )  # fmt: skip
-    return loss, lse
+    input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, *numbers: Any
+) -> Tensor:
+    return _call_cross_entropy(None, input, target, weight, reduction, *numbers)
 
 
 @_implement("cross_entropy_backward")
 def _cross_entropy_backward(
     grad_output: Tensor,
-    lse: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    reduction: str,
+    *numbers: Any,
+) -> Tensor:
+    grad = grad_argument(grad_output, reduction)
+    return _call_cross_entropy(grad, input, target, weight, reduction, *numbers)
+
+
+def _call_cross_entropy(
+    grad_output: Any,
     input: Tensor,
     target: Tensor,
     weight: Tensor | None,
@@ -105,34 +103,35 @@ def _cross_entropy_backward(
     z_loss: float,
     softcap: float,
 ) -> Tensor:
-    grad: Tensor = _core.cross_entropy_backward(
-        grad_argument(grad_output, reduction), input, target, weight, lse, ignore_index, reduction,
-        label_smoothing, z_loss, softcap, None,
+    """The loss, or with a `grad_output` the gradient."""
+    with_grad = grad_output is not None
+    result: Any = _core.cross_entropy(
+        input, target, weight, ignore_index, reduction, label_smoothing, z_loss, softcap,
+        with_grad, None, False, False, grad_output if with_grad else 1.0,
     )  # fmt: skip
-    return grad
+    output: Tensor = result[1] if with_grad else result
+    return output
 
 
 @torch.library.register_fake("dlkernels::cross_entropy", lib=_LIBRARY)
 def _(input: Tensor, target: Tensor, weight: Any, reduction: str, *args: Any) -> Any:
-    loss = input.new_empty(_loss_shape(input, reduction))
-    return loss, input.new_empty(_rows_shape(input), dtype=torch.float64)
+    return input.new_empty(_loss_shape(input, reduction))
 
 
 @torch.library.register_fake("dlkernels::cross_entropy_backward", lib=_LIBRARY)
-def _(grad_output: Tensor, lse: Tensor, input: Tensor, *args: Any) -> Any:
+def _(grad_output: Tensor, input: Tensor, *args: Any) -> Any:
     return torch.empty_like(input)
 
 
 def _save_cross_entropy(ctx: Any, inputs: Any, output: Any) -> None:
     input, target, weight, *ctx.arguments = inputs
-    ctx.save_for_backward(input, target, weight, output[1])
-    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(input, target, weight)
 
 
-def _differentiate_cross_entropy(ctx: Any, grad_output: Tensor, _grad_lse: Any) -> Any:
-    input, target, weight, lse = ctx.saved_tensors
+def _differentiate_cross_entropy(ctx: Any, grad_output: Tensor) -> Any:
+    input, target, weight = ctx.saved_tensors
     grad = torch.ops.dlkernels.cross_entropy_backward(
-        grad_output.contiguous(), lse, input, target, weight, *ctx.arguments
+        grad_output, input, target, weight, *ctx.arguments
     )
     return grad, *([None] * 7)
 
@@ -228,7 +227,7 @@ def _save_nll_loss(ctx: Any, inputs: Any, output: Tensor) -> None:
 def _differentiate_nll_loss(ctx: Any, grad_output: Tensor) -> Any:
     input, target, weight = ctx.saved_tensors
     grad = torch.ops.dlkernels.nll_loss_backward(
-        grad_output.contiguous(), input, target, weight, *ctx.arguments
+        grad_output, input, target, weight, *ctx.arguments
     )
     return grad, None, None, None, None
 
@@ -286,13 +285,11 @@ def _(input: Tensor, index: int, a: float, b: float) -> None:
     return None
 
 
-def like_strides(grad: Tensor, model: Tensor) -> Tensor:
-    """`grad` in the memory order of `model`: a mask of bits goes by memory, not by index."""
-    if grad.stride() == model.stride():
+def with_strides(grad: Tensor, stride: Any) -> Tensor:
+    """`grad` laid out with these strides: a mask of bits goes by memory, not by index."""
+    if grad.stride() == stride:
         return grad
-    return torch.empty_strided(
-        model.shape, model.stride(), dtype=grad.dtype, device=grad.device
-    ).copy_(grad)
+    return grad.new_empty_strided(grad.shape, stride).copy_(grad)
 
 
 def _save_activation_masked(ctx: Any, inputs: Any, output: Any) -> None:
@@ -304,9 +301,7 @@ def _save_activation_masked(ctx: Any, inputs: Any, output: Any) -> None:
 
 def _differentiate_activation_masked(ctx: Any, grad_output: Tensor, _grad_mask: Any) -> Any:
     (mask,) = ctx.saved_tensors
-    grad = torch.empty_strided(
-        grad_output.shape, ctx.stride, dtype=grad_output.dtype, device=grad_output.device
-    ).copy_(grad_output) if grad_output.stride() != ctx.stride else grad_output  # fmt: skip
+    grad = with_strides(grad_output, ctx.stride)
     grad = torch.ops.dlkernels.activation_masked_backward(grad, mask, *ctx.arguments)
     return grad, None, None, None
 

@@ -1,0 +1,15 @@
+"""The torch front: `functional`, `nn` and `optim`, twins of torch's own with the same arguments,
+defaults, errors and state dicts.
+
+>>> import torch
+>>> import dlkernels.torch.functional as F
+>>> float(F.cross_entropy(torch.zeros(2, 4), torch.tensor([0, 3])))
+1.3862943649291992
+"""
+
+from __future__ import annotations
+
+from dlkernels.torch import functional, nn, ops, optim
+from dlkernels.torch.functional import explain
+
+__all__ = ["explain", "functional", "nn", "ops", "optim"]

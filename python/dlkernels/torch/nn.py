@@ -1,0 +1,90 @@
+"""Twins of ``torch.nn`` modules: subclasses of torch's own, so arguments, repr and state dicts are the
+same, whose forward calls `functional`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlkernels.torch import functional as F
+
+__all__ = ["CrossEntropyLoss", "LogSoftmax", "NLLLoss", "ReLU", "Softmax"]
+
+
+class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
+    """`torch.nn.CrossEntropyLoss` on `functional.cross_entropy`.
+
+    Args:
+        args: torch's arguments.
+        z_loss: See `functional.cross_entropy`.
+        softcap: See `functional.cross_entropy`.
+        inplace: See `functional.cross_entropy`.
+        kwargs: torch's keyword arguments.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        z_loss: float = 0.0,
+        softcap: float | None = None,
+        inplace: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """See the class."""
+        super().__init__(*args, **kwargs)
+        self.z_loss, self.softcap, self.inplace = z_loss, softcap, inplace
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """The loss of `input` (logits) against `target`."""
+        return F.cross_entropy(
+            input,
+            target,
+            self.weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+            z_loss=self.z_loss,
+            softcap=self.softcap,
+            inplace=self.inplace,
+        )
+
+
+class NLLLoss(torch.nn.NLLLoss):
+    """`torch.nn.NLLLoss` on `functional.nll_loss`."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """The loss of `input` (log-probabilities) against `target`."""
+        return F.nll_loss(
+            input,
+            target,
+            self.weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+        )
+
+
+class Softmax(torch.nn.Softmax):
+    """`torch.nn.Softmax` on `functional.softmax`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """softmax of `input` along ``self.dim``."""
+        return F.softmax(input, self.dim, _stacklevel=5)
+
+
+class LogSoftmax(torch.nn.LogSoftmax):
+    """`torch.nn.LogSoftmax` on `functional.log_softmax`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """log_softmax of `input` along ``self.dim``."""
+        return F.log_softmax(input, self.dim, _stacklevel=5)
+
+
+class ReLU(torch.nn.ReLU):
+    """`torch.nn.ReLU` on `functional.relu`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """relu of `input`."""
+        return F.relu(input, self.inplace)

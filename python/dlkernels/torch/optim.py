@@ -1,0 +1,121 @@
+"""Twins of ``torch.optim`` optimizers: subclasses of torch's own, so arguments, groups, hooks and state
+dicts are the same, whose step updates every parameter of every group in one parallel region.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.autograd.graph import increment_version
+
+from dlkernels import _core
+
+__all__ = ["SGD"]
+
+
+class SGD(torch.optim.SGD):
+    """`torch.optim.SGD`, bit-equal to its float32 loop on AVX2 and AVX-512.
+
+    ``g = grad + weight_decay * p``; ``b = momentum * b + (1 - dampening) * g`` (``b = g`` at a
+    parameter's first step); ``p -= lr * (g + momentum * b if nesterov else b)``. Parameters in bfloat16
+    and float16 are computed in float32 and rounded once. Gradients and momenta may have other strides
+    than their parameter, and parameters may be slices. ``foreach`` and ``fused`` are accepted and change
+    nothing. With ``differentiable=True``, or where a parameter or gradient is sparse, complex, on another
+    device or of mixed dtypes, the step is torch's own.
+
+    Args:
+        params: As torch.
+        lr: As torch; a tensor is read at every step.
+        momentum: As torch.
+        dampening: As torch.
+        weight_decay: As torch.
+        nesterov: As torch.
+        maximize: As torch.
+        foreach: Accepted for compatibility.
+        differentiable: Hand every step to torch.
+        fused: Accepted for compatibility.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | torch.Tensor = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        """See the class."""
+        super().__init__(
+            params,
+            lr,
+            momentum,
+            dampening,
+            weight_decay,
+            nesterov,
+            maximize=maximize,
+            foreach=None,
+            differentiable=differentiable,
+            fused=None,
+        )
+        self.defaults.update(foreach=foreach, fused=fused)
+
+    @torch._dynamo.disable  # type: ignore[untyped-decorator, misc]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Performs one step.
+
+        Args:
+            closure: Reevaluates the model and returns the loss.
+
+        Returns:
+            What ``closure`` returned, or None.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        calls, touched, fresh = [], [], []
+        for group in self.param_groups:
+            if group["differentiable"]:
+                return super().step() if loss is None else (super().step(), loss)[1]
+            params, grads, buffers = _core.gather(group["params"], self.state, "momentum_buffer")
+            touched += params
+            has_momentum = group["momentum"] != 0
+            first_steps = None
+            if has_momentum:
+                first_steps = [buffer is None for buffer in buffers]
+                for i, is_first in enumerate(first_steps):
+                    if is_first:
+                        buffers[i] = torch.empty_like(params[i])
+                        fresh.append((params[i], buffers[i]))
+                touched += buffers
+            calls.append(
+                (
+                    params,
+                    grads,
+                    buffers if has_momentum else None,
+                    first_steps,
+                    float(group["lr"]),
+                    float(group["momentum"]),
+                    float(group["dampening"]),
+                    float(group["weight_decay"]),
+                    bool(group["nesterov"]),
+                    bool(group["maximize"]),
+                )
+            )
+        try:
+            _core.sgd(calls)
+        except TypeError:
+            super().step()
+            return loss
+        for param, buffer in fresh:
+            self.state[param]["momentum_buffer"] = buffer
+        increment_version(touched)
+        return loss
