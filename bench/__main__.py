@@ -201,7 +201,7 @@ def main() -> int:
         roofs = roofline.medians()
         roof_spread = {kind: report.spread(values) for kind, values in roofline.samples.items()}
 
-    report.complete(rows, roofs)
+    report.complete(rows, roofs, machine["last_level_cache_bytes"])
     machine |= {
         "threads": options.threads,
         "rounds": options.rounds,

@@ -108,14 +108,18 @@ def make_row(
     return row
 
 
-def complete(rows: Iterable[Row], roofs: Mapping[str, float]) -> None:
-    """Fills in what depends on other rows: the roof's share, the ratio to ours, the verdicts."""
+def complete(rows: Iterable[Row], roofs: Mapping[str, float], cache_bytes: int) -> None:
+    """Fills in what depends on other rows: the roof's share, the ratio to ours, the verdicts.
+
+    What fits the last-level cache gets no share of the roof: memory does not bound it.
+    """
     rows = list(rows)
     by_name = {case.name: case for case in cases.CASES}
     ours = {row.case: row for row in rows if row.peer == cases.OURS}
     for row in rows:
-        roof = by_name[row.case].roof
-        if row.gb_per_s is not None and roof is not None:
+        roof, moved = by_name[row.case].roof, by_name[row.case].bytes_moved
+        beyond_cache = moved is not None and moved > cache_bytes
+        if row.gb_per_s is not None and roof is not None and beyond_cache:
             row.percent_of_roof = 100 * row.gb_per_s / roofs[roof]
         our_row = ours.get(row.case)
         if row.median_ms is not None and our_row is not None and our_row.median_ms is not None:

@@ -14,44 +14,49 @@ namespace {
 // Elements of a piece: 64 KB of float32.
 constexpr int64_t kPieceElems = 16384;
 
-// Parameters that have a gradient, their gradients and one state each: params whose `.grad` is None
-// are left out. Missing states come back as None.
+// Of `params`, those whose `.grad` is not None; their gradients; their state under `state_name`
+// (None where there is none yet); and the positions of those Nones: (params, grads, states,
+// missing).
 //
 // `state` is walked in its own order beside `params`, which it follows in practice; so no parameter
 // is hashed (a torch tensor's hash is a Python call).
 py::tuple gather(const py::list& params, const py::dict& state, const py::str& state_name) {
-  static PyObject* grad_name = PyUnicode_InternFromString("grad");
-  py::list with_grad, grads, states;
+  static PyObject* const grad_name = PyUnicode_InternFromString("grad");
+  const Py_ssize_t count = PyList_GET_SIZE(params.ptr());
+  py::list with_grad, grads, states, missing;
   std::unordered_map<PyObject*, PyObject*> by_param; // filled when the orders part
   Py_ssize_t position = 0;
   bool in_step = true;
-  for (py::handle param : params) {
-    py::object grad = py::reinterpret_steal<py::object>(PyObject_GetAttr(param.ptr(), grad_name));
+  for (Py_ssize_t index = 0; index < count; ++index) {
+    PyObject* param = PyList_GET_ITEM(params.ptr(), index);
+    const auto grad = py::reinterpret_steal<py::object>(PyObject_GetAttr(param, grad_name));
     if (!grad)
       throw py::error_already_set();
     if (grad.is_none())
       continue;
-    PyObject *key = nullptr, *value = nullptr, *own_state = nullptr;
-    if (in_step && PyDict_Next(state.ptr(), &position, &key, &value) && key == param.ptr()) {
-      own_state = value;
-    } else {
-      if (in_step) {
-        in_step = false;
-        position = 0;
-        while (PyDict_Next(state.ptr(), &position, &key, &value))
-          by_param[key] = value;
-      }
-      const auto found = by_param.find(param.ptr());
+    PyObject *key = nullptr, *own_state = nullptr;
+    if (in_step && !(PyDict_Next(state.ptr(), &position, &key, &own_state) && key == param)) {
+      in_step = false;
+      position = 0;
+      while (PyDict_Next(state.ptr(), &position, &key, &own_state))
+        by_param[key] = own_state;
+    }
+    if (!in_step) {
+      const auto found = by_param.find(param);
       own_state = found == by_param.end() ? nullptr : found->second;
     }
     PyObject* entry = own_state && PyDict_Check(own_state)
                           ? PyDict_GetItem(own_state, state_name.ptr())
                           : nullptr;
-    with_grad.append(param);
-    grads.append(grad);
-    states.append(py::reinterpret_borrow<py::object>(entry ? entry : Py_None));
+    if (!entry || entry == Py_None) {
+      missing.append(PyList_GET_SIZE(states.ptr()));
+      entry = Py_None;
+    }
+    PyList_Append(with_grad.ptr(), param);
+    PyList_Append(grads.ptr(), grad.ptr());
+    PyList_Append(states.ptr(), entry);
   }
-  return py::make_tuple(with_grad, grads, states);
+  return py::make_tuple(with_grad, grads, states, missing);
 }
 
 // Brings (param, grad, buffer) to as few one-dimensional walks as their strides allow.
@@ -115,47 +120,76 @@ void add_walks(std::vector<SgdArray>& arrays, const TensorView& param, const Ten
   }
 }
 
-// One SGD step over groups of (params, grads, momentum_buffers or None, first_step flags or None,
-// lr, momentum, dampening, weight_decay, nesterov, maximize). Everything is checked before anything
-// is written.
-void sgd(const py::list& group_list) {
+bool same_flat(const FlatView& a, const FlatView& b) {
+  return a.dtype == b.dtype && a.ndim == b.ndim && std::equal(a.shape, a.shape + a.ndim, b.shape);
+}
+
+// One parameter, its gradient and its buffer (nullptr without momentum), checked and added to the
+// table of its dtype.
+void add_array(std::vector<SgdArray>* arrays, py::handle param_object, py::handle grad_object,
+               PyObject* buffer_object, const SgdArray& model, size_t index,
+               std::vector<py::object>& owners) {
   constexpr const char* operation = "SGD";
+  FlatView flat_param, flat_grad, flat_buffer;
+  if (flat_view(param_object, flat_param) && flat_view(grad_object, flat_grad) &&
+      same_flat(flat_param, flat_grad) && is_floating(flat_param.dtype) &&
+      (!buffer_object ||
+       (flat_view(buffer_object, flat_buffer) && same_flat(flat_param, flat_buffer)))) {
+    SgdArray array = model;
+    array.param = flat_param.data;
+    array.grad = flat_grad.data;
+    array.momentum_buffer = buffer_object ? flat_buffer.data : nullptr;
+    array.size = flat_param.size;
+    array.param_stride = array.grad_stride = array.buffer_stride = 1;
+    arrays[int(flat_param.dtype)].push_back(array);
+    return;
+  }
+  const TensorView param = output_view_of(param_object, operation, "params");
+  const TensorView grad = view_of(grad_object, operation, "grads");
+  check_floating(param, operation, "params");
+  DLK_CHECK(same_shape(grad, param), operation, ": grads[", index, "]: expected shape ",
+            shape_text(param), ", got ", shape_text(grad));
+  check_same_dtype(grad, param, operation, "grads");
+  TensorView buffer;
+  if (buffer_object) {
+    buffer = output_view_of(buffer_object, operation, "momentum_buffer");
+    DLK_CHECK(same_shape(buffer, param), operation, ": momentum_buffer[", index,
+              "]: expected shape ", shape_text(param), ", got ", shape_text(buffer));
+    check_same_dtype(buffer, param, operation, "momentum_buffer");
+  }
+  add_walks(arrays[int(param.dtype)], param, grad, buffer_object ? &buffer : nullptr, model);
+  for (const TensorView* view : {&param, &grad, static_cast<const TensorView*>(&buffer)})
+    if (view->kind == ArrayKind::dlpack)
+      owners.push_back(view->owner);
+}
+
+// One SGD step over groups of (params, grads, momentum_buffers or None, positions of the buffers
+// that are at their first step, lr, momentum, dampening, weight_decay, nesterov, maximize).
+// Everything is checked before anything is written.
+void sgd(const py::list& group_list) {
   std::vector<SgdGroup> groups;
   std::vector<SgdArray> arrays[4]; // by dtype: float32, float64, bfloat16, float16
   std::vector<py::object> owners;  // of arrays that came through __dlpack__
-  TensorView param, grad, buffer;
   for (py::handle group_handle : group_list) {
     const py::tuple group = py::reinterpret_borrow<py::tuple>(group_handle);
     const py::list params = group[0], grads = group[1];
-    const py::object buffers = group[2], first_steps = group[3];
-    const bool has_buffers = !buffers.is_none();
-    DLK_CHECK(params.size() == grads.size(), operation, ": grads: expected ", params.size(),
-              " arrays, got ", grads.size());
+    const py::object buffers = group[2];
+    const py::list first_steps = group[3];
+    DLK_CHECK(params.size() == grads.size() &&
+                  (buffers.is_none() || py::len(buffers) == params.size()),
+              "SGD: grads: expected ", params.size(), " arrays, got ", grads.size());
     groups.push_back({group[4].cast<double>(), group[5].cast<double>(), group[6].cast<double>(),
                       group[7].cast<double>(), group[8].cast<bool>(), group[9].cast<bool>()});
+    std::vector<char> is_first(params.size(), 0);
+    for (py::handle position : first_steps)
+      is_first.at(position.cast<size_t>()) = 1;
     for (size_t index = 0; index < params.size(); ++index) {
-      param = output_view_of(PyList_GET_ITEM(params.ptr(), index), operation, "params");
-      grad = view_of(PyList_GET_ITEM(grads.ptr(), index), operation, "grads");
-      check_floating(param, operation, "params");
-      DLK_CHECK(same_shape(grad, param), operation, ": grads[", index, "]: expected shape ",
-                shape_text(param), ", got ", shape_text(grad));
-      check_same_dtype(grad, param, operation, "grads");
-      SgdArray array{};
-      array.group = int32_t(groups.size() - 1);
-      if (has_buffers) {
-        buffer =
-            output_view_of(PyList_GET_ITEM(buffers.ptr(), index), operation, "momentum_buffer");
-        DLK_CHECK(same_shape(buffer, param), operation, ": momentum_buffer[", index,
-                  "]: expected shape ", shape_text(param), ", got ", shape_text(buffer));
-        check_same_dtype(buffer, param, operation, "momentum_buffer");
-        array.first_step = PyList_GET_ITEM(first_steps.ptr(), index) == Py_True;
-      }
-      add_walks(arrays[int(param.dtype)], param, grad, has_buffers ? &buffer : nullptr, array);
-      if (param.kind == ArrayKind::dlpack || grad.kind == ArrayKind::dlpack) {
-        owners.push_back(param.owner);
-        owners.push_back(grad.owner);
-        owners.push_back(buffer.owner);
-      }
+      SgdArray model{};
+      model.group = int32_t(groups.size() - 1);
+      model.first_step = is_first[index];
+      add_array(arrays, PyList_GET_ITEM(params.ptr(), index), PyList_GET_ITEM(grads.ptr(), index),
+                buffers.is_none() ? nullptr : PyList_GET_ITEM(buffers.ptr(), index), model, index,
+                owners);
     }
   }
   for (int dtype = 0; dtype < 4; ++dtype) {

@@ -257,6 +257,31 @@ TensorView view_of(py::handle object, const char* operation, const char* argumen
   return view;
 }
 
+bool flat_view(py::handle object, FlatView& view) {
+  const ExchangeType type = exchange_type(Py_TYPE(object.ptr()));
+  dlpack::Tensor tensor;
+  if (!type.api || !type.api->tensor_from_object)
+    return false;
+  if (type.api->tensor_from_object(object.ptr(), &tensor) != 0) {
+    PyErr_Clear();
+    return false;
+  }
+  if (tensor.device.type != dlpack::kDeviceCpu || !dtype_from_dlpack(tensor.dtype, view.dtype))
+    return false;
+  view.size = 1;
+  for (int dim = tensor.ndim - 1; dim >= 0; --dim) {
+    if (tensor.shape[dim] != 1 && tensor.strides[dim] != view.size)
+      return false;
+    view.size *= tensor.shape[dim];
+  }
+  view.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
+  view.shape = tensor.shape;
+  view.ndim = tensor.ndim;
+  // A row-major array of two or more has an odd stride, so its negative bit is not set; a smaller
+  // one would have to be asked.
+  return view.size > 1;
+}
+
 TensorView output_view_of(py::handle object, const char* operation, const char* argument) {
   TensorView view = view_of(object, operation, argument);
   DLK_CHECK(!view.readonly, operation, ": ", argument,

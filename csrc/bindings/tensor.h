@@ -44,6 +44,18 @@ TensorView view_of(py::handle object, const char* operation, const char* argumen
 // The same for something that will be written to: read-only and expanded arrays are a ValueError.
 TensorView output_view_of(py::handle object, const char* operation, const char* argument);
 
+// The quick look, for lists of thousands: a row-major array of a type with the exchange API, with
+// nothing owned and the shape left where it is. Returns false for everything else, which view_of
+// then takes or refuses.
+struct FlatView {
+  void* data;
+  const int64_t* shape; // valid while the array lives
+  int64_t size;
+  int ndim;
+  DType dtype;
+};
+bool flat_view(py::handle object, FlatView& view);
+
 // A new array of `like`'s kind, its memory from the pool; `view` receives its fields.
 // `strides` may be nullptr for row-major.
 py::object make_array(const TensorView& like, DType dtype, int ndim, const int64_t* shape,

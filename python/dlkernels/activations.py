@@ -7,7 +7,7 @@ are of the kind that came in. An element's value never depends on where it stand
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -28,16 +28,17 @@ class Activation:
         name: Its name in ``csrc/kernels/activations.h`` and in ``torch.nn.functional``.
         saves: What its backward reads: a bit per element, or the input or output itself.
         module: The name of its ``torch.nn`` module.
+        index: Its number in the kernels' list.
     """
 
     name: str
     saves: Literal["mask", "input", "output"]
     module: str
+    index: int = field(init=False)
 
-    @property
-    def index(self) -> int:
-        """Its number in the kernels' list."""
-        return _core.activation_index(self.name)
+    def __post_init__(self) -> None:
+        """Looks the index up once: a compiled graph cannot call the extension for it."""
+        object.__setattr__(self, "index", _core.activation_index(self.name))
 
 
 ACTIVATIONS = {row.name: row for row in [Activation("relu", saves="mask", module="ReLU")]}

@@ -110,13 +110,13 @@ class SGD:
             params = group["params"]
             present = [i for i in range(len(params)) if grads[offset + i] is not None]
             buffers: list[Array] | None = None
-            first_steps: list[bool] | None = None
+            first_steps: list[int] = []
             if group["momentum"] != 0:
-                buffers, first_steps = [], []
+                buffers = []
                 for i in present:
                     buffer = self.momentum_buffers[offset + i]
-                    first_steps.append(buffer is None)
                     if buffer is None:
+                        first_steps.append(len(buffers))
                         buffer = fresh[offset + i] = np.empty_like(params[i], subok=False)
                     buffers.append(buffer)
             calls.append(

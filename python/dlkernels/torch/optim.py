@@ -85,23 +85,22 @@ class SGD(torch.optim.SGD):
         for group in self.param_groups:
             if group["differentiable"]:
                 return super().step() if loss is None else (super().step(), loss)[1]
-            params, grads, buffers = _core.gather(group["params"], self.state, "momentum_buffer")
+            params, grads, buffers, missing = _core.gather(
+                group["params"], self.state, "momentum_buffer"
+            )
             touched += params
             has_momentum = group["momentum"] != 0
-            first_steps = None
             if has_momentum:
-                first_steps = [buffer is None for buffer in buffers]
-                for i, is_first in enumerate(first_steps):
-                    if is_first:
-                        buffers[i] = torch.empty_like(params[i])
-                        fresh.append((params[i], buffers[i]))
+                for i in missing:
+                    buffers[i] = torch.empty_like(params[i])
+                    fresh.append((params[i], buffers[i]))
                 touched += buffers
             calls.append(
                 (
                     params,
                     grads,
                     buffers if has_momentum else None,
-                    first_steps,
+                    missing if has_momentum else [],
                     float(group["lr"]),
                     float(group["momentum"]),
                     float(group["dampening"]),
