@@ -147,10 +147,10 @@ int activation_index(const std::string& name) {
 }
 
 py::object math_function(const std::string& name, py::handle x_object) {
-  constexpr const char* names[] = {"exp", "exp_nonpositive", "log", "tanh"};
+  constexpr const char* names[] = {"exp", "exp_nonpositive", "log", "tanh", "exp2_bounded"};
   MathFunctionArgs args{};
   args.function = -1;
-  for (int index = 0; index < 4; ++index)
+  for (int index = 0; index < 5; ++index)
     if (name == names[index])
       args.function = index;
   DLK_CHECK(args.function >= 0, "math_function: no function named ", name);

@@ -81,31 +81,26 @@ template <class T> DLK_INLINE int64_t argmax_strided(const T* x, int64_t stride,
   return index;
 }
 
-// --- one block of a row, small enough for L1
+// --- one row, in blocks small enough for L1
 
-// The block's values in the compute type, softcapped; where that changes nothing, as they lie.
-template <class T>
-DLK_INLINE const Compute<T>* block_values(const T* x, int64_t size, double softcap,
-                                          Compute<T>* buffer) {
-  using C = Compute<T>;
-  if (softcap != 0) {
-    for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
-      const Vec<C> t = tanh(load_lanes(x + i, lanes) * Vec<C>(C(1 / softcap)));
-      store_lanes(buffer + i, t * Vec<C>(C(softcap)), lanes);
-    });
-    return buffer;
-  }
-  if constexpr (kIsHalf<T>) {
-    for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
-      store_lanes(buffer + i, load_lanes(x + i, lanes), lanes);
-    });
-    return buffer;
-  } else {
-    return x;
-  }
+// function(first, size) for each block of a row
+template <class Function> DLK_INLINE void for_each_block(int64_t classes, Function function) {
+  for (int64_t first = 0; first < classes; first += kRowBlockElems)
+    function(first, classes - first < kRowBlockElems ? classes - first : kRowBlockElems);
 }
 
-template <class C> DLK_INLINE C block_max(const C* x, int64_t size) {
+// softcap * tanh(x / softcap) of a block.
+template <class T>
+DLK_INLINE void cap_values(const T* x, int64_t size, double softcap, Compute<T>* capped) {
+  using C = Compute<T>;
+  for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
+    const Vec<C> t = tanh(load_lanes(x + i, lanes) * Vec<C>(C(1 / softcap)));
+    store_lanes(capped + i, t * Vec<C>(C(softcap)), lanes);
+  });
+}
+
+template <class T> DLK_INLINE Compute<T> block_max(const T* x, int64_t size) {
+  using C = Compute<T>;
   constexpr int64_t lanes = Vec<C>::kLanes;
   const C lowest = C(-__builtin_inf());
   Vec<C> even(lowest), odd(lowest);
@@ -120,21 +115,99 @@ template <class C> DLK_INLINE C block_max(const C* x, int64_t size) {
   return max_lanes(max(even, odd));
 }
 
-// Sum of e^(x - reference); with kKeep the exponentials go to `exps`. Meanwhile the lines at
-// `ahead`, where the row goes on, are fetched, so that memory does not wait for arithmetic.
-template <bool kKeep, class T, class C>
-DLK_INLINE C block_exp_sum(const C* x, int64_t size, C reference, C* exps, const T* ahead) {
-  const Vec<C> shift(reference);
-  Vec<C> sum(C(0));
-  for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
-    __builtin_prefetch(ahead + i);
-    const Vec<C> e = exp_nonpositive(load_lanes(x + i, lanes, C(-__builtin_inf())) - shift);
-    if constexpr (kKeep)
-      store_lanes(exps + i, e, lanes);
-    sum = sum + e;
-  });
-  return sum_lanes(sum);
-}
+// One thread's scratch, of row_scratch_bytes: each block's reference, then the row's exponentials.
+template <class C> struct RowScratch {
+  double* references;
+  C* exps;
+
+  RowScratch(void* scratch, int64_t bytes_per_thread, int thread, int64_t classes) {
+    char* start = static_cast<char*>(scratch) + thread * bytes_per_thread;
+    references = reinterpret_cast<double*>(start);
+    const int64_t bytes = chunk_count(classes, kRowBlockElems) * int64_t(sizeof(double));
+    exps = reinterpret_cast<C*>(start + (bytes + 63) / 64 * 64);
+  }
+};
+
+// Log-sum-exp of a row, block after block: sum of e^(x - reference), in double.
+//
+// Exponentials are taken in base 2: e^(x - reference) = 2^(x log2(e) + bias), one rounding before
+// the polynomial. The reference is what `bias` really stands for, so its own rounding cancels. It
+// comes from the first block's largest value; later blocks are summed without looking first, and
+// once more with a new reference if a value stood out by more than kSlack. So a value near the
+// row's largest is never far from its reference, where the argument would be coarse.
+template <class C> struct RowExpSum {
+  static constexpr C kSlack = 1;
+  static constexpr C kLog2E = MathConstants<C>::kLog2E;
+  static constexpr C kLargest = sizeof(C) == 4 ? C(1e38) : C(1e307);
+
+  C anchor = 0; // a value of the row, 0 while there are only -inf
+  C bias = 0;
+  double reference = 0;
+  double sum = 0;
+  bool anchored = false;
+  bool is_extreme = false; // anchor * log2(e) would overflow: subtract the anchor first
+
+  DLK_INLINE void set_anchor(C top) {
+    if (!(top > C(-__builtin_inf())))
+      return;
+    const double old = reference;
+    anchored = true;
+    anchor = top;
+    is_extreme = !(top < kLargest && top > -kLargest);
+    bias = is_extreme ? C(0) : -anchor * kLog2E;
+    reference = is_extreme ? double(anchor) : -double(bias) / double(kLog2E);
+    if (sum != 0)
+      sum *= exp_scalar(old - reference);
+  }
+
+  // Adds a block; with kKeep its exponentials go to `exps`, relative to the reference that is
+  // returned. The lines at `ahead`, where the row goes on, are fetched meanwhile.
+  template <bool kKeep, class S, class T>
+  DLK_INLINE double add(const S* x, int64_t size, C* exps, const T* ahead) {
+    if (!anchored)
+      set_anchor(block_max(x, size));
+    C top, part = sum_block<kKeep>(x, size, exps, ahead, top);
+    if (top > anchor + kSlack) {
+      set_anchor(top);
+      part = sum_block<kKeep>(x, size, exps, ahead, top);
+    }
+    sum += double(part);
+    return reference;
+  }
+
+  template <bool kKeep, class S, class T>
+  DLK_INLINE C sum_block(const S* x, int64_t size, C* exps, const T* ahead, C& top) const {
+    if (__builtin_expect(is_extreme, 0))
+      return sum_extreme<kKeep>(x, size, exps, top);
+    const Vec<C> scale(kLog2E), shift(bias);
+    Vec<C> total(C(0)), highest(C(-__builtin_inf()));
+    for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
+      __builtin_prefetch(ahead + i);
+      const Vec<C> value = load_lanes(x + i, lanes, C(-__builtin_inf()));
+      highest = max(highest, value);
+      const Vec<C> e = exp2_bounded(fma(value, scale, shift));
+      if constexpr (kKeep)
+        store_lanes(exps + i, e, lanes);
+      total = total + e;
+    });
+    top = max_lanes(highest);
+    return sum_lanes(total);
+  }
+
+  template <bool kKeep, class S>
+  [[gnu::noinline]] C sum_extreme(const S* x, int64_t size, C* exps, C& top) const {
+    const Vec<C> shift(anchor);
+    Vec<C> total(C(0));
+    for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
+      const Vec<C> e = exp_nonpositive(load_lanes(x + i, lanes, C(-__builtin_inf())) - shift);
+      if constexpr (kKeep)
+        store_lanes(exps + i, e, lanes);
+      total = total + e;
+    });
+    top = block_max(x, size);
+    return sum_lanes(total);
+  }
+};
 
 // --- one tile of up to kPlaneTile positions, the classes strided; positions lie side by side
 

@@ -69,14 +69,15 @@ template <class T> struct RowKernel {
     return double(sum_lanes(sum));
   }
 
-  // Sum of q (x - reference) over a block.
-  static DLK_INLINE double dot_of(const SoftTarget<T>& target, int64_t first, const C* x,
-                                  int64_t size, C reference) {
-    const Vec<C> shift(reference);
+  // Sum of q (x - anchor) over a block.
+  template <class S>
+  static DLK_INLINE double dot_of(const SoftTarget<T>& target, int64_t first, const S* x,
+                                  int64_t size, C anchor) {
+    const Vec<C> shift(anchor);
     Vec<C> sum(C(0));
     for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
       const Vec<C> q = zero_beyond(target.at(first + i, lanes), lanes);
-      sum = fma(q, load_lanes(x + i, lanes, reference) - shift, sum);
+      sum = fma(q, load_lanes(x + i, lanes, anchor) - shift, sum);
     });
     return double(sum_lanes(sum));
   }
@@ -111,60 +112,56 @@ template <class T> struct RowKernel {
 
   // --- one row
 
-  // Its loss; with kGrad its gradient too, through the scratch row `exps`.
+  // Its loss; with kGrad its gradient too, through the scratch row.
   template <bool kGrad>
   DLK_INLINE void forward_row(const T* x, const Target& target, double grad_output, T* grad,
-                              C* exps, double& ce, double& lse) const {
-    const int64_t classes = args.classes;
-    C* references = exps + classes; // each block's, behind the row
-    alignas(kVecBytes) C buffer[kRowBlockElems];
-    C running_max = C(-__builtin_inf()), reference = 0;
-    double sum = 0, mass = 0, dot = 0;
-    C target_value = 0;
-    for (int64_t first = 0; first < classes; first += kRowBlockElems) {
-      const int64_t size = classes - first < kRowBlockElems ? classes - first : kRowBlockElems;
-      const C* values = block_values(x + first, size, args.softcap, buffer);
-      const C top = block_max(values, size);
-      if (top > running_max) {
-        running_max = top;
-        const C old = reference;
-        reference = running_max; // stays 0 while all is -inf
-        if (sum != 0)
-          sum *= exp_scalar(double(old) - double(reference));
-        dot += mass * (double(old) - double(reference));
-      }
-      const T* ahead = x + first + kRowBlockElems;
-      sum += double(block_exp_sum<kGrad, T>(values, size, reference, exps + first, ahead));
+                              const RowScratch<C>& scratch, double& ce, double& lse) const {
+    alignas(kVecBytes) C capped[kRowBlockElems];
+    RowExpSum<C> row;
+    double mass = 0, dot = 0, target_value = 0;
+    // `values` are the block's logits, softcapped or as they lie
+    const auto add_block = [&](const auto* values, int64_t first, int64_t size) DLK_BODY {
+      const double old = double(row.anchor);
+      const double reference =
+          row.template add<kGrad>(values, size, scratch.exps + first, x + first + kRowBlockElems);
       if constexpr (kGrad)
-        references[first / kRowBlockElems] = reference;
+        scratch.references[first / kRowBlockElems] = reference;
       if (has_soft) {
+        dot += mass * (old - double(row.anchor));
         mass += mass_of(target.soft, first, size);
-        dot += dot_of(target.soft, first, values, size, reference);
+        dot += dot_of(target.soft, first, values, size, row.anchor);
       }
       if (target.index >= first && target.index < first + size)
-        target_value = values[target.index - first];
-    }
-    const double log_sum = log_scalar(sum);
-    lse = double(reference) + log_sum;
+        target_value = double(load_scalar(values + (target.index - first)));
+    };
+    for_each_block(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
+      if (args.softcap == 0)
+        return add_block(x + first, first, size);
+      cap_values(x + first, size, args.softcap, capped);
+      add_block(static_cast<const C*>(capped), first, size);
+    });
+    const double log_sum = log_scalar(row.sum);
+    lse = row.reference + log_sum;
     if (target.ignored)
       return;
-    // an unused hard part must not turn an infinite value into NaN
-    ce = (target.index >= 0 ? target.hard * (double(reference) - double(target_value) + log_sum)
-                            : 0) +
-         (has_soft ? mass * log_sum - dot : 0);
+    // the parts that are not used must not turn an infinite value into NaN
+    ce = 0;
+    if (target.index >= 0)
+      ce += target.hard * (row.reference - target_value + log_sum);
+    if (has_soft)
+      ce += mass * (row.reference - double(row.anchor) + log_sum) - dot;
     if constexpr (kGrad) {
       const double scale = args.row_scale * grad_output;
       const double coefficient =
           scale * (target.hard + mass) + grad_output * args.z_scale * 2 * args.z_loss * lse;
-      for (int64_t first = 0; first < classes; first += kRowBlockElems) {
-        const int64_t size = classes - first < kRowBlockElems ? classes - first : kRowBlockElems;
-        const C block_reference = references[first / kRowBlockElems];
-        double factor = coefficient / sum;
-        if (block_reference != reference)
-          factor *= exp_scalar(double(block_reference) - double(reference));
-        write_block(target, first, x + first, exps + first, size, C(factor), C(scale),
+      for_each_block(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
+        double factor = coefficient / row.sum;
+        const double block_reference = scratch.references[first / kRowBlockElems];
+        if (block_reference != row.reference)
+          factor *= exp_scalar(block_reference - row.reference);
+        write_block(target, first, x + first, scratch.exps + first, size, C(factor), C(scale),
                     C(scale * target.hard), grad + first);
-      }
+      });
     }
   }
 
@@ -180,8 +177,7 @@ template <class T, bool kGrad> void forward(CrossEntropyArgs& args) {
   const int64_t rows = args.batches * args.positions, per_chunk = row_chunk(args.classes);
   const int64_t chunks = chunk_count(rows, per_chunk);
   parallel_chunks(chunks, rows * args.classes, [&](int64_t begin, int64_t end, int thread) {
-    C* exps = reinterpret_cast<C*>(static_cast<char*>(args.scratch) +
-                                   thread * args.scratch_bytes_per_thread);
+    const RowScratch<C> scratch(args.scratch, args.scratch_bytes_per_thread, thread, args.classes);
     for (int64_t chunk = begin; chunk < end; ++chunk) {
       double chunk_loss = 0;
       const int64_t stop = (chunk + 1) * per_chunk < rows ? (chunk + 1) * per_chunk : rows;
@@ -198,11 +194,11 @@ template <class T, bool kGrad> void forward(CrossEntropyArgs& args) {
           args.row_argmax[row] = argmax_strided(x, 1, args.classes);
         if (target.ignored) {
           if (args.visit_ignored)
-            kernel.template forward_row<false>(x, target, 0, nullptr, exps, ce, lse);
+            kernel.template forward_row<false>(x, target, 0, nullptr, scratch, ce, lse);
           if (kGrad)
             RowKernel<T>::clear(grad, args.classes);
         } else {
-          kernel.template forward_row<kGrad>(x, target, grad_output_of<T>(args, row), grad, exps,
+          kernel.template forward_row<kGrad>(x, target, grad_output_of<T>(args, row), grad, scratch,
                                              ce, lse);
           chunk_loss += args.row_scale * ce + args.z_scale * args.z_loss * lse * lse;
         }

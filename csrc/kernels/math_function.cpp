@@ -22,8 +22,10 @@ template <class T> void run(const MathFunctionArgs& args) {
     return apply<T>(args, [](Vec<T> x) DLK_BODY { return exp_nonpositive(x); });
   case 2:
     return apply<T>(args, [](Vec<T> x) DLK_BODY { return log(x); });
-  default:
+  case 3:
     return apply<T>(args, [](Vec<T> x) DLK_BODY { return tanh(x); });
+  default:
+    return apply<T>(args, [](Vec<T> x) DLK_BODY { return exp2_bounded(x); });
   }
 }
 

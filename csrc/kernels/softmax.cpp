@@ -12,48 +12,34 @@
 namespace dlk::DLK_ISA {
 namespace {
 
-template <class T, class Function>
-DLK_INLINE void for_each_block(int64_t classes, Function function) {
-  for (int64_t first = 0; first < classes; first += kRowBlockElems)
-    function(first, classes - first < kRowBlockElems ? classes - first : kRowBlockElems);
-}
-
-template <class T> void forward_row(const SoftmaxArgs& args, const T* x, T* y, Compute<T>* exps) {
+template <class T>
+void forward_row(const SoftmaxArgs& args, const T* x, T* y, const RowScratch<Compute<T>>& scratch) {
   using C = Compute<T>;
-  C* references = exps + args.classes;
-  alignas(kVecBytes) C buffer[kRowBlockElems];
-  C reference = 0, running_max = C(-__builtin_inf());
-  double sum = 0;
-  for_each_block<T>(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
-    const C* values = block_values(x + first, size, 0, buffer);
-    const C top = block_max(values, size);
-    if (top > running_max) {
-      const C old = reference;
-      reference = running_max = top;
-      if (sum != 0)
-        sum *= exp_scalar(double(old) - double(reference));
-    }
+  RowExpSum<C> row;
+  for_each_block(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
     const T* ahead = x + first + kRowBlockElems;
-    sum += double(args.logarithm
-                      ? block_exp_sum<false, T>(values, size, reference, exps, ahead)
-                      : block_exp_sum<true, T>(values, size, reference, exps + first, ahead));
-    references[first / kRowBlockElems] = reference;
+    scratch.references[first / kRowBlockElems] =
+        args.logarithm ? row.template add<false>(x + first, size, scratch.exps, ahead)
+                       : row.template add<true>(x + first, size, scratch.exps + first, ahead);
   });
-  const double log_sum = log_scalar(sum);
-  for_each_block<T>(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
+  // x - anchor is exact near the anchor, where the rest is small
+  const double rest = row.reference - double(row.anchor) + log_scalar(row.sum);
+  for_each_block(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
     if (args.logarithm) {
-      const Vec<C> shift(reference), log_vec{C(log_sum)};
+      const Vec<C> shift(row.anchor), rest_vec{C(rest)};
       for_each_vec_to(y + first, size, args.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
-        store_lanes(y + first + i, (load_lanes(x + first + i, lanes) - shift) - log_vec, lanes);
+        const Vec<C> value = load_lanes(x + first + i, lanes);
+        store_lanes(y + first + i, (value - shift) - rest_vec, lanes);
       });
       return;
     }
-    double scale = 1 / sum;
-    if (references[first / kRowBlockElems] != reference)
-      scale *= exp_scalar(double(references[first / kRowBlockElems]) - double(reference));
+    double scale = 1 / row.sum;
+    const double block_reference = scratch.references[first / kRowBlockElems];
+    if (block_reference != row.reference)
+      scale *= exp_scalar(block_reference - row.reference);
     const Vec<C> factor{C(scale)};
     for_each_vec_to(y + first, size, args.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
-      store_lanes(y + first + i, load_lanes(exps + first + i, lanes) * factor, lanes);
+      store_lanes(y + first + i, load_lanes(scratch.exps + first + i, lanes) * factor, lanes);
     });
   });
 }
@@ -61,7 +47,7 @@ template <class T> void forward_row(const SoftmaxArgs& args, const T* x, T* y, C
 template <class T> void backward_row(const SoftmaxArgs& args, const T* y, const T* g, T* dx) {
   using C = Compute<T>;
   double sum = 0;
-  for_each_block<T>(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
+  for_each_block(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
     Vec<C> part(C(0));
     for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
       const Vec<C> grad = load_lanes(g + first + i, lanes);
@@ -87,8 +73,8 @@ template <class T, bool kBackward> void rows(SoftmaxArgs& args) {
   const int64_t count = args.batches * args.positions, per_chunk = row_chunk(args.classes);
   parallel_chunks(chunk_count(count, per_chunk), count * args.classes,
                   [&](int64_t begin, int64_t end, int thread) {
-                    char* scratch =
-                        static_cast<char*>(args.scratch) + thread * args.scratch_bytes_per_thread;
+                    const RowScratch<Compute<T>> scratch(
+                        args.scratch, args.scratch_bytes_per_thread, thread, args.classes);
                     const int64_t stop = end * per_chunk < count ? end * per_chunk : count;
                     for (int64_t row = begin * per_chunk; row < stop; ++row) {
                       const int64_t batch = row / args.positions, position = row % args.positions;
@@ -97,7 +83,7 @@ template <class T, bool kBackward> void rows(SoftmaxArgs& args) {
                       if constexpr (kBackward)
                         backward_row(args, x, at<T>(args.grad_output, batch, position), y);
                       else
-                        forward_row(args, x, y, reinterpret_cast<Compute<T>*>(scratch));
+                        forward_row(args, x, y, scratch);
                     }
                   });
 }

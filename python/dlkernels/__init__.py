@@ -48,22 +48,11 @@ def _load_openmp() -> None:
 
 _load_openmp()
 
-# ruff: noqa: E402  (these need OpenMP to be loaded)
+# ruff: noqa: E402, F403  (these need OpenMP to be loaded; each family lists its own names)
+from . import activations, losses, optim
 from ._core import build_info as _build_info
-
-# Operations: one line for each family, and its names in __all__ below.
-from . import optim
-from .activations import relu, relu_backward
-from .losses import (
-    cross_entropy,
-    cross_entropy_with_grad,
-    log_softmax,
-    log_softmax_backward,
-    nll_loss,
-    nll_loss_backward,
-    softmax,
-    softmax_backward,
-)
+from .activations import *
+from .losses import *
 from .runtime import (
     active_isa,
     empty_cache,
@@ -80,22 +69,14 @@ __version__: str = _build_info()["version"]
 __all__ = [
     "__version__",
     "active_isa",
-    "cross_entropy",
-    "cross_entropy_with_grad",
     "empty_cache",
     "get_num_threads",
-    "log_softmax",
-    "log_softmax_backward",
     "memory_stats",
-    "nll_loss",
-    "nll_loss_backward",
     "num_threads",
     "optim",
-    "relu",
-    "relu_backward",
     "set_isa",
     "set_num_threads",
-    "softmax",
-    "softmax_backward",
     "tune_malloc",
 ]
+__all__ += activations.__all__
+__all__ += losses.__all__

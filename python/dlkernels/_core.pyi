@@ -1,7 +1,8 @@
-from typing import Any, TypedDict
+from typing import Any, TypedDict, type_check_only
 
 from .runtime import MemoryStats
 
+@type_check_only
 class BuildInfo(TypedDict):
     version: str
     compiler: str
@@ -11,6 +12,7 @@ class BuildInfo(TypedDict):
     pybind11: str
 
 class Exporter:
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
     def __dlpack__(
         self,
         *,
@@ -36,3 +38,60 @@ def set_pool_limit(bytes: int) -> None: ...
 def tune_malloc(enable: bool) -> bool: ...
 def last_level_cache_bytes() -> int: ...
 def build_info() -> BuildInfo: ...
+
+# The operations take any array (hence Any) by position, and give back the kind that came in.
+
+def cross_entropy(
+    logits: Any,
+    target: Any,
+    weight: Any,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+    z_loss: float,
+    softcap: float,
+    with_grad: bool,
+    out: Any,
+    with_lse: bool,
+    with_argmax: bool,
+    grad_output: Any,
+    /,
+) -> Any: ...
+def softmax(x: Any, axis: int, logarithm: bool, out: Any, /) -> Any: ...
+def softmax_backward(
+    grad_output: Any, output: Any, axis: int, logarithm: bool, out: Any, /
+) -> Any: ...
+def nll_loss(
+    log_probabilities: Any, target: Any, weight: Any, ignore_index: int, reduction: str, /
+) -> Any: ...
+def nll_loss_backward(
+    grad_output: Any,
+    log_probabilities: Any,
+    target: Any,
+    weight: Any,
+    ignore_index: int,
+    reduction: str,
+    /,
+) -> Any: ...
+def activation_index(name: str, /) -> int: ...
+def activation(
+    index: int,
+    x: Any,
+    out: Any,
+    with_mask: bool,
+    first_parameter: float,
+    second_parameter: float,
+    /,
+) -> Any: ...
+def activation_backward(
+    index: int,
+    grad_output: Any,
+    saved: Any,
+    mask: Any,
+    first_parameter: float,
+    second_parameter: float,
+    /,
+) -> Any: ...
+def math_function(name: str, x: Any, /) -> Any: ...
+def gather(params: list[Any], state: dict[Any, Any], key: str, /) -> tuple[Any, ...]: ...
+def sgd(groups: list[Any], /) -> None: ...

@@ -44,7 +44,7 @@ class SGD:
     Example:
         >>> import numpy as np
         >>> w = np.array([1.0, 2.0])
-        >>> SGD([w], lr=0.1).step([np.array([10.0, 0.0])])
+        >>> SGD([w], lr=0.5).step([np.array([2.0, 0.0])])
         >>> w.tolist()
         [0.0, 2.0]
     """

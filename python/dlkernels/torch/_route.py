@@ -1,4 +1,4 @@
-"""Which way a call goes: straight to a kernel, through the registered operator, or to torch itself."""
+"""Which way a call goes: straight to a kernel, through the registered operator, or to torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad as _forward_ad
 from torch.nn import Parameter
 
 #: The ways, as `explain` names them.
@@ -16,30 +17,50 @@ TORCH = "torch"
 _PLAIN = (Tensor, Parameter)
 _FLOATING = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16))
 
+_STRIDED = torch.strided
+
+_is_compiling = torch.compiler.is_compiling
 _function_modes = torch._C._len_torch_function_stack
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _transforms = torch._C._functorch.peek_interpreter_stack
+_legacy_batched = torch._C._functorch.is_legacy_batchedtensor
+_jit_tracing = torch._C._get_tracing_state
+
+
+def is_batched(grad_output: Tensor) -> bool:
+    """Whether a backward runs for a batch of gradients at once, which needs torch's functions."""
+    return _legacy_batched(grad_output) or _transforms() is not None
+
+
+def _is_distributed(kind: type) -> bool:
+    """A DTensor's sharding rules know torch's operators, not ours."""
+    return kind.__module__.startswith("torch.distributed.")
 
 
 def route(input: Tensor, *others: Tensor | None) -> str:
     """The way for a call whose main tensor is `input`; the others must be plain CPU tensors too."""
-    if input.dtype not in _FLOATING:
-        return TORCH
     plain = True
-    for tensor in (input, *others):
-        if tensor is None:
-            continue
-        if type(tensor) not in _PLAIN:
-            plain = False
-        if not tensor.is_cpu or tensor.layout is not torch.strided:
+    try:
+        if input.dtype not in _FLOATING:
             return TORCH
-    if torch.compiler.is_compiling():
+        for tensor in (input, *others):
+            if tensor is None:
+                continue
+            if type(tensor) not in _PLAIN:
+                plain = False
+                if _is_distributed(type(tensor)):
+                    return TORCH
+            if not tensor.is_cpu or tensor.layout is not _STRIDED or tensor.is_neg():
+                return TORCH
+    except AttributeError:  # not a tensor: torch has words for it
+        return TORCH
+    if _is_compiling():
         return OPERATOR
-    if _transforms() is not None:  # vmap and its like know torch's functions, not ours
+    if _transforms() is not None or _forward_ad._current_level >= 0 or _jit_tracing() is not None:
         return TORCH
     if not plain or _function_modes() or _dispatch_modes():
         return OPERATOR
-    return TORCH if input.is_neg() else KERNEL
+    return KERNEL
 
 
 def reason(input: Any, *others: Any) -> str:
@@ -51,15 +72,21 @@ def reason(input: Any, *others: Any) -> str:
             return f"{TORCH}: {type(tensor).__name__} is not a tensor"
         if not tensor.is_cpu:
             return f"{TORCH}: a tensor is on {tensor.device}, the kernels run on the CPU"
-        if tensor.layout is not torch.strided:
+        if tensor.layout is not _STRIDED:
             return f"{TORCH}: a tensor has layout {tensor.layout}"
+        if tensor.is_neg():
+            return f"{TORCH}: a tensor is a negated view"
+        if _is_distributed(type(tensor)):
+            return f"{TORCH}: a tensor is a DTensor"
     if input.dtype not in _FLOATING:
         return f"{TORCH}: no kernel for {input.dtype}"
     way = route(input, *others)
-    if way == TORCH and _transforms() is not None:
-        return f"{TORCH}: inside a torch.func transform"
     if way == TORCH:
-        return f"{TORCH}: the tensor is a negated view"
+        if _transforms() is not None:
+            return f"{TORCH}: inside a torch.func transform"
+        if _jit_tracing() is not None:
+            return f"{TORCH}: inside torch.jit.trace"
+        return f"{TORCH}: inside forward-mode differentiation"
     if way == OPERATOR:
         return f"{OPERATOR}: torch.ops.dlkernels, for a compiled graph, a mode or a tensor subclass"
     return f"{KERNEL}: called directly"

@@ -7,6 +7,8 @@ function. `dlkernels.torch.explain` says which.
 
 from __future__ import annotations
 
+import inspect
+import math
 from typing import Any
 
 import torch
@@ -17,12 +19,17 @@ from torch.nn import _reduction
 
 from dlkernels import _core
 from dlkernels.activations import ACTIVATIONS, Activation
+from dlkernels.torch import _composite as composite
 from dlkernels.torch import ops
-from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, reason, route
+from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_batched, reason, route
 
 __all__ = ["cross_entropy", "log_softmax", "nll_loss", "relu", "relu_", "softmax"]
 
 _INDEX_DTYPES = (torch.int64, torch.uint8)
+#: A kernel's complaints about its arguments, made before anything is written: the call then goes to torch,
+#: which has an error of its own, or an answer after all (an unbatched input's target may have size 1).
+_REFUSED = (TypeError, ValueError, IndexError)
+_HALF = (torch.bfloat16, torch.float16)
 
 # --- cross_entropy
 
@@ -70,44 +77,64 @@ def cross_entropy(
     """
     if size_average is not None or reduce is not None:
         reduction = _reduction.legacy_get_string(size_average, reduce)
-    if torch.is_autocast_enabled("cpu") and input.is_floating_point():
-        input = input.float()
-        weight = weight.float() if weight is not None else None
-        target = target.float() if target.is_floating_point() else target
-    way = _cross_entropy_route(input, target, weight)
-    if way == TORCH:
-        return _composite_cross_entropy(
-            input, target, weight, reduction, ignore_index, label_smoothing, z_loss, softcap
-        )
+    if torch.is_autocast_enabled("cpu"):
+        input, target, weight = _autocast(input), _autocast(target), _autocast(weight)
     cap = 0.0
-    if softcap is not None:
-        if not softcap > 0:
-            raise ValueError(f"cross_entropy: softcap: expected a positive number, got {softcap}")
-        cap = softcap
+    if softcap is not None or z_loss != 0.0:
+        cap = _checked_softcap(z_loss, softcap)
+    way = _cross_entropy_route(input, target, weight)
     if way == OPERATOR:
         loss: Tensor = torch.ops.dlkernels.cross_entropy(
             input, target, weight, reduction, ignore_index, label_smoothing, z_loss, cap
         )
         return loss
-    arguments = (weight, ignore_index, reduction, label_smoothing, z_loss, cap)
-    if not (input.requires_grad and torch.is_grad_enabled()):
-        loss = _core.cross_entropy(input, target, *arguments, False, None, False, False, 1.0)
-        return loss
-    if inplace:
-        if input.is_leaf:
-            raise RuntimeError(
-                "a leaf Variable that requires grad is being used in an in-place operation."
-            )
-        loss, _ = _CrossEntropyInPlace.apply(input, target, arguments)
-        return loss
-    loss = _CrossEntropy.apply(input, target, arguments)
+    arguments = (ignore_index, reduction, label_smoothing, z_loss, cap)
+    if way == KERNEL:
+        try:
+            if not (input.requires_grad and torch.is_grad_enabled()):
+                loss = _core.cross_entropy(
+                    input, target, weight, *arguments, False, None, False, False, 1.0
+                )
+            elif inplace:
+                whole = _whole_tensor(input)
+                loss, _ = _CrossEntropyInPlace.apply(
+                    whole, input.detach(), target, weight, arguments
+                )
+            else:
+                loss = _CrossEntropy.apply(input, target, weight, arguments)
+            return loss
+        except _REFUSED as error:
+            refusal = error.with_traceback(None)
+    loss = composite.cross_entropy(input, target, weight, *arguments)
+    if way == KERNEL and inplace:
+        raise refusal
     return loss
+
+
+def _checked_softcap(z_loss: float, softcap: float | None) -> float:
+    """The softcap as the kernels take it: 0 for none."""
+    if not math.isfinite(z_loss):
+        raise ValueError(f"cross_entropy: z_loss: expected a finite number, got {z_loss}")
+    if softcap is None:
+        return 0.0
+    if not 0 < softcap < math.inf:
+        raise ValueError(
+            f"cross_entropy: softcap: expected a positive finite number, got {softcap}"
+        )
+    return softcap
+
+
+def _autocast(tensor: Any) -> Any:
+    """What CPU autocast makes of an argument of a function that it runs in float32."""
+    return tensor.float() if isinstance(tensor, Tensor) and tensor.dtype in _HALF else tensor
 
 
 def _cross_entropy_route(input: Tensor, target: Tensor, weight: Tensor | None) -> str:
     """`route`, and torch where it has an error to raise or a gradient that the kernel lacks."""
     way = route(input, target, weight)
-    if way == TORCH or (target.requires_grad or (weight is not None and weight.requires_grad)):
+    if way == TORCH or target is None:
+        return TORCH
+    if target.requires_grad or (weight is not None and weight.requires_grad):
         return TORCH
     if target.dtype not in _INDEX_DTYPES and target.dtype is not input.dtype:
         return TORCH
@@ -116,36 +143,21 @@ def _cross_entropy_route(input: Tensor, target: Tensor, weight: Tensor | None) -
     return way
 
 
-def _composite_cross_entropy(
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    reduction: str,
-    ignore_index: int,
-    label_smoothing: float,
-    z_loss: float,
-    softcap: float | None,
-) -> Tensor:
-    """The same loss in torch's own operations, differentiable any number of times."""
-    if softcap:
-        input = softcap * torch.tanh(input / softcap)
-    loss = F.cross_entropy(
-        input,
-        target,
-        weight,
-        ignore_index=ignore_index,
-        reduction=reduction,
-        label_smoothing=label_smoothing,
-    )
-    if z_loss == 0:
-        return loss
-    penalty = z_loss * torch.logsumexp(input, 0 if input.dim() == 1 else 1).square()
-    if target.shape != input.shape:
-        counts = target != ignore_index
-        penalty = torch.where(counts, penalty, torch.zeros_like(penalty))
-        if reduction == "mean":
-            return loss + penalty.sum() / counts.sum()
-    return loss + (penalty if reduction == "none" else getattr(penalty, reduction)())
+def _whole_tensor(input: Tensor) -> Tensor:
+    """What in-place autograd is told of: `input`, or the tensor that it is a view of all of."""
+    whole = input._base if input._is_view() else input
+    assert whole is not None
+    view_of = "a view of " if whole is not input else ""
+    if whole.is_leaf or input.is_leaf:
+        raise RuntimeError(
+            f"{view_of}a leaf Variable that requires grad is being used in an in-place operation."
+        )
+    if whole.numel() != input.numel() or whole.dtype is not input.dtype:
+        raise RuntimeError(
+            "cross_entropy: inplace=True: the logits are a view of a part of another tensor; "
+            "expected a tensor of their own or a view of all of one"
+        )
+    return whole
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -158,72 +170,100 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, input: Tensor, target: Tensor, arguments: tuple[Any, ...]
+        ctx: Any,
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        arguments: tuple[Any, ...],
     ) -> Tensor:
-        with_grad = arguments[2] != "none" and input.dtype is not torch.float16
+        with_grad = arguments[1] != "none" and input.dtype is not torch.float16
         result = _core.cross_entropy(
-            input, target, *arguments, with_grad, None, False, False, 1.0
+            input, target, weight, *arguments, with_grad, None, False, False, 1.0
         )
         loss: Tensor
         loss, ctx.grad = result[:2] if with_grad else (result, None)
         ctx.arguments = arguments
-        ctx.save_for_backward(input, target)
+        ctx.save_for_backward(input, target, weight)
         return loss
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:  # type: ignore[override]
-        weight, ignore_index, reduction, label_smoothing, z_loss, softcap = ctx.arguments
-        if torch.is_grad_enabled():  # create_graph
-            input, target = ctx.saved_tensors
-            loss = _composite_cross_entropy(
-                input, target, weight, reduction, ignore_index, label_smoothing, z_loss, softcap
+        if torch.is_grad_enabled() or is_batched(grad_output):
+            input, target, weight = ctx.saved_tensors
+            grad = composite.differentiate(
+                lambda x: composite.cross_entropy(x, target, weight, *ctx.arguments),
+                input,
+                grad_output,
             )
-            (grad,) = torch.autograd.grad(loss, input, grad_output, create_graph=True)
-            return grad, None, None
+            return grad, None, None, None
         # Dropped here, so that whoever receives it is its only owner and may keep it; a second
         # backward makes it again.
         grad, ctx.grad = ctx.grad, None
-        scale = grad_output if reduction == "none" else grad_output.item()
-        if grad is None or scale != 1.0:
-            input, target = ctx.saved_tensors
-            grad = _core.cross_entropy(
-                input, target, *ctx.arguments, True, grad, False, False, scale
-            )[1]
-        return grad, None, None
+        scale = ops.grad_argument(grad_output, ctx.arguments[1])
+        if grad is not None and scale == 1.0:
+            return grad, None, None, None
+        try:
+            input, target, weight = ctx.saved_tensors
+        except RuntimeError:  # the logits were written to since
+            if grad is None:
+                raise
+            return grad.mul_(scale), None, None, None
+        grad = _core.cross_entropy(
+            input, target, weight, *ctx.arguments, True, grad, False, False, scale
+        )[1]
+        return grad, None, None, None
 
 
 class _CrossEntropyInPlace(torch.autograd.Function):
-    """The gradient, for grad_output = 1, written over the logits, which become the second output."""
+    """The gradient, for grad_output = 1, written over the logits.
+
+    Args:
+        whole: The tensor that autograd knows, which becomes the second output.
+        input: The logits: `whole` itself, or a view of all of it, detached.
+    """
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, input: Tensor, target: Tensor, arguments: tuple[Any, ...]
+        ctx: Any,
+        whole: Tensor,
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        arguments: tuple[Any, ...],
     ) -> tuple[Tensor, Tensor]:
         loss, _, _, _ = _core.cross_entropy(
-            input, target, *arguments, True, input, False, False, 1.0
+            input, target, weight, *arguments, True, input, False, False, 1.0
         )
-        ctx.class_dim = min(1, input.dim() - 1)
-        ctx.mark_dirty(input)
-        ctx.save_for_backward(input)
+        offset = input.storage_offset() - whole.storage_offset()
+        ctx.geometry = input.shape, input.stride(), offset
+        ctx.mark_dirty(whole)
+        ctx.save_for_backward(whole)
         ctx.set_materialize_grads(False)
-        return loss, input
+        return loss, whole
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_output: Tensor | None, grad_input: Tensor | None) -> Any:  # type: ignore[override]
-        if grad_input is not None:
+    def backward(ctx: Any, grad_output: Tensor | None, grad_whole: Tensor | None) -> Any:  # type: ignore[override]
+        if grad_whole is not None:
             raise RuntimeError(
                 "cross_entropy: the logits were overwritten by their gradient (inplace=True) and "
                 "cannot be differentiated again"
             )
         if grad_output is None:
-            return None, None, None
+            return None, None, None, None, None
         (grad,) = ctx.saved_tensors
         if grad_output.dim():
-            grad = grad * grad_output.unsqueeze(ctx.class_dim)
+            shape, stride, offset = ctx.geometry
+            scaled = torch.empty_strided(grad.shape, grad.stride(), dtype=grad.dtype)
+            torch.mul(
+                grad.as_strided(shape, stride, grad.storage_offset() + offset),
+                grad_output.unsqueeze(min(1, len(shape) - 1)),
+                out=scaled.as_strided(shape, stride, offset),
+            )
+            grad = scaled
         elif grad_output.item() != 1.0:
             grad = grad * grad_output
-        return grad, None, None
+        return grad, None, None, None, None
 
 
 # --- softmax and log_softmax
@@ -274,38 +314,43 @@ def _softmax(
         name = "log_softmax" if logarithm else "softmax"
         dim = F._get_softmax_dim(name, input.dim(), stacklevel + 1)
     if dtype is not None and dtype is not input.dtype:
-        input = input.to(dtype)
+        input = input.to(dtype=dtype)
     way = route(input)
     output: Tensor
-    if way == TORCH:
-        output = (F.log_softmax if logarithm else F.softmax)(input, dim)
-    elif way == OPERATOR:
+    if way == OPERATOR:
         output = torch.ops.dlkernels.softmax(input, dim, logarithm)
-    elif input.requires_grad and torch.is_grad_enabled():
-        output = _Softmax.apply(input, dim, logarithm)
-    else:
-        output = _core.softmax(input, dim, logarithm, None)
-    return output
+        return output
+    if way == KERNEL:
+        try:
+            if input.requires_grad and torch.is_grad_enabled():
+                output = _Softmax.apply(input, dim, logarithm)
+            else:
+                output = _core.softmax(input, dim, logarithm, None)
+            return output
+        except _REFUSED:
+            pass
+    return (F.log_softmax if logarithm else F.softmax)(input, dim)
 
 
 class _Softmax(torch.autograd.Function):
-    """Saves its result, as torch does."""
+    """Saves its result and nothing else, as torch does."""
 
     @staticmethod
     def forward(ctx: Any, input: Tensor, dim: int, logarithm: bool) -> Tensor:  # type: ignore[override]
         output: Tensor = _core.softmax(input, dim, logarithm, None)
         ctx.dim, ctx.logarithm = dim, logarithm
-        ctx.save_for_backward(input, output)
+        ctx.save_for_backward(output)
         return output
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:  # type: ignore[override]
-        input, output = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            again = (F.log_softmax if ctx.logarithm else F.softmax)(input, ctx.dim)
-            (grad,) = torch.autograd.grad(again, input, grad_output, create_graph=True)
+        (output,) = ctx.saved_tensors
+        if torch.is_grad_enabled() or is_batched(grad_output):
+            grad = composite.softmax_backward(grad_output, output, ctx.dim, ctx.logarithm)
         else:
-            grad = _core.softmax_backward(grad_output, output, ctx.dim, ctx.logarithm, None)
+            grad = _core.softmax_backward(
+                grad_output.resolve_neg(), output, ctx.dim, ctx.logarithm, None
+            )
         return grad, None, None
 
 
@@ -341,24 +386,34 @@ def nll_loss(
     """
     if size_average is not None or reduce is not None:
         reduction = _reduction.legacy_get_string(size_average, reduce)
-    if torch.is_autocast_enabled("cpu") and input.is_floating_point():
-        input = input.float()
-        weight = weight.float() if weight is not None else None
-    way = route(input, target, weight)
-    if target.dtype not in _INDEX_DTYPES or input.dim() == 0:
-        way = TORCH
-    if weight is not None and (weight.requires_grad or weight.dtype is not input.dtype):
-        way = TORCH
-    if way == TORCH:
-        return F.nll_loss(input, target, weight, ignore_index=ignore_index, reduction=reduction)
+    if torch.is_autocast_enabled("cpu"):
+        input, weight = _autocast(input), _autocast(weight)
+    way = _nll_loss_route(input, target, weight)
     loss: Tensor
     if way == OPERATOR:
         loss = torch.ops.dlkernels.nll_loss(input, target, weight, reduction, ignore_index)
-    elif input.requires_grad and torch.is_grad_enabled():
-        loss = _NllLoss.apply(input, target, weight, ignore_index, reduction)
-    else:
-        loss = _core.nll_loss(input, target, weight, ignore_index, reduction)
-    return loss
+        return loss
+    if way == KERNEL:
+        try:
+            if input.requires_grad and torch.is_grad_enabled():
+                loss = _NllLoss.apply(input, target, weight, ignore_index, reduction)
+            else:
+                loss = _core.nll_loss(input, target, weight, ignore_index, reduction)
+            return loss
+        except _REFUSED:
+            pass
+    return F.nll_loss(input, target, weight, ignore_index=ignore_index, reduction=reduction)
+
+
+def _nll_loss_route(input: Tensor, target: Tensor, weight: Tensor | None) -> str:
+    way = route(input, target, weight)
+    if way == TORCH or target is None:
+        return TORCH
+    if target.dtype not in _INDEX_DTYPES or input.dim() == 0:
+        return TORCH
+    if weight is not None and (weight.requires_grad or weight.dtype is not input.dtype):
+        return TORCH
+    return way
 
 
 class _NllLoss(torch.autograd.Function):
@@ -380,11 +435,14 @@ class _NllLoss(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> Any:  # type: ignore[override]
         input, target, weight = ctx.saved_tensors
         ignore_index, reduction = ctx.arguments
-        if torch.is_grad_enabled():
-            loss = F.nll_loss(
-                input, target, weight, ignore_index=ignore_index, reduction=reduction
+        if torch.is_grad_enabled() or is_batched(grad_output):
+            grad = composite.differentiate(
+                lambda x: F.nll_loss(
+                    x, target, weight, ignore_index=ignore_index, reduction=reduction
+                ),
+                input,
+                grad_output,
             )
-            (grad,) = torch.autograd.grad(loss, input, grad_output, create_graph=True)
         else:
             scale = ops.grad_argument(grad_output, reduction)
             grad = _core.nll_loss_backward(scale, input, target, weight, ignore_index, reduction)
@@ -399,9 +457,7 @@ class _MaskedActivation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, input: Tensor, index: int, inplace: bool) -> Tensor:  # type: ignore[override]
-        output, mask = _core.activation(
-            index, input, input if inplace else None, True, 0.0, 0.0
-        )
+        output, mask = _core.activation(index, input, input if inplace else None, True, 0.0, 0.0)
         if inplace:
             ctx.mark_dirty(input)
             output = input
@@ -413,10 +469,17 @@ class _MaskedActivation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:  # type: ignore[override]
         (mask,) = ctx.saved_tensors
-        grad = _MaskedActivationBackward.apply(
-            ops.with_strides(grad_output, ctx.stride), mask, ctx.index
-        )
-        return grad, None, None
+        return _masked_grad(grad_output, mask, ctx.stride, ctx.index), None, None
+
+
+def _masked_grad(grad_output: Tensor, mask: Tensor, stride: Any, index: int) -> Tensor:
+    """grad_output through the mask of an output with these strides."""
+    if is_batched(grad_output):  # a batch of grad_output
+        return composite.masked_backward(grad_output, mask, stride)
+    grad: Tensor = _MaskedActivationBackward.apply(
+        ops.with_strides(grad_output, stride), mask, index
+    )
+    return grad
 
 
 class _MaskedActivationBackward(torch.autograd.Function):
@@ -433,17 +496,13 @@ class _MaskedActivationBackward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_grad: Tensor) -> Any:  # type: ignore[override]
         (mask,) = ctx.saved_tensors
-        grad = _MaskedActivationBackward.apply(
-            ops.with_strides(grad_grad, ctx.stride), mask, ctx.index
-        )
-        return grad, None, None
+        return _masked_grad(grad_grad, mask, ctx.stride, ctx.index), None, None
 
 
 def _activation(row: Activation, input: Tensor, inplace: bool) -> Tensor:
     """Forward of a masked activation, whichever way it goes."""
     way = route(input)
-    # The mask goes by memory order: an in-place result must lie there without gaps.
-    if way != TORCH and inplace and not (input.is_contiguous() or _is_dense(input)):
+    if way != TORCH and inplace and not _may_overwrite(input):
         way = TORCH
     index = row.index
     output: Tensor
@@ -461,13 +520,26 @@ def _activation(row: Activation, input: Tensor, inplace: bool) -> Tensor:
             torch.ops.dlkernels.activation_(input, index, 0.0, 0.0)
         else:
             _core.activation(index, input, input, False, 0.0, 0.0)
-            increment_version(input)
+            if not input.is_inference():
+                increment_version(input)
         output = input
     elif way == OPERATOR:
         output = torch.ops.dlkernels.activation(input, index, 0.0, 0.0)
     else:
         output = _core.activation(index, input, None, False, 0.0, 0.0)
     return output
+
+
+def _may_overwrite(input: Tensor) -> bool:
+    """Whether an activation may write over `input`; torch does it, or has its error, where not."""
+    # The mask goes by memory order: the result must lie there without gaps.
+    if not (input.is_contiguous() or _is_dense(input)):
+        return False
+    if input.is_inference() and not torch.is_inference_mode_enabled():
+        return False
+    if input.requires_grad and torch.is_grad_enabled():
+        return not (input.is_leaf or input._is_view())
+    return True
 
 
 def _is_dense(input: Tensor) -> bool:
@@ -519,12 +591,20 @@ def explain(function: Any, *args: Any, **kwargs: Any) -> str:
     """
     if function not in (cross_entropy, log_softmax, nll_loss, relu, relu_, softmax):
         raise TypeError(f"explain: expected a function of dlkernels.torch, got {function!r}")
-    tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
-    if not tensors:
-        raise TypeError("explain: expected at least one tensor among the arguments")
-    way = reason(*tensors)
-    if function is cross_entropy and way.startswith((KERNEL, OPERATOR)):
-        input, target, *weight = tensors
-        if _cross_entropy_route(input, target, weight[0] if weight else None) == TORCH:
-            return f"{TORCH}: dtypes that do not match, or a target or weight that requires grad"
+    bound = inspect.signature(function).bind(*args, **kwargs).arguments
+    input, target, weight = bound["input"], bound.get("target"), bound.get("weight")
+    if torch.is_autocast_enabled("cpu") and function in (cross_entropy, nll_loss):
+        input, target, weight = _autocast(input), _autocast(target), _autocast(weight)
+    way = reason(input, target, weight)
+    if way.startswith(TORCH):
+        return way
+    if function in (cross_entropy, nll_loss):
+        loss_route = _cross_entropy_route if function is cross_entropy else _nll_loss_route
+        if loss_route(input, bound["target"], weight) == TORCH:
+            return (
+                f"{TORCH}: dtypes that do not match, a target or weight that requires grad, or 0-d"
+            )
+    inplace = function is relu_ or (function is relu and bound.get("inplace"))
+    if inplace and not _may_overwrite(input):
+        return f"{TORCH}: in place on a view, a leaf or a tensor with gaps in memory"
     return way

@@ -11,9 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dlkernels import _core
+from dlkernels.torch import _composite as composite
 
 _LIBRARY = torch.library.Library("dlkernels", "DEF")
 
@@ -66,7 +68,7 @@ def _loss_shape(input: Tensor, reduction: str) -> list[Any]:
 
 def grad_argument(grad_output: Tensor, reduction: str) -> Any:
     """A loss's grad_output as the kernels take it: a float, or one value per row."""
-    return grad_output if reduction == "none" else float(grad_output)
+    return grad_output.resolve_neg() if reduction == "none" else grad_output.item()
 
 
 # --- cross_entropy
@@ -143,6 +145,39 @@ torch.library.register_autograd(
     lib=_LIBRARY,
 )
 
+
+def _save_cross_entropy_backward(ctx: Any, inputs: Any, output: Any) -> None:
+    *tensors, ctx.arguments = *inputs[:4], _core_order(inputs[4:])
+    ctx.save_for_backward(*tensors)
+
+
+def _core_order(arguments: Any) -> tuple[Any, ...]:
+    """(reduction, ignore_index, ...) of a schema as the kernels take them."""
+    reduction, ignore_index, *numbers = arguments
+    return ignore_index, reduction, *numbers
+
+
+def _differentiate_cross_entropy_backward(ctx: Any, grad_grad: Tensor) -> Any:
+    grad_output, input, target, weight = ctx.saved_tensors
+
+    def backward(grad_output: Tensor, input: Tensor) -> Tensor:
+        return composite.differentiate(
+            lambda x: composite.cross_entropy(x, target, weight, *ctx.arguments),
+            input,
+            grad_output,
+        )
+
+    grads = composite.differentiate_all(backward, (grad_output, input), grad_grad)
+    return *grads, *([None] * 7)
+
+
+torch.library.register_autograd(
+    "dlkernels::cross_entropy_backward",
+    _differentiate_cross_entropy_backward,
+    setup_context=_save_cross_entropy_backward,
+    lib=_LIBRARY,
+)
+
 # --- softmax
 
 
@@ -181,6 +216,26 @@ def _differentiate_softmax(ctx: Any, grad_output: Tensor) -> Any:
 
 torch.library.register_autograd(
     "dlkernels::softmax", _differentiate_softmax, setup_context=_save_softmax, lib=_LIBRARY
+)
+
+
+def _save_softmax_backward(ctx: Any, inputs: Any, output: Tensor) -> None:
+    grad_output, output, ctx.dim, ctx.logarithm = inputs
+    ctx.save_for_backward(grad_output, output)
+
+
+def _differentiate_softmax_backward(ctx: Any, grad_grad: Tensor) -> Any:
+    def backward(grad_output: Tensor, output: Tensor) -> Tensor:
+        return composite.softmax_backward(grad_output, output, ctx.dim, ctx.logarithm)
+
+    return *composite.differentiate_all(backward, ctx.saved_tensors, grad_grad), None, None
+
+
+torch.library.register_autograd(
+    "dlkernels::softmax_backward",
+    _differentiate_softmax_backward,
+    setup_context=_save_softmax_backward,
+    lib=_LIBRARY,
 )
 
 # --- nll_loss
@@ -226,14 +281,41 @@ def _save_nll_loss(ctx: Any, inputs: Any, output: Tensor) -> None:
 
 def _differentiate_nll_loss(ctx: Any, grad_output: Tensor) -> Any:
     input, target, weight = ctx.saved_tensors
-    grad = torch.ops.dlkernels.nll_loss_backward(
-        grad_output, input, target, weight, *ctx.arguments
-    )
+    grad = torch.ops.dlkernels.nll_loss_backward(grad_output, input, target, weight, *ctx.arguments)
     return grad, None, None, None, None
 
 
 torch.library.register_autograd(
     "dlkernels::nll_loss", _differentiate_nll_loss, setup_context=_save_nll_loss, lib=_LIBRARY
+)
+
+
+def _save_nll_loss_backward(ctx: Any, inputs: Any, output: Any) -> None:
+    *tensors, ctx.reduction, ctx.ignore_index = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _differentiate_nll_loss_backward(ctx: Any, grad_grad: Tensor) -> Any:
+    grad_output, input, target, weight = ctx.saved_tensors
+
+    def backward(grad_output: Tensor, input: Tensor) -> Tensor:
+        return composite.differentiate(
+            lambda x: F.nll_loss(
+                x, target, weight, ignore_index=ctx.ignore_index, reduction=ctx.reduction
+            ),
+            input,
+            grad_output,
+        )
+
+    grads = composite.differentiate_all(backward, (grad_output, input), grad_grad)
+    return *grads, None, None, None, None
+
+
+torch.library.register_autograd(
+    "dlkernels::nll_loss_backward",
+    _differentiate_nll_loss_backward,
+    setup_context=_save_nll_loss_backward,
+    lib=_LIBRARY,
 )
 
 # --- activations
@@ -288,7 +370,7 @@ def _(input: Tensor, index: int, a: float, b: float) -> None:
 def with_strides(grad: Tensor, stride: Any) -> Tensor:
     """`grad` laid out with these strides: a mask of bits goes by memory, not by index."""
     if grad.stride() == stride:
-        return grad
+        return grad.resolve_neg()
     return grad.new_empty_strided(grad.shape, stride).copy_(grad)
 
 
@@ -310,5 +392,47 @@ torch.library.register_autograd(
     "dlkernels::activation_masked",
     _differentiate_activation_masked,
     setup_context=_save_activation_masked,
+    lib=_LIBRARY,
+)
+
+
+def _save_activation_masked_backward(ctx: Any, inputs: Any, output: Any) -> None:
+    grad_output, mask, *ctx.arguments = inputs
+    ctx.stride = grad_output.stride()
+    ctx.save_for_backward(mask)
+
+
+def _differentiate_activation_masked_backward(ctx: Any, grad_grad: Tensor) -> Any:
+    (mask,) = ctx.saved_tensors
+    grad = with_strides(grad_grad, ctx.stride)
+    grad = torch.ops.dlkernels.activation_masked_backward(grad, mask, *ctx.arguments)
+    return grad, None, None, None, None
+
+
+torch.library.register_autograd(
+    "dlkernels::activation_masked_backward",
+    _differentiate_activation_masked_backward,
+    setup_context=_save_activation_masked_backward,
+    lib=_LIBRARY,
+)
+
+
+def _save_activation(ctx: Any, inputs: Any, output: Any) -> None:
+    input, *ctx.arguments = inputs
+    ctx.save_for_backward(input)
+
+
+def _differentiate_activation(ctx: Any, grad_output: Tensor) -> Any:
+    (input,) = ctx.saved_tensors
+    output, mask = torch.ops.dlkernels.activation_masked(input, *ctx.arguments)
+    grad = with_strides(grad_output, output.stride())
+    grad = torch.ops.dlkernels.activation_masked_backward(grad, mask, *ctx.arguments)
+    return grad, None, None, None
+
+
+torch.library.register_autograd(
+    "dlkernels::activation",
+    _differentiate_activation,
+    setup_context=_save_activation,
     lib=_LIBRARY,
 )

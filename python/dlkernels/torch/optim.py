@@ -38,6 +38,9 @@ class SGD(torch.optim.SGD):
         fused: Accepted for compatibility.
     """
 
+    # fused=True is torch's to check only where torch's fused step runs.
+    _need_device_dtype_check_for_fused = False
+
     def __init__(
         self,
         params: Any,
@@ -61,11 +64,12 @@ class SGD(torch.optim.SGD):
             weight_decay,
             nesterov,
             maximize=maximize,
-            foreach=None,
+            foreach=foreach,
             differentiable=differentiable,
-            fused=None,
+            fused=fused,
         )
-        self.defaults.update(foreach=foreach, fused=fused)
+        # torch sets it for fused=True; a GradScaler then leaves the unscaling to step().
+        self.__dict__.pop("_step_supports_amp_scaling", None)
 
     @torch._dynamo.disable  # type: ignore[untyped-decorator, misc]
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
@@ -84,7 +88,8 @@ class SGD(torch.optim.SGD):
         calls, touched, fresh = [], [], []
         for group in self.param_groups:
             if group["differentiable"]:
-                return super().step() if loss is None else (super().step(), loss)[1]
+                self._step_in_torch()
+                return loss
             params, grads, buffers, missing = _core.gather(
                 group["params"], self.state, "momentum_buffer"
             )
@@ -112,9 +117,35 @@ class SGD(torch.optim.SGD):
         try:
             _core.sgd(calls)
         except TypeError:
-            super().step()
+            self._step_in_torch()
             return loss
         for param, buffer in fresh:
             self.state[param]["momentum_buffer"] = buffer
         increment_version(touched)
         return loss
+
+    def _step_in_torch(self) -> None:
+        """The same step by torch's loop: its fused one updates wrong elements where strides differ."""
+        with torch.set_grad_enabled(self.defaults["differentiable"]):
+            for group in self.param_groups:
+                params: list[torch.Tensor] = []
+                grads: list[torch.Tensor] = []
+                buffers: list[torch.Tensor | None] = []
+                has_sparse_grad = self._init_group(group, params, grads, buffers)
+                torch.optim.sgd.sgd(
+                    params,
+                    grads,
+                    buffers,
+                    has_sparse_grad=has_sparse_grad,
+                    foreach=False,
+                    fused=False,
+                    weight_decay=group["weight_decay"],
+                    momentum=group["momentum"],
+                    lr=group["lr"],
+                    dampening=group["dampening"],
+                    nesterov=group["nesterov"],
+                    maximize=group["maximize"],
+                )
+                if group["momentum"] != 0:
+                    for param, buffer in zip(params, buffers, strict=True):
+                        self.state[param]["momentum_buffer"] = buffer

@@ -1,0 +1,86 @@
+"""The kernels' functions in torch's own operations: for gradients of gradients, batches of gradients, and
+tensors that no kernel takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+    z_loss: float,
+    softcap: float,
+) -> Tensor:
+    """The same loss in torch's own operations, differentiable any number of times."""
+    if softcap:
+        input = softcap * torch.tanh(input / softcap)
+    loss = F.cross_entropy(
+        input,
+        target,
+        weight,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        label_smoothing=label_smoothing,
+    )
+    if z_loss == 0:
+        return loss
+    penalty = z_loss * torch.logsumexp(input, 0 if input.dim() == 1 else 1).square()
+    if target.shape != input.shape:
+        counts = target != ignore_index
+        penalty = torch.where(counts, penalty, torch.zeros_like(penalty))
+        if reduction == "mean":
+            return loss + penalty.sum() / counts.sum()
+    return loss + (penalty if reduction == "none" else getattr(penalty, reduction)())
+
+
+def differentiate(
+    function: Callable[[Tensor], Tensor], input: Tensor, grad_output: Tensor
+) -> Tensor:
+    """`function`'s gradient through torch's own operations, inside a backward: differentiable again
+    under create_graph, and good for a batch of grad_output.
+    """
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        if not create_graph:
+            input = input.detach().requires_grad_()
+        output = function(input)
+        (grad,) = torch.autograd.grad(output, input, grad_output, create_graph=create_graph)
+    return grad
+
+
+def differentiate_all(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor], grad_output: Tensor
+) -> tuple[Tensor, ...]:
+    """The gradients of `function` for every one of its inputs, inside a backward."""
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        at = [
+            x if create_graph and x.requires_grad else x.detach().requires_grad_() for x in inputs
+        ]
+        return torch.autograd.grad(
+            function(*at), at, grad_output, create_graph=create_graph, materialize_grads=True
+        )
+
+
+def softmax_backward(grad_output: Tensor, output: Tensor, dim: int, logarithm: bool) -> Tensor:
+    """torch's own, which is differentiable again and knows torch.func's transforms."""
+    backward = torch._log_softmax_backward_data if logarithm else torch._softmax_backward_data
+    return backward(grad_output, output, dim, output.dtype)
+
+
+def masked_backward(grad_output: Tensor, mask: Tensor, stride: Any) -> Tensor:
+    """`activation_masked_backward` of relu and its like in torch's operations."""
+    bits = mask.unsqueeze(1).bitwise_right_shift(torch.arange(8, dtype=torch.uint8)).bitwise_and(1)
+    passes = bits.flatten().bool().as_strided(grad_output.shape, stride)
+    return torch.where(passes, grad_output, 0)

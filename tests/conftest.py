@@ -1,0 +1,40 @@
+"""Fixtures for every test."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import dlkernels
+from dlkernels import _core
+from support import ISAS, isa_level
+
+
+@pytest.fixture(params=ISAS)
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every instruction set this processor has, one after the other, in this process."""
+    with isa_level(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """Random numbers that are the same in every run of a test, whatever else runs."""
+    return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture(autouse=True)
+def _settings_restored() -> Iterator[None]:
+    """No test leaves its thread count, instruction set or pool limit behind."""
+    level, threads = _core.active_isa(), _core.num_threads_limit()
+    limit = _core.memory_stats()["limit_bytes"]
+    yield
+    if _core.active_isa() != level:
+        _core.set_isa(level)
+    if _core.num_threads_limit() != threads:
+        dlkernels.set_num_threads(threads)
+    if _core.memory_stats()["limit_bytes"] != limit:
+        _core.set_pool_limit(limit)

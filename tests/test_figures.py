@@ -1,0 +1,138 @@
+"""Figures worked out by hand, from a text that teaches these operations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import dlkernels
+
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+@DTYPES
+def test_softmax(dtype: type, isa: str) -> None:
+    x = np.array([[3, 7, 4], [3, 5, 8]], dtype)
+    expected = [[0.0171, 0.9362, 0.0466], [0.0064, 0.0471, 0.9465]]
+    np.testing.assert_allclose(dlkernels.softmax(x), expected, atol=5e-5)
+    np.testing.assert_allclose(dlkernels.softmax(x.T.copy(), axis=0).T, expected, atol=5e-5)
+    np.testing.assert_allclose(np.exp(dlkernels.log_softmax(x)), expected, atol=5e-5)
+
+
+LOG_PROBABILITIES = [
+    [-3.1498, -1.7311, -0.9935, -2.9399, -1.0303],
+    [-2.4030, -1.2345, -1.9903, -1.0578, -2.0046],
+    [-0.6991, -1.8396, -2.3656, -2.2445, -1.9366],
+]
+
+
+@DTYPES
+def test_cross_entropy(dtype: type, isa: str) -> None:
+    """(1.7311 + 2.4030 + 1.9366) / 3, from log-probabilities and, as they are normalized, from logits."""
+    logp, target = np.array(LOG_PROBABILITIES, dtype), np.array([1, 0, 4])
+    np.testing.assert_allclose(dlkernels.nll_loss(logp, target), 2.0236, atol=5e-5)
+    np.testing.assert_allclose(dlkernels.cross_entropy(logp, target), 2.0236, atol=1e-4)
+    np.testing.assert_allclose(
+        dlkernels.nll_loss(logp, target, reduction="none"), [1.7311, 2.4030, 1.9366], atol=5e-5
+    )
+
+
+@DTYPES
+def test_cross_entropy_is_log_softmax_then_nll_loss(dtype: type, isa: str) -> None:
+    rng = np.random.default_rng(0)
+    logits, target = rng.standard_normal((8, 20)).astype(dtype), rng.integers(0, 20, 8)
+    for reduction in ("mean", "sum", "none"):
+        np.testing.assert_allclose(
+            dlkernels.cross_entropy(logits, target, reduction=reduction),
+            dlkernels.nll_loss(dlkernels.log_softmax(logits), target, reduction=reduction),
+            rtol=1e-6,
+        )
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    ("q", "expected"), [([0.4, 0.3, 0.05, 0.05, 0.2], 0.916), ([0.98, 0.01, 0, 0, 0.01], 0.02)]
+)
+def test_cross_entropy_of_distributions(q: list[float], expected: float, dtype: type, isa: str) -> None:
+    """Against the certain first class; a class that is impossible in both adds nothing."""
+    with np.errstate(divide="ignore"):
+        logits = np.log(np.array([q], dtype))
+    np.testing.assert_allclose(dlkernels.cross_entropy(logits, [0]), expected, atol=5e-4)
+
+
+@DTYPES
+def test_gradient_of_cross_entropy_is_softmax_minus_one_hot(dtype: type, isa: str) -> None:
+    logits = np.array([[3, 7, 4]], dtype)
+    _, grad = dlkernels.cross_entropy_with_grad(logits, np.array([1]))
+    np.testing.assert_allclose(grad, [[0.0171, 0.9362 - 1, 0.0466]], atol=5e-5)
+
+
+@DTYPES
+def test_sgd(dtype: type, isa: str) -> None:
+    """w <- w - eta * gradient."""
+    w = np.array([1.0, -2.0, 0.5], dtype)
+    dlkernels.optim.SGD([w], lr=0.1).step([np.array([0.5, -1.0, 2.0], dtype)])
+    np.testing.assert_allclose(w, [0.95, -1.9, 0.3], rtol=1e-6)
+
+
+@DTYPES
+def test_momentum(dtype: type, isa: str) -> None:
+    """v <- gamma * v + gradient, w <- w - eta * v with gamma = 0.9: as long as eta does not change, the
+    same as with eta inside v."""
+    eta, gamma = 0.1, 0.9
+    w = np.array([1.0], dtype)
+    optimizer = dlkernels.optim.SGD([w], lr=eta, momentum=gamma)
+    v, expected = 0.0, 1.0
+    for gradient in (2.0, 1.0, -1.0, 0.5):
+        optimizer.step([np.array([gradient], dtype)])
+        v = gamma * v + eta * gradient
+        expected -= v
+        np.testing.assert_allclose(w, [expected], rtol=1e-6)
+
+
+@DTYPES
+def test_relu(dtype: type, isa: str) -> None:
+    x = np.array([-3.0, -0.5, 0.0, 0.5, 3.0], dtype)
+    assert dlkernels.relu(x).tolist() == [0, 0, 0, 0.5, 3]
+    assert dlkernels.relu_backward(np.ones(5, dtype), x).tolist() == [0, 0, 0, 1, 1]
+
+
+def test_gradients_are_differences(isa: str) -> None:
+    """Every backward against central differences of its forward."""
+    rng = np.random.default_rng(1)
+    step = 1e-6
+    logits, target = rng.standard_normal((3, 5)), np.array([4, 0, 2])
+    weight = rng.uniform(0.5, 1.5, 5)
+    settings = {"weight": weight, "label_smoothing": 0.1, "z_loss": 0.01, "softcap": 3.0}
+
+    def differences(function: object) -> np.ndarray:
+        grad = np.empty_like(logits)
+        for at in np.ndindex(*logits.shape):
+            moved = [logits.copy() for _ in range(2)]
+            moved[0][at] += step
+            moved[1][at] -= step
+            grad[at] = (function(moved[0]) - function(moved[1])) / (2 * step)  # type: ignore[operator]
+        return grad
+
+    g = rng.standard_normal((3, 5))
+    pairs = [
+        (
+            lambda x: dlkernels.cross_entropy(x, target, **settings),
+            dlkernels.cross_entropy_with_grad(logits, target, **settings)[1],
+        ),
+        (
+            lambda x: (g * dlkernels.softmax(x)).sum(),
+            dlkernels.softmax_backward(g, dlkernels.softmax(logits)),
+        ),
+        (
+            lambda x: (g * dlkernels.log_softmax(x, 0)).sum(),
+            dlkernels.log_softmax_backward(g, dlkernels.log_softmax(logits, 0), 0),
+        ),
+        (
+            lambda x: dlkernels.nll_loss(x, target, weight=weight),
+            dlkernels.nll_loss_backward(1.0, logits, target, weight=weight),
+        ),
+        (lambda x: (g * dlkernels.relu(x)).sum(), dlkernels.relu_backward(g, logits)),
+    ]
+    for forward, grad in pairs:
+        np.testing.assert_allclose(grad, differences(forward), atol=1e-8)

@@ -1,0 +1,198 @@
+"""torch's own sample and error databases, run against the twins."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+
+from dlkernels.torch import functional, nn
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # torch's test modules use what torch deprecates
+    from torch.testing._internal.common_methods_invocations import op_db
+    from torch.testing._internal.common_modules import ModuleErrorEnum, module_db
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+
+#: (name in op_db, variant) -> our function of the same arguments.
+TWINS = {
+    ("nn.functional.cross_entropy", ""): functional.cross_entropy,
+    ("nn.functional.nll_loss", ""): functional.nll_loss,
+    ("softmax", ""): functional.softmax,
+    ("softmax", "with_dtype"): functional.softmax,
+    ("log_softmax", ""): functional.log_softmax,
+    ("log_softmax", "with_dtype"): functional.log_softmax,
+    ("nn.functional.relu", ""): functional.relu,
+}
+OPS = {
+    f"{op.name}{'-' if op.variant_test_name else ''}{op.variant_test_name}": op
+    for op in op_db
+    if (op.name, op.variant_test_name) in TWINS
+}
+
+
+def test_every_twin_has_its_entry_in_op_db():
+    assert len(OPS) == len(TWINS)
+
+
+def as_torch(twin):
+    """`twin` with positional arguments as op_db has them: torch.softmax takes (input, dim, dtype)."""
+    if twin in (functional.softmax, functional.log_softmax):
+        return lambda x, dim, dtype=None: twin(x, dim, dtype=dtype)
+    return twin
+
+
+def run(function, sample):
+    """(output or exception, gradients of the differentiable tensors) on fresh copies."""
+    leaves = []
+
+    def fresh(value):
+        if not isinstance(value, torch.Tensor):
+            return value
+        leaf = value.detach().requires_grad_(value.requires_grad)
+        if leaf.requires_grad:
+            leaves.append(leaf)
+        return leaf
+
+    input = fresh(sample.input)
+    args = [fresh(a) for a in sample.args]
+    kwargs = {k: fresh(v) for k, v in sample.kwargs.items()}
+    try:
+        output = function(input, *args, **kwargs)
+    except Exception as error:
+        return error, []
+    if not output.requires_grad:
+        return output, []
+    torch.manual_seed(7)
+    grad_output = torch.randn(output.shape, dtype=torch.float64).to(output.dtype)
+    return output, torch.autograd.grad(output, leaves, grad_output, allow_unused=True)
+
+
+def assert_close(ours, theirs, name):
+    assert (ours is None) == (theirs is None), name
+    if ours is None:
+        return
+    assert ours.dtype == theirs.dtype, name
+    assert ours.shape == theirs.shape, name
+    # torch rounds a half type's logarithms, sums and divisors where ours does not.
+    slack = {torch.bfloat16: 4e-2, torch.float16: 1e-2, torch.float32: 3e-6, torch.float64: 1e-12}
+    bound = slack[ours.dtype]
+    torch.testing.assert_close(
+        ours, theirs, rtol=bound, atol=bound, equal_nan=True, msg=lambda text: f"{name}: {text}"
+    )
+
+
+def describe(sample):
+    shapes = [tuple(sample.input.shape), *(getattr(a, "shape", a) for a in sample.args)]
+    return f"{shapes} {sample.kwargs}"
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", OPS)
+def test_samples_agree_with_torch_forward_and_backward(name, dtype):
+    op = OPS[name]
+    twin = as_torch(TWINS[op.name, op.variant_test_name])
+    samples = list(op.sample_inputs("cpu", dtype, requires_grad=True))
+    assert samples
+    for sample in samples:
+        theirs, their_grads = run(op.op, sample)
+        ours, our_grads = run(twin, sample)
+        what = describe(sample)
+        if isinstance(theirs, Exception):
+            assert isinstance(ours, type(theirs)), (what, theirs, ours)
+            continue
+        if isinstance(ours, Exception):
+            raise AssertionError(what) from ours
+        assert_close(ours, theirs, what)
+        assert ours.requires_grad == theirs.requires_grad, what
+        assert len(our_grads) == len(their_grads)
+        for ours_grad, theirs_grad in zip(our_grads, their_grads, strict=True):
+            assert_close(ours_grad, theirs_grad, what)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_strided_and_transposed_samples_give_the_same_result(name):
+    """Every sample again with its input stepping over every second element, and back to front."""
+    op = OPS[name]
+    twin = as_torch(TWINS[op.name, op.variant_test_name])
+    for sample in op.sample_inputs("cpu", torch.float32, requires_grad=True):
+        x = sample.input.detach()
+        spread = torch.full((*x.shape, 2), torch.nan)[..., 0].copy_(x).requires_grad_()
+        turned = x.mT.contiguous().mT if x.dim() > 1 else x
+        expected, expected_grads = run(twin, sample)
+        for other in (spread, turned.detach().requires_grad_()):
+            moved = copy.copy(sample)
+            moved.input = other
+            result, grads = run(twin, moved)
+            assert_close(result, expected, describe(sample))
+            assert_close(grads[0], expected_grads[0], describe(sample))
+
+
+MODULES = {
+    kind.__name__: (kind, getattr(nn, kind.__name__))
+    for kind in (
+        torch.nn.CrossEntropyLoss,
+        torch.nn.NLLLoss,
+        torch.nn.ReLU,
+        torch.nn.Softmax,
+        torch.nn.LogSoftmax,
+    )
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_agree_with_torch(name, dtype):
+    theirs, ours = MODULES[name]
+    (info,) = (entry for entry in module_db if entry.module_cls is theirs)
+    for module_input in info.module_inputs_func(
+        info, device="cpu", dtype=dtype, requires_grad=True, training=True
+    ):
+        args, kwargs = module_input.constructor_input.args, module_input.constructor_input.kwargs
+        x, *rest = module_input.forward_input.args
+        assert not module_input.forward_input.kwargs
+        results = []
+        for kind in (theirs, ours):
+            leaf = x.detach().clone().requires_grad_()
+            module = kind(*args, **kwargs).to(dtype)
+            try:
+                # relu's inplace=True must not meet a leaf
+                output = module(leaf * 1, *rest)
+            except Exception as error:
+                results.append((error, None))
+                continue
+            torch.manual_seed(7)
+            grad = torch.randn(output.shape, dtype=torch.float64).to(output.dtype)
+            results.append((output, torch.autograd.grad(output, leaf, grad)[0]))
+        (expected, expected_grad), (result, grad) = results
+        what = f"{args} {kwargs} {tuple(x.shape)}"
+        if isinstance(expected, Exception):
+            assert isinstance(result, type(expected)), what
+            continue
+        if isinstance(result, Exception):
+            raise AssertionError(what) from result
+        assert_close(result, expected, what)
+        assert_close(grad, expected_grad, what)
+
+
+@pytest.mark.parametrize("name", ["CrossEntropyLoss", "NLLLoss"])
+def test_module_error_inputs_raise_what_torch_raises(name):
+    """op_db has no error inputs for these functions; module_db has some for their modules."""
+    theirs, ours = MODULES[name]
+    (info,) = (entry for entry in module_db if entry.module_cls is theirs)
+    cases = list(
+        info.module_error_inputs_func(
+            info, device="cpu", dtype=torch.float32, requires_grad=False, training=True
+        )
+    )
+    assert cases
+    for case in cases:
+        assert case.error_on is ModuleErrorEnum.FORWARD_ERROR
+        construct = case.module_error_input.constructor_input
+        module = ours(*construct.args, **construct.kwargs)
+        forward = case.module_error_input.forward_input
+        with pytest.raises(case.error_type, match=case.error_regex):
+            module(*forward.args, **forward.kwargs)
