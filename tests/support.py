@@ -1,4 +1,4 @@
-"""What the tests share: dtypes and their units in the last place, arrays at the edge of memory, children."""
+"""What the tests share: units in the last place, arrays at the edge of memory, child processes."""
 
 from __future__ import annotations
 
@@ -68,12 +68,14 @@ def wide_dtype(dtype: str) -> type:
 
 
 def ulp(x: Any, dtype: str) -> np.ndarray:
-    """The unit in the last place of `dtype` at every magnitude in `x` (that of the subnormals at 0)."""
+    """The unit in the last place of `dtype` at every magnitude in `x`."""
     x = np.asarray(x)
     _, exponent = np.frexp(np.where(np.isfinite(x), x, 0))
     lowest = _MINIMUM_EXPONENT[dtype]
     exponent = np.where(x == 0, lowest, np.maximum(exponent - 1, lowest))
-    return np.ldexp(x.dtype.type(1) if x.dtype == np.longdouble else 1.0, exponent - _MANTISSA_BITS[dtype])
+    return np.ldexp(
+        x.dtype.type(1) if x.dtype == np.longdouble else 1.0, exponent - _MANTISSA_BITS[dtype]
+    )
 
 
 def overflow_threshold(dtype: str) -> np.longdouble:
@@ -83,7 +85,7 @@ def overflow_threshold(dtype: str) -> np.longdouble:
 
 
 def ulp_error(actual: Any, expected: Any, dtype: str) -> np.ndarray:
-    """|actual - expected| in units in the last place at `expected`; equal specials are 0, others inf."""
+    """|actual - expected| in units in the last place; specials are 0 where equal, else inf."""
     expected = np.asarray(expected)
     actual = np.asarray(actual).astype(expected.dtype)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -117,8 +119,8 @@ def assert_same_bits(actual: Any, expected: Any, label: str = "") -> None:
             )
             first = int(differ[0])
             pytest.fail(
-                f"{label} result {index}: {differ.size} of {a.size} elements differ in their bits, the "
-                f"first at {first}: {a.reshape(-1)[first]!r} and {b.reshape(-1)[first]!r}"
+                f"{label} result {index}: {differ.size} of {a.size} elements differ in their bits, "
+                f"the first at {first}: {a.reshape(-1)[first]!r} and {b.reshape(-1)[first]!r}"
             )
 
 
@@ -130,8 +132,8 @@ _libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
 def guarded(array: np.ndarray, edge: str = "end") -> np.ndarray:
-    """A copy whose last byte is the last before an unreadable page (or, `edge="start"`, whose first is
-    the first after one). It need not be aligned to more than an element."""
+    """A copy whose last byte is the last before an unreadable page (`edge="start"`: whose first is
+    the first after one). It is aligned to its element alone."""
     array = np.asarray(array)
     pages = max(1, -(-array.nbytes // _PAGE))
     memory = mmap.mmap(-1, (pages + 2) * _PAGE)
@@ -206,7 +208,7 @@ def isa_level(level: str) -> Iterator[None]:
 
 
 def run_in_fork(function: Callable[[Callable[[str], None]], None], timeout: float = 20.0) -> None:
-    """Runs `function(note)` in a forked child and fails, with its last note, unless it comes to its end.
+    """Runs `function(note)` in a forked child and fails, with its last note, unless it ends well.
 
     `note` says where it is, for the case that the child is killed by a signal.
     """

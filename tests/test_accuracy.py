@@ -39,7 +39,7 @@ CASES = pytest.mark.parametrize(
 
 @functools.cache
 def _arguments(function: MathFunction, dtype: str) -> np.ndarray:
-    """About 2^18 arguments: one from every stretch of the bit patterns, and the interesting ranges."""
+    """About 2^18 arguments: one from every stretch of the bit patterns, and of the ranges."""
     rng = np.random.default_rng(1)
     item = DTYPES[dtype].itemsize
     stretch_bits = 8 * item - 17
@@ -233,7 +233,7 @@ def test_softmax_rows_sum_to_one(dtype: str, isa: str) -> None:
 
 @pytest.mark.parametrize("shift", [0.0, 80.0, -90.0, 3e4])
 def test_cross_entropy_does_not_depend_on_a_shift_of_the_logits(shift: float, isa: str) -> None:
-    """exp(3e4) overflows, log-sum-exp must not. The logits are multiples of 1/128, so shifts are exact."""
+    """exp(3e4) overflows, log-sum-exp must not. (Multiples of 1/128: the shifts are exact.)"""
     import dlkernels
 
     rng = np.random.default_rng(4)

@@ -1,4 +1,4 @@
-"""What the compiler made of the kernels: one level's code never leaks into another's, and each uses the
+"""What the compiler made of the kernels: no level's code leaks into another's, and each uses the
 vectors of its level. Looks at the object files that a build leaves under build/."""
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ pytestmark = [
     )
 ]
 
-#: What a kernel may need from outside its level: the compiler's memory functions and the one function
-#: of the runtime that shares work out.
+#: What a kernel may need from outside its level: the compiler's memory functions, and those of the
+#: runtime that share work out.
 ALLOWED_OUTSIDE = re.compile(
     r"^(mem(cpy|set|move|cmp)|_GLOBAL_OFFSET_TABLE_|__stack_chk_fail|dlk::runtime::\w+\(.*)$"
 )
@@ -72,8 +72,8 @@ def test_every_kernel_is_compiled(level: str) -> None:
 
 @LEVELS
 def test_nothing_that_the_linker_could_merge(level: str) -> None:
-    """An inline function of two levels under one name would be merged, perhaps into the copy that an
-    older processor cannot run."""
+    """An inline function of two levels under one name would be merged, perhaps into the copy that
+    an older processor cannot run."""
     for path in _objects(level):
         for kind, name in _symbols(path):
             if kind in "VvWwuC":

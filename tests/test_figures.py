@@ -28,7 +28,7 @@ LOG_PROBABILITIES = [
 
 @DTYPES
 def test_cross_entropy(dtype: type, isa: str) -> None:
-    """(1.7311 + 2.4030 + 1.9366) / 3, from log-probabilities and, as they are normalized, from logits."""
+    """(1.7311 + 2.4030 + 1.9366) / 3; log-probabilities are logits as well."""
     logp, target = np.array(LOG_PROBABILITIES, dtype), np.array([1, 0, 4])
     np.testing.assert_allclose(dlkernels.nll_loss(logp, target), 2.0236, atol=5e-5)
     np.testing.assert_allclose(dlkernels.cross_entropy(logp, target), 2.0236, atol=1e-4)
@@ -53,7 +53,9 @@ def test_cross_entropy_is_log_softmax_then_nll_loss(dtype: type, isa: str) -> No
 @pytest.mark.parametrize(
     ("q", "expected"), [([0.4, 0.3, 0.05, 0.05, 0.2], 0.916), ([0.98, 0.01, 0, 0, 0.01], 0.02)]
 )
-def test_cross_entropy_of_distributions(q: list[float], expected: float, dtype: type, isa: str) -> None:
+def test_cross_entropy_of_distributions(
+    q: list[float], expected: float, dtype: type, isa: str
+) -> None:
     """Against the certain first class; a class that is impossible in both adds nothing."""
     with np.errstate(divide="ignore"):
         logits = np.log(np.array([q], dtype))
@@ -77,7 +79,7 @@ def test_sgd(dtype: type, isa: str) -> None:
 
 @DTYPES
 def test_momentum(dtype: type, isa: str) -> None:
-    """v <- gamma * v + gradient, w <- w - eta * v with gamma = 0.9: as long as eta does not change, the
+    """v <- gamma * v + gradient, w <- w - eta * v with gamma = 0.9: while eta does not change, the
     same as with eta inside v."""
     eta, gamma = 0.1, 0.9
     w = np.array([1.0], dtype)

@@ -1,7 +1,8 @@
-"""What goes in and what is refused: shapes, strides, dtypes, kinds of array, targets, special values."""
+"""What goes in and what is refused: shapes, strides, dtypes, kinds of array, targets, specials."""
 
 from __future__ import annotations
 
+from collections import UserDict
 from collections.abc import Callable
 from typing import Any
 
@@ -57,9 +58,9 @@ LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "backwards": lambda x: np.ascontiguousarray(np.flip(x))[(slice(None, None, -1),) * x.ndim],
     "backwards along the last": lambda x: np.ascontiguousarray(x[..., ::-1])[..., ::-1],
     "Fortran order": lambda x: np.asfortranarray(x),
-    "channels last": lambda x: np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
-    if x.ndim > 1
-    else x,
+    "channels last": lambda x: (
+        np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1) if x.ndim > 1 else x
+    ),
     "unaligned": lambda x: _unaligned(x),
 }
 
@@ -76,9 +77,12 @@ def _unaligned(x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("layout", LAYOUTS)
 @DTYPE
 def test_strides(operation: Operation, call: Call, layout: str, dtype: str) -> None:
-    """Whatever the strides, results are those of a contiguous copy: in the last bit where the classes
-    or elements are walked in the same order, else within the stated bound."""
-    for shape in (*operation.shapes(37), *([(2, 5, 3, 4)] if not operation.elementwise else [(7, 5)])):
+    """Whatever the strides, results are as good as those of a contiguous copy; elementwise they are
+    the same in every bit."""
+    for shape in (
+        *operation.shapes(37),
+        *([(2, 5, 3, 4)] if not operation.elementwise else [(7, 5)]),
+    ):
         for options in operation.options:
             arrays = operation.arrays(shape, DTYPES[dtype], options)
             for value in arrays.values():
@@ -108,7 +112,10 @@ def test_strides(operation: Operation, call: Call, layout: str, dtype: str) -> N
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_strides_of_out(operation: Operation, call: Call, layout: str, isa: str) -> None:
     """`out` may lie anyhow; nothing but its own elements is written."""
-    for shape in (*operation.shapes(37), *([(2, 5, 3, 4)] if not operation.elementwise else [(7, 5)])):
+    for shape in (
+        *operation.shapes(37),
+        *([(2, 5, 3, 4)] if not operation.elementwise else [(7, 5)]),
+    ):
         arrays = operation.arrays(shape, DTYPES["float32"], operation.options[0])
         expected = call.run(arrays, operation.options[0], None)[call.out]
         if layout == "a window of a larger array":
@@ -178,7 +185,9 @@ WALKABLE: dict[str, Callable[[], np.ndarray]] = {
     "channels last": lambda: LAYOUTS["channels last"](_contiguous((2, 33, 64, 128))),
     "a window of rows": lambda: _contiguous((520, 1100))[5:517, 60:1090],
     "a window of NCHW": lambda: _contiguous((4, 36, 64, 128))[1::2, 3:],
-    "a window of channels last": lambda: LAYOUTS["channels last"](_contiguous((4, 36, 64, 128)))[::3, 2:35],
+    "a window of channels last": lambda: LAYOUTS["channels last"](_contiguous((4, 36, 64, 128)))[
+        ::3, 2:35
+    ],
     "rows backwards": lambda: _contiguous((512, 1030))[::-1],
 }
 
@@ -293,7 +302,12 @@ def test_unbatched_cross_entropy(dtype: str, isa: str) -> None:
         logits, target, return_lse=True, return_argmax=True, reduction="sum", weight=weight
     )
     batch = dlkernels.cross_entropy_with_grad(
-        logits[None], target[None], return_lse=True, return_argmax=True, reduction="sum", weight=weight
+        logits[None],
+        target[None],
+        return_lse=True,
+        return_argmax=True,
+        reduction="sum",
+        weight=weight,
     )
     assert_same_bits(loss, batch[0])
     assert_same_bits(grad, batch[1][0])
@@ -311,7 +325,9 @@ def test_unbatched_cross_entropy(dtype: str, isa: str) -> None:
     )
 
 
-def test_n_dimensional_cross_entropy_is_that_of_its_rows(rng: np.random.Generator, isa: str) -> None:
+def test_n_dimensional_cross_entropy_is_that_of_its_rows(
+    rng: np.random.Generator, isa: str
+) -> None:
     logits = rng.standard_normal((3, 7, 4, 5)).astype(np.float32)
     target = rng.integers(-1, 7, (3, 4, 5))
     weight = rng.uniform(0.5, 1.5, 7).astype(np.float32)
@@ -447,25 +463,22 @@ def _names_itself(call: Call) -> str:
 def _names_of(call: Call, arrays: dict[str, Any]) -> list[str]:
     """The arrays a call uses."""
 
-    class Noting(dict):  # type: ignore[type-arg]
-        used: set[str] = set()
+    used: set[str] = set()
 
+    class Noting(UserDict):  # type: ignore[type-arg]
         def __getitem__(self, key: str) -> Any:
-            self.used.add(key)
+            used.add(key)
             return super().__getitem__(key)
 
-        def get(self, key: str, default: Any = None) -> Any:
-            return self[key] if key in self else default
-
-    noting = Noting(_copies(arrays))
-    noting.used = set()
-    call.run(noting, {"lr": 0.1} if call.updates else {}, None)
-    return [name for name in arrays if name in noting.used]
+    call.run(Noting(_copies(arrays)), {"lr": 0.1} if call.updates else {}, None)
+    return [name for name in arrays if name in used]
 
 
 @CASES
 @pytest.mark.parametrize(
-    "value", ["text", None, object(), {1: 2}, np.float32], ids=["str", "None", "object", "dict", "type"]
+    "value",
+    ["text", None, object(), {1: 2}, np.float32],
+    ids=["str", "None", "object", "dict", "type"],
 )
 def test_what_is_no_array_is_refused(operation: Operation, call: Call, value: Any) -> None:
     arrays = _arrays(operation)
@@ -519,7 +532,9 @@ def test_masked_arrays_are_refused() -> None:
 
 def test_strides_in_parts_of_an_element_are_refused() -> None:
     records = np.zeros(4, dtype=[("a", np.uint8), ("x", np.float32)])
-    with pytest.raises(ValueError, match="relu: input: expected strides in whole elements of 4 bytes"):
+    with pytest.raises(
+        ValueError, match="relu: input: expected strides in whole elements of 4 bytes"
+    ):
         dlkernels.relu(records["x"])
 
 
@@ -560,7 +575,10 @@ def test_arguments_that_are_refused() -> None:
 @DTYPE
 def test_in_place(operation: Operation, call: Call, dtype: str, isa: str) -> None:
     """`out` may be an input itself, with any strides: the results have the same bits."""
-    for shape in (*operation.shapes(129), *([] if operation.elementwise else [(40, 70), (2, 5, 3, 4)])):
+    for shape in (
+        *operation.shapes(129),
+        *([] if operation.elementwise else [(40, 70), (2, 5, 3, 4)]),
+    ):
         for options in operation.options:
             arrays = operation.arrays(shape, DTYPES[dtype], options)
             for name in call.in_place:
@@ -588,7 +606,9 @@ def test_partial_overlap_is_refused(operation: Operation, call: Call) -> None:
             arrays[name][...] = 0.1
             windows = [room[start : start + size].reshape(shape) for start in (0, 9, 11, 20)]
             windows.append(arrays[name][..., ::-1])
-            windows.append(np.lib.stride_tricks.as_strided(room[10:], shape, arrays[name].strides[::-1]))
+            windows.append(
+                np.lib.stride_tricks.as_strided(room[10:], shape, arrays[name].strides[::-1])
+            )
             if windows[-1].strides == arrays[name].strides:
                 windows.pop()
             for out in windows:
@@ -600,7 +620,11 @@ def test_partial_overlap_is_refused(operation: Operation, call: Call) -> None:
 
 def test_interleaved_memory_is_no_overlap(rng: np.random.Generator) -> None:
     room = rng.standard_normal((30, 40)).astype(np.float32)
-    for x, out in [(room[:, ::2], room[:, 1::2]), (room[::2], room[1::2]), (room[:, :7], room[:, 7:14])]:
+    for x, out in [
+        (room[:, ::2], room[:, 1::2]),
+        (room[::2], room[1::2]),
+        (room[:, :7], room[:, 7:14]),
+    ]:
         expected = dlkernels.softmax(x.copy())
         kept = x.copy()
         assert dlkernels.softmax(x, out=out) is out
@@ -712,7 +736,11 @@ def test_large_unsigned_targets_are_out_of_bounds() -> None:
 def test_all_ignored(shape: tuple[int, ...], dtype: str, isa: str) -> None:
     logits = np.random.default_rng(8).standard_normal(shape).astype(DTYPES[dtype])
     target = np.full((shape[0], *shape[2:]), 3)
-    for keywords in ({}, {"label_smoothing": 0.1, "z_loss": 0.1}, {"weight": np.ones(9, DTYPES[dtype])}):
+    for keywords in (
+        {},
+        {"label_smoothing": 0.1, "z_loss": 0.1},
+        {"weight": np.ones(9, DTYPES[dtype])},
+    ):
         loss, grad = dlkernels.cross_entropy_with_grad(logits, target, ignore_index=3, **keywords)
         assert np.isnan(float(loss))
         assert not grad.any()
@@ -784,7 +812,9 @@ def test_special_logits(layout: str, dtype: str, isa: str) -> None:
     def run(row: list[float], target: int, **keywords: Any) -> tuple[float, np.ndarray]:
         logits, at = LAYOUTS_OF_A_ROW[layout](np.array(row, DTYPES[dtype]))
         targets = np.full((logits.shape[0], *logits.shape[2:]), target)
-        loss, grad = dlkernels.cross_entropy_with_grad(logits, targets, reduction="none", **keywords)
+        loss, grad = dlkernels.cross_entropy_with_grad(
+            logits, targets, reduction="none", **keywords
+        )
         grad = np.moveaxis(grad, 1, -1)[at][: len(row)]
         return float(loss[at]), grad.astype(np.float64)
 

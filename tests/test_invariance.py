@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ GRAIN_ELEMS = 32768
 
 
 def _large_shapes(operation: Operation) -> list[tuple[int, ...]]:
-    """Some chunks more than threads, and a last one that is not full: rows longer and shorter than a
+    """More chunks than threads, and a last one that is not full: rows longer and shorter than a
     chunk, and planes."""
     if operation.elementwise:
         return [(5 * GRAIN_ELEMS + 77,)]
@@ -98,7 +99,9 @@ def test_position(operation: Operation, call: Call, dtype: str, isa: str) -> Non
         for index in range(67):
             alone = {name: value[index : index + 1].copy() for name, value in whole.items()}
             results = call.run(alone, options, None)
-            assert_same_bits(results, tuple(part[index : index + 1] for part in expected), call.name)
+            assert_same_bits(
+                results, tuple(part[index : index + 1] for part in expected), call.name
+            )
         everywhere = {name: np.repeat(value[5:6], 67) for name, value in whole.items()}
         for part in call.run(everywhere, options, None):
             assert len({element.tobytes() for element in part}) == 1
@@ -119,7 +122,11 @@ def test_rows_of_a_cross_entropy_do_not_depend_on_their_batch(
 
     def run(rows: Any) -> tuple[Any, ...]:
         return dlkernels.cross_entropy_with_grad(
-            logits[rows].copy(), target[rows].copy(), return_lse=True, return_argmax=True, **keywords
+            logits[rows].copy(),
+            target[rows].copy(),
+            return_lse=True,
+            return_argmax=True,
+            **keywords,
         )
 
     expected = run(slice(None))
@@ -179,7 +186,7 @@ def test_sgd_over_many_arrays_is_sgd_over_one(
         optimizer.step([grad])
 
     def cut(array: np.ndarray) -> list[np.ndarray]:
-        return [array[a:b] for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+        return [array[a:b] for a, b in itertools.pairwise(cuts)]
 
     for threads in (1, 3):
         pieces = [shifted(piece, index % 5) for index, piece in enumerate(cut(start))]

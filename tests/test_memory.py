@@ -422,7 +422,7 @@ print(json.dumps({"cache": _core.last_level_cache_bytes(), "sums": sums}))
 
 
 def test_stores_past_the_cache_write_the_same_bits() -> None:
-    """Outputs larger than the cache are streamed: with a cache of 1 KiB that is every output here."""
+    """Outputs larger than the cache are streamed: with one of 1 KiB that is every output here."""
     plain = run_python_json(_NONTEMPORAL, DLKERNELS_CACHE_BYTES="1G")
     streamed = run_python_json(_NONTEMPORAL, DLKERNELS_CACHE_BYTES="1K")
     assert plain["cache"] == 1 << 30

@@ -82,7 +82,7 @@ def test_against_float64(settings: dict[str, Any], dtype: str, isa: str) -> None
         assert optimizer.step(step) is None
         reference.step(step)
     for param, exact in zip(params, reference.params, strict=True):
-        # Four steps, each rounding the parameter and its momentum once or twice at magnitudes below 8.
+        # Four steps, each rounding the parameter and its momentum once or twice, all below 8.
         error = np.abs(param.astype(np.longdouble) - exact)
         assert error.max(initial=0) <= 4 * 4 * eps(dtype)
     if settings.get("momentum"):
@@ -170,7 +170,7 @@ def test_many_steps_go_downhill(isa: str) -> None:
 
 @DTYPE
 def test_any_strides(dtype: str, isa: str) -> None:
-    """Slices, transposes, backwards, each array with strides of its own; nothing outside is written."""
+    """Slices, transposes, backwards, each array in its own way; nothing outside is written."""
     rng = np.random.default_rng(2)
 
     def laid_out(array: np.ndarray, kind: int) -> tuple[np.ndarray, np.ndarray]:
@@ -179,7 +179,7 @@ def test_any_strides(dtype: str, isa: str) -> None:
         windows = [
             room[3:15, 5:25],
             room[::3, ::3][:12, :20],
-            room.T[5:45:2, ::-2][:12, :20] if False else room.T[4:16, 3:23],
+            room.T[4:16, 3:23],
             room[::-1, ::-1][7:19, 1:21],
             room[:24:2, 40:20:-1],
         ]

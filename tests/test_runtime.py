@@ -100,7 +100,9 @@ def test_the_context_is_its_threads_own() -> None:
 def test_openmp_limits_are_honoured() -> None:
     """threadpoolctl finds the OpenMP runtime in use, and its limit is ours."""
     dlkernels.set_num_threads(0)
-    libraries = [entry for entry in threadpoolctl.threadpool_info() if entry["user_api"] == "openmp"]
+    libraries = [
+        entry for entry in threadpoolctl.threadpool_info() if entry["user_api"] == "openmp"
+    ]
     assert libraries
     with threadpoolctl.threadpool_limits(1, user_api="openmp"):
         assert dlkernels.get_num_threads() == 1
@@ -147,7 +149,8 @@ def test_environment_isa(level: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("0", 0), ("12345", 12345), ("3K", 3072), ("512M", 512 * MIB), ("2g", 2048 * MIB)]
+    ("text", "size"),
+    [("0", 0), ("12345", 12345), ("3K", 3072), ("512M", 512 * MIB), ("2g", 2048 * MIB)],
 )
 def test_environment_bytes(text: str, size: int) -> None:
     state = run_python_json(_STATE, DLKERNELS_POOL_LIMIT=text, DLKERNELS_CACHE_BYTES=text)
@@ -245,7 +248,11 @@ import dlkernels
 
 
 def test_command_line_json() -> None:
-    code = "import runpy, sys; sys.argv[1:] = ['--json']; runpy.run_module('dlkernels', run_name='__main__')"
+    code = """
+import runpy, sys
+sys.argv[1:] = ["--json"]
+runpy.run_module("dlkernels", run_name="__main__")
+"""
     found = run_python_json(code, DLKERNELS_NUM_THREADS="2")
     assert found["dlkernels"] == dlkernels.__version__
     assert found["isa_active"] == ISAS[-1]
@@ -270,7 +277,14 @@ def test_command_line_text() -> None:
         check=True,
         timeout=60,
     )
-    for word in (dlkernels.__version__, "instruction set", "OpenMP", "libgomp", "pool limit", "NumPy"):
+    for word in (
+        dlkernels.__version__,
+        "instruction set",
+        "OpenMP",
+        "libgomp",
+        "pool limit",
+        "NumPy",
+    ):
         assert word in result.stdout
     assert not result.stderr
 
@@ -467,7 +481,9 @@ def test_an_old_libgomp_is_enough() -> None:
     text = subprocess.run(
         ["objdump", "-T", _core.__file__], capture_output=True, text=True, check=True
     ).stdout
-    versions = {tuple(map(int, found)) for found in re.findall(r"\b(?:GOMP|OMP)_(\d+)\.(\d+)\)", text)}
+    versions = {
+        tuple(map(int, found)) for found in re.findall(r"\b(?:GOMP|OMP)_(\d+)\.(\d+)\)", text)
+    }
     assert versions
     assert max(versions) <= (4, 5), versions
     needed = subprocess.run(

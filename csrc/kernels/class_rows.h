@@ -91,7 +91,7 @@ template <class Function> DLK_INLINE void for_each_block(int64_t classes, Functi
 
 // softcap * tanh(x / softcap) of a block.
 template <class T>
-DLK_INLINE void cap_values(const T* x, int64_t size, double softcap, Compute<T>* capped) {
+DLK_BLOCK void cap_values(const T* x, int64_t size, double softcap, Compute<T>* capped) {
   using C = Compute<T>;
   for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
     const Vec<C> t = tanh(load_lanes(x + i, lanes) * Vec<C>(C(1 / softcap)));
@@ -99,7 +99,7 @@ DLK_INLINE void cap_values(const T* x, int64_t size, double softcap, Compute<T>*
   });
 }
 
-template <class T> DLK_INLINE Compute<T> block_max(const T* x, int64_t size) {
+template <class T> DLK_BLOCK Compute<T> block_max(const T* x, int64_t size) {
   using C = Compute<T>;
   constexpr int64_t lanes = Vec<C>::kLanes;
   const C lowest = C(-__builtin_inf());
@@ -176,7 +176,7 @@ template <class C> struct RowExpSum {
   }
 
   template <bool kKeep, class S, class T>
-  DLK_INLINE C sum_block(const S* x, int64_t size, C* exps, const T* ahead, C& top) const {
+  DLK_BLOCK C sum_block(const S* x, int64_t size, C* exps, const T* ahead, C& top) const {
     if (__builtin_expect(is_extreme, 0))
       return sum_extreme<kKeep>(x, size, exps, top);
     const Vec<C> scale(kLog2E), shift(bias);
@@ -195,7 +195,7 @@ template <class C> struct RowExpSum {
   }
 
   template <bool kKeep, class S>
-  [[gnu::noinline]] C sum_extreme(const S* x, int64_t size, C* exps, C& top) const {
+  DLK_BLOCK C sum_extreme(const S* x, int64_t size, C* exps, C& top) const {
     const Vec<C> shift(anchor);
     Vec<C> total(C(0));
     for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
@@ -213,8 +213,8 @@ template <class C> struct RowExpSum {
 
 // Per position: reference = the largest value (0 where all are -inf), sum of e^(x - reference).
 template <class T>
-DLK_INLINE void plane_exp_sums(const T* x, int64_t class_stride, int64_t classes, int64_t positions,
-                               double softcap, Compute<T>* reference, double* sum) {
+DLK_BLOCK void plane_exp_sums(const T* x, int64_t class_stride, int64_t classes, int64_t positions,
+                              double softcap, Compute<T>* reference, double* sum) {
   using C = Compute<T>;
   constexpr int64_t kClassBlock = 16;
   const Vec<C> lowest(C(-__builtin_inf())), zero(C(0));

@@ -61,7 +61,7 @@ template <class T> struct RowKernel {
   // --- one block of a row
 
   // Sum of q over a block.
-  static DLK_INLINE double mass_of(const SoftTarget<T>& target, int64_t first, int64_t size) {
+  static DLK_BLOCK double mass_of(const SoftTarget<T>& target, int64_t first, int64_t size) {
     Vec<C> sum(C(0));
     for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
       sum = sum + zero_beyond(target.at(first + i, lanes), lanes);
@@ -71,8 +71,8 @@ template <class T> struct RowKernel {
 
   // Sum of q (x - anchor) over a block.
   template <class S>
-  static DLK_INLINE double dot_of(const SoftTarget<T>& target, int64_t first, const S* x,
-                                  int64_t size, C anchor) {
+  static DLK_BLOCK double dot_of(const SoftTarget<T>& target, int64_t first, const S* x,
+                                 int64_t size, C anchor) {
     const Vec<C> shift(anchor);
     Vec<C> sum(C(0));
     for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
@@ -83,8 +83,8 @@ template <class T> struct RowKernel {
   }
 
   // grad = (exps * factor - q * scale - [c = y] * hard) * (1 - tanh^2) for a block.
-  DLK_INLINE void write_block(const Target& target, int64_t first, const T* x, const C* exps,
-                              int64_t size, C factor, C scale, C hard, T* grad) const {
+  DLK_BLOCK void write_block(const Target& target, int64_t first, const T* x, const C* exps,
+                             int64_t size, C factor, C scale, C hard, T* grad) const {
     const bool is_plain =
         !has_soft && args.softcap == 0 && !(target.index >= first && target.index < first + size);
     if (is_plain) {
@@ -114,8 +114,8 @@ template <class T> struct RowKernel {
 
   // Its loss; with kGrad its gradient too, through the scratch row.
   template <bool kGrad>
-  DLK_INLINE void forward_row(const T* x, const Target& target, double grad_output, T* grad,
-                              const RowScratch<C>& scratch, double& ce, double& lse) const {
+  void forward_row(const T* x, const Target& target, double grad_output, T* grad,
+                   const RowScratch<C>& scratch, double& ce, double& lse) const {
     alignas(kVecBytes) C capped[kRowBlockElems];
     RowExpSum<C> row;
     double mass = 0, dot = 0, target_value = 0;
@@ -165,7 +165,7 @@ template <class T> struct RowKernel {
     }
   }
 
-  static DLK_INLINE void clear(T* grad, int64_t classes) {
+  static DLK_BLOCK void clear(T* grad, int64_t classes) {
     for_each_vec<C>(classes, [&](int64_t i, auto lanes)
                                  DLK_BODY { store_lanes(grad + i, Vec<C>(C(0)), lanes); });
   }

@@ -21,6 +21,9 @@
 #endif
 
 #define DLK_INLINE inline __attribute__((always_inline))
+// For a function that does a whole block: called once per thousands of elements, and compiled once
+// instead of into every caller.
+#define DLK_BLOCK __attribute__((noinline))
 // After a lambda's parameters: a loop body must be inlined for its accumulators to stay in
 // registers.
 #define DLK_BODY __attribute__((always_inline))

@@ -38,7 +38,10 @@ def _is_distributed(kind: type) -> bool:
 
 
 def route(input: Tensor, *others: Tensor | None) -> str:
-    """The way for a call whose main tensor is `input`; the others must be plain CPU tensors too."""
+    """The way for a call whose main tensor is `input`; the others must be plain CPU tensors too.
+
+    A kernel may still refuse a tensor (a negated view), before it writes anything.
+    """
     plain = True
     try:
         if input.dtype not in _FLOATING:
@@ -50,7 +53,7 @@ def route(input: Tensor, *others: Tensor | None) -> str:
                 plain = False
                 if _is_distributed(type(tensor)):
                     return TORCH
-            if not tensor.is_cpu or tensor.layout is not _STRIDED or tensor.is_neg():
+            if not tensor.is_cpu or tensor.layout is not _STRIDED:
                 return TORCH
     except AttributeError:  # not a tensor: torch has words for it
         return TORCH

@@ -29,6 +29,7 @@ _INDEX_DTYPES = (torch.int64, torch.uint8)
 #: A kernel's complaints about its arguments, made before anything is written: the call then goes to torch,
 #: which has an error of its own, or an answer after all (an unbatched input's target may have size 1).
 _REFUSED = (TypeError, ValueError, IndexError)
+_autocasting = torch.is_autocast_enabled
 _HALF = (torch.bfloat16, torch.float16)
 
 # --- cross_entropy
@@ -77,7 +78,7 @@ def cross_entropy(
     """
     if size_average is not None or reduce is not None:
         reduction = _reduction.legacy_get_string(size_average, reduce)
-    if torch.is_autocast_enabled("cpu"):
+    if _autocasting("cpu"):
         input, target, weight = _autocast(input), _autocast(target), _autocast(weight)
     cap = 0.0
     if softcap is not None or z_loss != 0.0:
@@ -386,7 +387,7 @@ def nll_loss(
     """
     if size_average is not None or reduce is not None:
         reduction = _reduction.legacy_get_string(size_average, reduce)
-    if torch.is_autocast_enabled("cpu"):
+    if _autocasting("cpu"):
         input, weight = _autocast(input), _autocast(weight)
     way = _nll_loss_route(input, target, weight)
     loss: Tensor
@@ -505,28 +506,31 @@ def _activation(row: Activation, input: Tensor, inplace: bool) -> Tensor:
     if way != TORCH and inplace and not _may_overwrite(input):
         way = TORCH
     index = row.index
+    needs_grad = input.requires_grad and torch.is_grad_enabled()
     output: Tensor
-    if way == TORCH:
-        output = getattr(torch, row.name + "_" if inplace else row.name)(input)
-    elif input.requires_grad and torch.is_grad_enabled():
-        if way == OPERATOR:
-            output = torch.ops.dlkernels.activation_masked(input, index, 0.0, 0.0)[0]
-            if inplace:
-                output = input.copy_(output)
-        else:
-            output = _MaskedActivation.apply(input, index, inplace)
-    elif inplace:
-        if way == OPERATOR:
-            torch.ops.dlkernels.activation_(input, index, 0.0, 0.0)
-        else:
-            _core.activation(index, input, input, False, 0.0, 0.0)
-            if not input.is_inference():
-                increment_version(input)
-        output = input
+    if way == KERNEL:
+        try:
+            if needs_grad:
+                output = _MaskedActivation.apply(input, index, inplace)
+            elif inplace:
+                output = _core.activation(index, input, input, False, 0.0, 0.0)
+                if not input.is_inference():
+                    increment_version(input)
+            else:
+                output = _core.activation(index, input, None, False, 0.0, 0.0)
+            return output
+        except _REFUSED:
+            pass
     elif way == OPERATOR:
+        if needs_grad:
+            output = torch.ops.dlkernels.activation_masked(input, index, 0.0, 0.0)[0]
+            return input.copy_(output) if inplace else output
+        if inplace:
+            torch.ops.dlkernels.activation_(input, index, 0.0, 0.0)
+            return input
         output = torch.ops.dlkernels.activation(input, index, 0.0, 0.0)
-    else:
-        output = _core.activation(index, input, None, False, 0.0, 0.0)
+        return output
+    output = getattr(torch, row.name + "_" if inplace else row.name)(input)
     return output
 
 
@@ -593,7 +597,7 @@ def explain(function: Any, *args: Any, **kwargs: Any) -> str:
         raise TypeError(f"explain: expected a function of dlkernels.torch, got {function!r}")
     bound = inspect.signature(function).bind(*args, **kwargs).arguments
     input, target, weight = bound["input"], bound.get("target"), bound.get("weight")
-    if torch.is_autocast_enabled("cpu") and function in (cross_entropy, nll_loss):
+    if _autocasting("cpu") and function in (cross_entropy, nll_loss):
         input, target, weight = _autocast(input), _autocast(target), _autocast(weight)
     way = reason(input, target, weight)
     if way.startswith(TORCH):
