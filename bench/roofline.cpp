@@ -19,10 +19,10 @@ namespace {
 constexpr std::size_t kHugePageBytes = std::size_t{2} << 20;
 constexpr std::int64_t kLineFloats = 16;
 
-float *source = nullptr;
-float *target = nullptr;
+float* source = nullptr;
+float* target = nullptr;
 std::int64_t count = 0;
-float sink = 0;  // keeps the read pass from being optimised away
+float sink = 0; // keeps the read pass from being optimised away
 
 struct Part {
   std::int64_t begin, end;
@@ -42,7 +42,7 @@ float read_pass() {
   {
     const Part part = my_part();
     const std::int64_t quarter = (part.end - part.begin) / 4;
-    const float *first = source + part.begin;
+    const float* first = source + part.begin;
     float a = 0, b = 0, c = 0, d = 0;
 #pragma omp simd reduction(+ : a, b, c, d)
     for (std::int64_t i = 0; i < quarter; ++i) {
@@ -61,7 +61,8 @@ void in_place_pass() {
   {
     const Part part = my_part();
 #pragma omp simd
-    for (std::int64_t i = part.begin; i < part.end; ++i) source[i] = -source[i];
+    for (std::int64_t i = part.begin; i < part.end; ++i)
+      source[i] = -source[i];
   }
 }
 
@@ -69,10 +70,11 @@ void copy_pass() {
 #pragma omp parallel
   {
     const Part part = my_part();
-    const float *__restrict from = source;
-    float *__restrict to = target;
+    const float* __restrict from = source;
+    float* __restrict to = target;
 #pragma omp simd
-    for (std::int64_t i = part.begin; i < part.end; ++i) to[i] = from[i];
+    for (std::int64_t i = part.begin; i < part.end; ++i)
+      to[i] = from[i];
   }
 }
 
@@ -95,15 +97,16 @@ void nt_copy_pass() {
   }
 }
 
-float *map_floats(std::int64_t floats) {
+float* map_floats(std::int64_t floats) {
   const std::size_t bytes =
       (floats * sizeof(float) + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
-  void *memory = std::aligned_alloc(kHugePageBytes, bytes);
-  if (memory) madvise(memory, bytes, MADV_HUGEPAGE);
-  return static_cast<float *>(memory);
+  void* memory = std::aligned_alloc(kHugePageBytes, bytes);
+  if (memory)
+    madvise(memory, bytes, MADV_HUGEPAGE);
+  return static_cast<float*>(memory);
 }
 
-}  // namespace
+} // namespace
 
 extern "C" {
 
@@ -112,11 +115,13 @@ int roof_open(std::int64_t floats) {
   count = floats / kLineFloats * kLineFloats;
   source = map_floats(count);
   target = map_floats(count);
-  if (!source || !target) return 1;
+  if (!source || !target)
+    return 1;
 #pragma omp parallel
   {
     const Part part = my_part();
-    for (std::int64_t i = part.begin; i < part.end; ++i) source[i] = target[i] = 1;
+    for (std::int64_t i = part.begin; i < part.end; ++i)
+      source[i] = target[i] = 1;
   }
   return 0;
 }
@@ -128,8 +133,16 @@ void roof_close() {
 }
 
 // One pass of each kind; the caller times it.
-void roof_read() { sink = read_pass(); }
-void roof_in_place() { in_place_pass(); }
-void roof_copy() { copy_pass(); }
-void roof_nt_copy() { nt_copy_pass(); }
+void roof_read() {
+  sink = read_pass();
+}
+void roof_in_place() {
+  in_place_pass();
+}
+void roof_copy() {
+  copy_pass();
+}
+void roof_nt_copy() {
+  nt_copy_pass();
+}
 }

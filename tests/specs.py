@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import dlkernels
-from support import HALF, compute_dtype, eps, ulp, wide_dtype
+from support import HALF, compute_dtype, eps, smallest_normal, ulp, wide_dtype
 
 Arrays = Mapping[str, Any]
 Options = Mapping[str, Any]
@@ -85,7 +85,7 @@ MATH_FUNCTIONS = [
         "exp2_bounded",
         np.exp2,
         ulp={"float32": 1, "float64": 1},
-        baseline_ulp={"float32": 1, "float64": 1},
+        baseline_ulp={"float32": 1.25, "float64": 1.25},
         ranges={"float32": [(-126, 120), (-1, 1)], "float64": [(-1022, 120), (-1, 1)]},
         special=[(0.0, 1.0), (-0.0, 1.0), (-_INF, 0.0), (-2e3, 0.0), (_NAN, _NAN), (-3.0, 0.125)],
         domain={"float32": (-126.0, 120.0), "float64": (-1022.0, 120.0)},
@@ -136,10 +136,13 @@ class Exact(NamedTuple):
         value: The exact values, wide.
         scale: The magnitude that rounding errors are in proportion to; the value's own where this
             is None. Where terms cancel it is larger than the value.
+        underflow: Softmax weights below the smallest normal number may be 0: this times that number
+            may be missing.
     """
 
     value: np.ndarray
     scale: np.ndarray | None = None
+    underflow: Any = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,6 +218,7 @@ def tolerance(exact: Exact, bound_eps: float, dtype: str) -> np.ndarray:
     compute = compute_dtype(dtype)
     scale = np.abs(exact.value if exact.scale is None else exact.scale)
     allowed = bound_eps * np.maximum(scale * eps(compute), ulp(scale, compute) if bound_eps else 0)
+    allowed = allowed + exact.underflow * smallest_normal(compute)
     if dtype in HALF:
         # Rounded once more; the rounding is of a value that may already be off.
         allowed = allowed + 0.5 * ulp(np.abs(exact.value) + allowed, dtype)
@@ -303,7 +307,7 @@ def _distance(x: np.ndarray, axis: int) -> np.ndarray:
 def _softmax_reference(a: Arrays, options: Options) -> tuple[Exact, ...]:
     axis = _axis(options)
     value = np.exp(_log_softmax(a["x"], axis))
-    return (Exact(value, value * (1 + _distance(a["x"], axis) / 8)),)
+    return (Exact(value, value * (1 + _distance(a["x"], axis) / 8), underflow=1.0),)
 
 
 def _log_softmax_reference(a: Arrays, options: Options) -> tuple[Exact, ...]:
@@ -493,7 +497,8 @@ def _cross_entropy_reference(a: Arrays, options: Options) -> tuple[Exact, ...]:
     if softcap:  # 1 - tanh^2 cancels
         grad_scale = grad_scale * (slope + np.tanh(x / softcap) ** 2)
     lse_scale = (1 + np.abs(lse[:, 0])) * (1 + noise)
-    return loss, Exact(grad, grad_scale), Exact(lse[:, 0], lse_scale)
+    underflow = np.abs(factor)  # what a weight is multiplied by
+    return loss, Exact(grad, grad_scale, underflow), Exact(lse[:, 0], lse_scale)
 
 
 def _cross_entropy_with_grad(a: Arrays, options: Options, out: Any) -> tuple[Any, ...]:

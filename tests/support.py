@@ -57,6 +57,11 @@ def eps(dtype: str) -> float:
     return 2.0 ** -_MANTISSA_BITS[dtype]
 
 
+def smallest_normal(dtype: str) -> float:
+    """The smallest number with a full mantissa."""
+    return 2.0 ** _MINIMUM_EXPONENT[dtype]
+
+
 def compute_dtype(dtype: str) -> str:
     """What a kernel computes a storage type in."""
     return "float64" if dtype == "float64" else "float32"

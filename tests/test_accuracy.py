@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import dlkernels
 import specs
 from dlkernels import _core
 from specs import Call, MathFunction, Operation
@@ -224,34 +225,50 @@ def test_operation_has_the_same_bits_on_avx2_and_avx512(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_softmax_rows_sum_to_one(dtype: str, isa: str) -> None:
-    import dlkernels
-
     x = np.random.default_rng(3).normal(0, 4, (50, 700)).astype(DTYPES[dtype])
     total = dlkernels.softmax(x).astype(np.float64).sum(axis=1)
     assert np.abs(total - 1).max() <= 8 * eps(dtype)
 
 
-@pytest.mark.parametrize("shift", [0.0, 80.0, -90.0, 3e4])
-def test_cross_entropy_does_not_depend_on_a_shift_of_the_logits(shift: float, isa: str) -> None:
-    """exp(3e4) overflows, log-sum-exp must not. (Multiples of 1/128: the shifts are exact.)"""
-    import dlkernels
-
+@pytest.mark.parametrize("shift", [0.0, 80.0, -90.0, 3e4, -3e37])
+@pytest.mark.parametrize("operation", [specs.CROSS_ENTROPY, specs.SOFTMAX], ids=lambda op: op.name)
+def test_a_shift_of_the_logits_costs_no_accuracy(
+    operation: Operation, shift: float, isa: str
+) -> None:
+    """exp(3e4) overflows, log-sum-exp must not; and only distances from the row's largest count."""
     rng = np.random.default_rng(4)
-    logits = (rng.integers(-1000, 1000, (20, 90)) / 128).astype(np.float32)
-    target = rng.integers(0, 90, 20)
-    expected = dlkernels.cross_entropy_with_grad(logits, target, reduction="none")
-    moved = logits + np.float32(shift)
-    assert np.array_equal(moved - np.float32(shift), logits)
-    assert_same_bits(
-        dlkernels.cross_entropy_with_grad(moved, target, reduction="none"), expected, "shifted"
-    )
+    for shape in ((20, 90), (3, 90, 70), (2, 5000)):
+        logits = ((2 * rng.standard_normal(shape)) + np.float64(shift)).astype(np.float32)
+        arrays = {
+            "logits": logits,
+            "x": logits,
+            "target": rng.integers(0, shape[1], (shape[0], *shape[2:])),
+        }
+        call = operation.calls[1 if operation is specs.CROSS_ENTROPY else 0]
+        options = {"reduction": "none"}
+        exact = call.reference(specs.widened(arrays, "float32"), options)
+        for index, result in enumerate(call.run(arrays, options, None)):
+            label = f"{call.name} {shape} result {index}"
+            _check_result(result, exact[index], call.eps[index], "float32", label)
+
+
+def test_a_certain_row_has_no_loss(isa: str) -> None:
+    """A class alone, or one far above the others: the loss is 0 or a little more, never less."""
+    for value in (0.0, 2.5, -7.3, 80.1, 1e4):
+        logits, target = np.array([[value]], np.float32), np.array([0])
+        loss, grad = dlkernels.cross_entropy_with_grad(logits, target)
+        assert loss == 0, value
+        assert np.abs(grad).max() <= eps("float32")
+        far = np.array([[value - 40, value, value - 50]], np.float32)
+        assert 0 <= dlkernels.cross_entropy(far, np.array([1])) <= 1e-15, value
+        assert (dlkernels.log_softmax(far) <= 0).all()
+        planes = np.repeat(far[:, :, None], 70, axis=2)
+        assert 0 <= dlkernels.cross_entropy(planes, np.ones((1, 70), int)) <= 1e-15, value
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_wide_logits_stay_accurate(dtype: str, isa: str) -> None:
     """Logits of GPT-like spread, a row longer than a block, its maximum at the end."""
-    import dlkernels
-
     rng = np.random.default_rng(5)
     logits = (8 * rng.standard_normal((6, 9000))).astype(dtype)
     logits[:, -1] = 60

@@ -144,7 +144,7 @@ const KernelTable& kernels() {
 void choose_isa_at_import() {
   const std::vector<std::string> supported = supported_isas();
   DLK_CHECK_AS(std::runtime_error, !supported.empty(),
-                            "dlkernels needs a processor of level x86-64-v2 or later");
+               "dlkernels needs a processor of level x86-64-v2 or later");
   if (const auto name = environment("DLKERNELS_ISA"))
     activate(find_level<std::runtime_error>(*name, "DLKERNELS_ISA"), Reason::environment);
   else

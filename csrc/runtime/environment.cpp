@@ -36,8 +36,8 @@ std::optional<int64_t> environment_integer(const char* name, int64_t minimum) {
   int64_t value = 0;
   size_t rest = 0;
   const bool ok = read_digits(*written, value, rest) && rest == written->size() && value >= minimum;
-  DLK_CHECK_AS(std::runtime_error, ok, name, ": expected a whole number of at least ", minimum, ", got \"",
-                            *written, "\"");
+  DLK_CHECK_AS(std::runtime_error, ok, name, ": expected a whole number of at least ", minimum,
+               ", got \"", *written, "\"");
   return value;
 }
 
@@ -55,8 +55,8 @@ std::optional<int64_t> environment_bytes(const char* name) {
     ok = shift != 0 && rest + 1 == written->size();
   }
   ok = ok && value <= (std::numeric_limits<int64_t>::max() >> shift);
-  DLK_CHECK_AS(std::runtime_error, ok, name, ": expected bytes, such as 268435456, 512M or 2G, got \"",
-                            *written, "\"");
+  DLK_CHECK_AS(std::runtime_error, ok, name,
+               ": expected bytes, such as 268435456, 512M or 2G, got \"", *written, "\"");
   return value << shift;
 }
 
