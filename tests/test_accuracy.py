@@ -230,7 +230,7 @@ def test_softmax_rows_sum_to_one(dtype: str, isa: str) -> None:
     assert np.abs(total - 1).max() <= 8 * eps(dtype)
 
 
-@pytest.mark.parametrize("shift", [0.0, 80.0, -90.0, 3e4, -3e37])
+@pytest.mark.parametrize("shift", [0.0, 80.0, -90.0, 3e4, 1e7, -4e9, 2e20, -3e37])
 @pytest.mark.parametrize("operation", [specs.CROSS_ENTROPY, specs.SOFTMAX], ids=lambda op: op.name)
 def test_a_shift_of_the_logits_costs_no_accuracy(
     operation: Operation, shift: float, isa: str
@@ -280,4 +280,4 @@ def test_wide_logits_stay_accurate(dtype: str, isa: str) -> None:
     for result, expected in zip(results, exact, strict=True):
         _check_result(result, expected, 8, dtype, "wide logits")
     x = specs.SOFTMAX.calls[0].reference(specs.widened({"x": logits}, dtype), {})
-    _check_result(dlkernels.softmax(logits), x[0], 4, dtype, "softmax of wide logits")
+    _check_result(dlkernels.softmax(logits), x[0], 9, dtype, "softmax of wide logits")

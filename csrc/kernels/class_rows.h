@@ -136,7 +136,7 @@ template <class C> struct RowScratch {
 // once more with a new reference if a value stood out by more than kSlack. So a value near the
 // row's largest is never far from its reference, where the argument would be coarse.
 template <class C> struct RowExpSum {
-  static constexpr C kSlack = 1;
+  static constexpr C kSlack = 1; // exponents of two: 1.5 rounds to 2
   static constexpr C kLog2E = MathConstants<C>::kLog2E;
   static constexpr C kLargest = sizeof(C) == 4 ? C(1e38) : C(1e307);
 
@@ -166,36 +166,37 @@ template <class C> struct RowExpSum {
   DLK_INLINE double add(const S* x, int64_t size, C* exps, const T* ahead) {
     if (!anchored)
       set_anchor(block_max(x, size));
-    C top, part = sum_block<kKeep>(x, size, exps, ahead, top);
-    if (top > anchor + kSlack) {
-      set_anchor(top);
-      part = sum_block<kKeep>(x, size, exps, ahead, top);
+    C highest, part = sum_block<kKeep>(x, size, exps, ahead, highest);
+    if (highest > kExp2Rounding<C> + kSlack) {
+      set_anchor(block_max(x, size));
+      part = sum_block<kKeep>(x, size, exps, ahead, highest);
     }
     sum += double(part);
     return reference;
   }
 
   template <bool kKeep, class S, class T>
-  DLK_BLOCK C sum_block(const S* x, int64_t size, C* exps, const T* ahead, C& top) const {
+  DLK_BLOCK C sum_block(const S* x, int64_t size, C* exps, const T* ahead, C& highest) const {
     if (__builtin_expect(is_extreme, 0))
-      return sum_extreme<kKeep>(x, size, exps, top);
+      return sum_extreme<kKeep>(x, size, exps, highest);
     const Vec<C> scale(kLog2E), shift(bias);
-    Vec<C> total(C(0)), highest(C(-__builtin_inf()));
+    Vec<C> total(C(0)), largest(C(0));
     for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
       __builtin_prefetch(ahead + i);
       const Vec<C> value = load_lanes(x + i, lanes, C(-__builtin_inf()));
-      highest = max(highest, value);
-      const Vec<C> e = exp2_bounded(fma(value, scale, shift));
+      Vec<C> rounded;
+      const Vec<C> e = exp2_bounded(fma(value, scale, shift), rounded);
       if constexpr (kKeep)
         store_lanes(exps + i, e, lanes);
+      largest = max_nonnegative(largest, rounded);
       total = total + e;
     });
-    top = max_lanes(highest);
+    highest = max_lanes(largest);
     return sum_lanes(total);
   }
 
   template <bool kKeep, class S>
-  DLK_BLOCK C sum_extreme(const S* x, int64_t size, C* exps, C& top) const {
+  DLK_BLOCK C sum_extreme(const S* x, int64_t size, C* exps, C& highest) const {
     const Vec<C> shift(anchor);
     Vec<C> total(C(0));
     for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
@@ -204,7 +205,7 @@ template <class C> struct RowExpSum {
         store_lanes(exps + i, e, lanes);
       total = total + e;
     });
-    top = block_max(x, size);
+    highest = block_max(x, size) > anchor ? kExp2Rounding<C> * 2 : C(0);
     return sum_lanes(total);
   }
 };

@@ -25,7 +25,10 @@ template <class T> void run(const MathFunctionArgs& args) {
   case 3:
     return apply<T>(args, [](Vec<T> x) DLK_BODY { return tanh(x); });
   default:
-    return apply<T>(args, [](Vec<T> x) DLK_BODY { return exp2_bounded(x); });
+    return apply<T>(args, [](Vec<T> x) DLK_BODY {
+      Vec<T> rounded;
+      return exp2_bounded(x, rounded);
+    });
   }
 }
 

@@ -129,14 +129,17 @@ template <class T> DLK_INLINE Vec<T> exp_nonpositive(Vec<T> x) {
 
 // 2^t for t <= 120; 0 below 2^-126 (a softmax's weights need no subnormals, and their detour is a
 // tenth of its time). Max error above that: float 1 ULP, double 1 ULP. NaN -> NaN, -inf -> 0.
-template <class T> DLK_INLINE Vec<T> exp2_bounded(Vec<T> t) {
+// `rounded` receives t rounded to an integer, plus kExp2Rounding, ordered as t is even where t is
+// beyond the range.
+template <class T>
+constexpr T kExp2Rounding = MathConstants<T>::kRoundMagic + T(MathConstants<T>::kExponentBias);
+template <class T> DLK_INLINE Vec<T> exp2_bounded(Vec<T> t, Vec<T>& rounded) {
   using M = MathConstants<T>;
   t = max(Vec<T>(M::kExp2Lowest), t); // its exponent field is 0
-  const Vec<T> magic(M::kRoundMagic + T(M::kExponentBias));
-  const Vec<T> n_magic = t + magic;
-  const Vec<T> r = t - (n_magic - magic);
+  rounded = t + Vec<T>(kExp2Rounding<T>);
+  const Vec<T> r = t - (rounded - Vec<T>(kExp2Rounding<T>));
   const Vec<T> mantissa = fma(polynomial(r, M::kExp2), r, Vec<T>(1));
-  return mantissa * from_bits<T>(shift_left(bits_of(n_magic), M::kMantissaBits));
+  return mantissa * from_bits<T>(shift_left(bits_of(rounded), M::kMantissaBits));
 }
 
 // ln x. Max error: float 1 ULP, double 1 ULP. x < 0 -> NaN, +-0 -> -inf, inf -> inf.

@@ -255,6 +255,20 @@ template <class T> DLK_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) {
 }
 #endif
 
+// The larger of numbers that are not negative, compared as the integers that order them alike: on
+// AVX2 that keeps the multiplication ports free.
+DLK_INLINE Vec<double> max_nonnegative(Vec<double> a, Vec<double> b) {
+  return max(a, b);
+}
+DLK_INLINE Vec<float> max_nonnegative(Vec<float> a, Vec<float> b) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  DLK_PARTS(a.part[i] = __m256(_mm256_max_epi32(__m256i(a.part[i]), __m256i(b.part[i])));)
+  return a;
+#else
+  return max(a, b);
+#endif
+}
+
 // --- loads and stores: any alignment; `count` lanes for the partial ones, the others read as
 // `fill` and are never touched in memory.
 

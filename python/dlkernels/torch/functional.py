@@ -506,7 +506,7 @@ def _activation(row: Activation, input: Tensor, inplace: bool) -> Tensor:
     if way != TORCH and inplace and not _may_overwrite(input):
         way = TORCH
     index = row.index
-    needs_grad = input.requires_grad and torch.is_grad_enabled()
+    needs_grad = way != TORCH and input.requires_grad and torch.is_grad_enabled()
     output: Tensor
     if way == KERNEL:
         try:
