@@ -138,14 +138,14 @@ template <class C> struct RowScratch {
 template <class C> struct RowExpSum {
   static constexpr C kSlack = 1; // exponents of two: 1.5 rounds to 2
   static constexpr C kLog2E = MathConstants<C>::kLog2E;
-  static constexpr C kLargest = sizeof(C) == 4 ? C(1e38) : C(1e307);
+  static constexpr C kLargest = sizeof(C) == 4 ? C(0x1p24) : C(0x1p52);
 
   C anchor = 0; // a value of the row, 0 while there are only -inf
   C bias = 0;
   double reference = 0;
   double sum = 0;
   bool anchored = false;
-  bool is_extreme = false; // anchor * log2(e) would overflow: subtract the anchor first
+  bool is_extreme = false; // bias would be too coarse (or overflow): subtract the anchor first
 
   DLK_INLINE void set_anchor(C top) {
     if (!(top > C(-__builtin_inf())))
