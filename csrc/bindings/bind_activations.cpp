@@ -12,6 +12,11 @@ constexpr const char* kNames[] = {
     DLK_ACTIVATIONS(DLK_ACTIVATION)
 #undef DLK_ACTIVATION
 };
+constexpr const char* kBackwardNames[] = {
+#define DLK_ACTIVATION(name, Functor) #name "_backward",
+    DLK_ACTIVATIONS(DLK_ACTIVATION)
+#undef DLK_ACTIVATION
+};
 constexpr int kCount = sizeof(kNames) / sizeof(kNames[0]);
 
 // Bytes of a mask of one bit per element, in whole vectors.
@@ -26,9 +31,9 @@ bool same_strides(const TensorView& a, const TensorView& b) {
   return true;
 }
 
-const char* name_of(int index) {
+const char* name_of(int index, const char* const* names = kNames) {
   DLK_CHECK(index >= 0 && index < kCount, "activation: no activation of index ", index);
-  return kNames[index];
+  return names[index];
 }
 
 void run(ActivationArgs& args, void (*kernel)(ActivationArgs&) noexcept) {
@@ -93,7 +98,7 @@ py::object activation(int index, py::handle x_object, py::handle out, bool with_
 py::object activation_backward(int index, py::handle grad_object, py::handle saved_object,
                                py::handle mask_object, double first_parameter,
                                double second_parameter) {
-  const char* operation = name_of(index);
+  const char* operation = name_of(index, kBackwardNames);
   TensorView grad = view_of(grad_object, operation, "grad_output");
   check_floating(grad, operation, "grad_output");
   ActivationArgs args{};
@@ -116,7 +121,7 @@ py::object activation_backward(int index, py::handle grad_object, py::handle sav
     result = make_array_like(grad, grad.dtype, dx);
     args.grad_output = grad.data;
   } else {
-    saved = view_of(saved_object, operation, "saved");
+    saved = view_of(saved_object, operation, "x");
     DLK_CHECK(same_shape(saved, grad), operation, ": grad_output: expected shape ",
               shape_text(saved), ", got ", shape_text(grad));
     check_same_dtype(grad, saved, operation, "grad_output");

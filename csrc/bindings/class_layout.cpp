@@ -67,7 +67,10 @@ MainOperand main_operand(TensorView& view, int axis) {
   main.layout = class_layout(view, axis);
   main.owner = view.array;
   main.swapped = false;
+  // A result cannot be laid out like a broadcast array.
   bool even = class_strides(view, axis, main.strides);
+  for (int dim = 0; dim < view.ndim; ++dim)
+    even = even && (view.shape[dim] <= 1 || view.strides[dim] != 0);
   if (even && main.layout.positions == 1 && main.layout.classes > 1 &&
       main.strides.class_stride != 1 && main.strides.batch_stride == 1)
     main.swapped = true;

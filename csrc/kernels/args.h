@@ -119,8 +119,8 @@ constexpr int64_t kPlaneTile = 64;       // positions a tile takes when the clas
 }
 [[gnu::always_inline]] constexpr int64_t row_scratch_bytes(int64_t classes, DType dtype) {
   const int64_t compute_bytes = dtype == DType::float64 ? 8 : 4;
-  const int64_t references = chunk_count(classes, kRowBlockElems) * int64_t(sizeof(double));
-  return (references + 63) / 64 * 64 + (classes * compute_bytes + 63) / 64 * 64;
+  const int64_t elems = classes + chunk_count(classes, kRowBlockElems);
+  return (elems * compute_bytes + 63) / 64 * 64;
 }
 
 struct SoftmaxArgs {

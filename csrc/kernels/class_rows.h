@@ -115,97 +115,66 @@ template <class T> DLK_BLOCK Compute<T> block_max(const T* x, int64_t size) {
   return max_lanes(max(even, odd));
 }
 
-// One thread's scratch, of row_scratch_bytes: each block's reference, then the row's exponentials.
+// One thread's scratch, of row_scratch_bytes: the row's exponentials, then each block's anchor.
 template <class C> struct RowScratch {
-  double* references;
-  C* exps;
+  C *exps, *anchors;
 
-  RowScratch(void* scratch, int64_t bytes_per_thread, int thread, int64_t classes) {
-    char* start = static_cast<char*>(scratch) + thread * bytes_per_thread;
-    references = reinterpret_cast<double*>(start);
-    const int64_t bytes = chunk_count(classes, kRowBlockElems) * int64_t(sizeof(double));
-    exps = reinterpret_cast<C*>(start + (bytes + 63) / 64 * 64);
-  }
+  RowScratch(void* scratch, int64_t bytes_per_thread, int thread, int64_t classes)
+      : exps(reinterpret_cast<C*>(static_cast<char*>(scratch) + thread * bytes_per_thread)),
+        anchors(exps + classes) {}
 };
 
-// Log-sum-exp of a row, block after block: sum of e^(x - reference), in double.
+// Log-sum-exp of a row, block after block: sum of e^(x - anchor), in double.
 //
-// Exponentials are taken in base 2: e^(x - reference) = 2^(x log2(e) + bias), one rounding before
-// the polynomial. The reference is what `bias` really stands for, so its own rounding cancels. It
-// comes from the first block's largest value; later blocks are summed without looking first, and
-// once more with a new reference if a value stood out by more than kSlack. So a value near the
-// row's largest is never far from its reference, where the argument would be coarse.
+// Exponentials are taken in base 2, e^(x - anchor) = 2^((x - anchor) log2(e)), exact at the anchor.
+// That is the first block's largest value; later blocks are summed without looking first, and once
+// more with a new anchor if a value stood out (by more than about 1). So a value near the row's
+// largest is never far from the anchor, where the argument would be coarse.
 template <class C> struct RowExpSum {
-  static constexpr C kSlack = 1; // exponents of two: 1.5 rounds to 2
-  static constexpr C kLog2E = MathConstants<C>::kLog2E;
-  static constexpr C kLargest = sizeof(C) == 4 ? C(0x1p24) : C(0x1p52);
-
   C anchor = 0; // a value of the row, 0 while there are only -inf
-  C bias = 0;
-  double reference = 0;
   double sum = 0;
   bool anchored = false;
-  bool is_extreme = false; // bias would be too coarse (or overflow): subtract the anchor first
 
   DLK_INLINE void set_anchor(C top) {
     if (!(top > C(-__builtin_inf())))
       return;
-    const double old = reference;
+    if (sum != 0)
+      sum *= exp_scalar(double(anchor) - double(top));
     anchored = true;
     anchor = top;
-    is_extreme = !(top < kLargest && top > -kLargest);
-    bias = is_extreme ? C(0) : -anchor * kLog2E;
-    reference = is_extreme ? double(anchor) : -double(bias) / double(kLog2E);
-    if (sum != 0)
-      sum *= exp_scalar(old - reference);
   }
 
-  // Adds a block; with kKeep its exponentials go to `exps`, relative to the reference that is
+  // Adds a block; with kKeep its exponentials go to `exps`, relative to the anchor that is
   // returned. The lines at `ahead`, where the row goes on, are fetched meanwhile.
   template <bool kKeep, class S, class T>
-  DLK_INLINE double add(const S* x, int64_t size, C* exps, const T* ahead) {
+  DLK_INLINE C add(const S* x, int64_t size, C* exps, const T* ahead) {
     if (!anchored)
       set_anchor(block_max(x, size));
     C highest, part = sum_block<kKeep>(x, size, exps, ahead, highest);
-    if (highest > kExp2Rounding<C> + kSlack) {
+    if (highest > kExp2Rounding<C> + C(1)) {
       set_anchor(block_max(x, size));
       part = sum_block<kKeep>(x, size, exps, ahead, highest);
     }
     sum += double(part);
-    return reference;
+    return anchor;
   }
 
+  // `highest` receives the largest exponent of two, plus kExp2Rounding.
   template <bool kKeep, class S, class T>
   DLK_BLOCK C sum_block(const S* x, int64_t size, C* exps, const T* ahead, C& highest) const {
-    if (__builtin_expect(is_extreme, 0))
-      return sum_extreme<kKeep>(x, size, exps, highest);
-    const Vec<C> scale(kLog2E), shift(bias);
+    const Vec<C> scale(MathConstants<C>::kLog2E), shift(anchor);
     Vec<C> total(C(0)), largest(C(0));
     for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
       __builtin_prefetch(ahead + i);
       const Vec<C> value = load_lanes(x + i, lanes, C(-__builtin_inf()));
       Vec<C> rounded;
-      const Vec<C> e = exp2_bounded(fma(value, scale, shift), rounded);
+      const Vec<C> e = exp2_bounded((value - shift) * scale, rounded);
       if constexpr (kKeep)
         store_lanes(exps + i, e, lanes);
       largest = max_nonnegative(largest, rounded);
       total = total + e;
     });
     highest = max_lanes(largest);
-    return sum_lanes(total);
-  }
-
-  template <bool kKeep, class S>
-  DLK_BLOCK C sum_extreme(const S* x, int64_t size, C* exps, C& highest) const {
-    const Vec<C> shift(anchor);
-    Vec<C> total(C(0));
-    for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
-      const Vec<C> e = exp_nonpositive(load_lanes(x + i, lanes, C(-__builtin_inf())) - shift);
-      if constexpr (kKeep)
-        store_lanes(exps + i, e, lanes);
-      total = total + e;
-    });
-    highest = block_max(x, size) > anchor ? kExp2Rounding<C> * 2 : C(0);
     return sum_lanes(total);
   }
 };

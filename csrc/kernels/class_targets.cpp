@@ -22,7 +22,7 @@ template <class T> void look_over(ClassTargetsArgs& args) {
   int64_t counts[kMaxChunks], bad_rows[kMaxChunks];
   parallel_chunks(chunks, rows, [&](int64_t begin, int64_t end, int) {
     for (int64_t chunk = begin; chunk < end; ++chunk) {
-      double weight_sum = 0;
+      CompensatedSum weight_sum;
       int64_t count = 0, bad_row = -1;
       const int64_t stop = (chunk + 1) * per_chunk < rows ? (chunk + 1) * per_chunk : rows;
       for (int64_t row = chunk * per_chunk; row < stop; ++row) {
@@ -35,18 +35,18 @@ template <class T> void look_over(ClassTargetsArgs& args) {
         }
         ++count;
         if (weight)
-          weight_sum += double(load_scalar(weight + target));
+          weight_sum.add(double(load_scalar(weight + target)));
       }
-      weight_sums[chunk] = weight ? weight_sum : double(count);
+      weight_sums[chunk] = weight ? weight_sum.total() : double(count);
       counts[chunk] = count;
       bad_rows[chunk] = bad_row;
     }
   });
-  args.weight_sum = 0;
+  CompensatedSum weight_sum;
   args.counted = 0;
   args.out_of_bounds = false;
   for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-    args.weight_sum += weight_sums[chunk];
+    weight_sum.add(weight_sums[chunk]);
     args.counted += counts[chunk];
     if (bad_rows[chunk] >= 0 && !args.out_of_bounds) {
       args.out_of_bounds = true;
@@ -54,6 +54,7 @@ template <class T> void look_over(ClassTargetsArgs& args) {
                                    bad_rows[chunk] % args.positions);
     }
   }
+  args.weight_sum = weight_sum.total();
 }
 
 } // namespace

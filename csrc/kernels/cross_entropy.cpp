@@ -126,10 +126,10 @@ template <class T> struct RowKernel {
     // `values` are the block's logits, softcapped or as they lie
     const auto add_block = [&](const auto* values, int64_t first, int64_t size) DLK_BODY {
       const double old = double(row.anchor);
-      const double reference =
+      const C anchor =
           row.template add<kGrad>(values, size, scratch.exps + first, x + first + kRowBlockElems);
       if constexpr (kGrad)
-        scratch.references[first / kRowBlockElems] = reference;
+        scratch.anchors[first / kRowBlockElems] = anchor;
       if (has_soft) {
         dot += mass * (old - double(row.anchor));
         mass += mass_of(target.soft, first, size);
@@ -145,24 +145,26 @@ template <class T> struct RowKernel {
       add_block(static_cast<const C*>(capped), first, size);
     });
     const double log_sum = log_scalar(row.sum);
-    lse = row.reference + log_sum;
+    lse = double(row.anchor) + log_sum;
     if (target.ignored)
       return;
     // the parts that are not used must not turn an infinite value into NaN
     ce = 0;
-    if (target.index >= 0)
-      ce += target.hard * (row.reference - target_value + log_sum);
+    if (target.index >= 0) {
+      const double gap = double(row.anchor) - target_value + log_sum;
+      ce += target.hard * (gap < 0 ? 0 : gap); // lse >= x_y but for rounding
+    }
     if (has_soft)
-      ce += mass * (row.reference - double(row.anchor) + log_sum) - dot;
+      ce += mass * log_sum - dot;
     if constexpr (kGrad) {
       const double scale = args.row_scale * grad_output;
       const double coefficient =
           scale * (target.hard + mass) + grad_output * args.z_scale * 2 * args.z_loss * lse;
       for_each_block(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
         double factor = coefficient / row.sum;
-        const double block_reference = scratch.references[first / kRowBlockElems];
-        if (block_reference != row.reference)
-          factor *= exp_scalar(block_reference - row.reference);
+        const C block_anchor = scratch.anchors[first / kRowBlockElems];
+        if (block_anchor != row.anchor)
+          factor *= exp_scalar(double(block_anchor) - double(row.anchor));
         write_block(target, first, x + first, scratch.exps + first, size, C(factor), C(scale),
                     C(scale * target.hard), next + first, grad + first);
       });
@@ -183,7 +185,7 @@ template <class T, bool kGrad> void forward(CrossEntropyArgs& args) {
   parallel_chunks(chunks, rows * args.classes, [&](int64_t begin, int64_t end, int thread) {
     const RowScratch<C> scratch(args.scratch, args.scratch_bytes_per_thread, thread, args.classes);
     for (int64_t chunk = begin; chunk < end; ++chunk) {
-      double chunk_loss = 0;
+      CompensatedSum chunk_loss;
       const int64_t stop = (chunk + 1) * per_chunk < rows ? (chunk + 1) * per_chunk : rows;
       for (int64_t row = chunk * per_chunk; row < stop; ++row) {
         const int64_t batch = row / args.positions, position = row % args.positions;
@@ -206,7 +208,7 @@ template <class T, bool kGrad> void forward(CrossEntropyArgs& args) {
         } else {
           kernel.template forward_row<kGrad>(x, next, target, grad_output_of<T>(args, row), grad,
                                              scratch, ce, lse);
-          chunk_loss += args.row_scale * ce + args.z_scale * args.z_loss * lse * lse;
+          chunk_loss.add(args.row_scale * ce + args.z_scale * args.z_loss * lse * lse);
         }
         if (args.row_lse)
           args.row_lse[row] = lse;
@@ -214,13 +216,13 @@ template <class T, bool kGrad> void forward(CrossEntropyArgs& args) {
           store_scalar(static_cast<T*>(args.row_loss) + row,
                        C(target.ignored ? 0 : ce + args.z_loss * lse * lse));
       }
-      args.loss_partials[chunk] = chunk_loss;
+      args.loss_partials[chunk] = chunk_loss.total();
     }
   });
-  double sum = 0;
+  CompensatedSum sum;
   for (int64_t chunk = 0; chunk < chunks; ++chunk)
-    sum += args.loss_partials[chunk];
-  args.loss_sum = sum;
+    sum.add(args.loss_partials[chunk]);
+  args.loss_sum = sum.total();
 }
 
 } // namespace

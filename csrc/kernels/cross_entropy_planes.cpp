@@ -147,7 +147,7 @@ template <class T> void forward(CrossEntropyArgs& args) {
                      tile.reference, tile.sum);
       if (tile.has_soft)
         tile.soft_sums();
-      double tile_loss = 0;
+      CompensatedSum tile_loss;
       for (int64_t s = 0; s < tile.positions; ++s) {
         const int64_t row = tile.batch * args.positions + tile.first + s;
         const double log_sum = log_scalar(tile.sum[s]);
@@ -158,11 +158,12 @@ template <class T> void forward(CrossEntropyArgs& args) {
             double value = double(load_scalar(x + tile.index[s] * args.logits.class_stride + s));
             if (args.softcap != 0)
               value = args.softcap * tanh_scalar(value / args.softcap);
-            ce = tile.hard[s] * (double(tile.reference[s]) - value + log_sum);
+            const double gap = double(tile.reference[s]) - value + log_sum;
+            ce = tile.hard[s] * (gap < 0 ? 0 : gap); // lse >= x_y but for rounding
           }
           if (tile.has_soft)
             ce += tile.mass[s] * log_sum - tile.dot[s];
-          tile_loss += args.row_scale * ce + args.z_scale * args.z_loss * lse * lse;
+          tile_loss.add(args.row_scale * ce + args.z_scale * args.z_loss * lse * lse);
         }
         if (args.row_lse)
           args.row_lse[row] = tile.live[s] || args.visit_ignored ? lse : 0;
@@ -177,12 +178,13 @@ template <class T> void forward(CrossEntropyArgs& args) {
       }
       if (args.grad_logits.data)
         tile.write_gradient();
-      args.loss_partials[chunk] = tile_loss;
+      args.loss_partials[chunk] = tile_loss.total();
     }
   });
-  args.loss_sum = 0;
+  CompensatedSum sum;
   for (int64_t tile = 0; tile < tiles; ++tile)
-    args.loss_sum += args.loss_partials[tile];
+    sum.add(args.loss_partials[tile]);
+  args.loss_sum = sum.total();
 }
 
 } // namespace

@@ -16,7 +16,7 @@ template <class T> void forward(NllLossArgs& args) {
   const int64_t chunks = chunk_count(rows, kNllChunkRows);
   parallel_chunks(chunks, rows, [&](int64_t begin, int64_t end, int) {
     for (int64_t chunk = begin; chunk < end; ++chunk) {
-      double sum = 0;
+      CompensatedSum sum;
       const int64_t stop = (chunk + 1) * kNllChunkRows < rows ? (chunk + 1) * kNllChunkRows : rows;
       for (int64_t row = chunk * kNllChunkRows; row < stop; ++row) {
         const int64_t batch = row / args.positions, position = row % args.positions;
@@ -29,16 +29,17 @@ template <class T> void forward(NllLossArgs& args) {
           if (weight)
             loss *= double(load_scalar(weight + target));
         }
-        sum += loss;
+        sum.add(loss);
         if (args.row_loss)
           store_scalar(static_cast<T*>(args.row_loss) + row, C(loss));
       }
-      args.loss_partials[chunk] = sum;
+      args.loss_partials[chunk] = sum.total();
     }
   });
-  args.loss_sum = 0;
+  CompensatedSum sum;
   for (int64_t chunk = 0; chunk < chunks; ++chunk)
-    args.loss_sum += args.loss_partials[chunk];
+    sum.add(args.loss_partials[chunk]);
+  args.loss_sum = sum.total();
 }
 
 template <class T> struct Scatter {

@@ -18,25 +18,24 @@ void forward_row(const SoftmaxArgs& args, const T* x, T* y, const RowScratch<Com
   RowExpSum<C> row;
   for_each_block(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
     const T* ahead = x + first + kRowBlockElems;
-    scratch.references[first / kRowBlockElems] =
+    scratch.anchors[first / kRowBlockElems] =
         args.logarithm ? row.template add<false>(x + first, size, scratch.exps, ahead)
                        : row.template add<true>(x + first, size, scratch.exps + first, ahead);
   });
-  // x - anchor is exact near the anchor, where the rest is small
-  const double rest = row.reference - double(row.anchor) + log_scalar(row.sum);
+  const double log_sum = log_scalar(row.sum);
   for_each_block(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
     if (args.logarithm) {
-      const Vec<C> shift(row.anchor), rest_vec{C(rest)};
+      const Vec<C> shift(row.anchor), log_sum_vec{C(log_sum)}, zero(C(0));
       for_each_vec_to(y + first, size, args.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
         const Vec<C> value = load_lanes(x + first + i, lanes);
-        store_lanes(y + first + i, (value - shift) - rest_vec, lanes);
+        store_lanes(y + first + i, min(zero, (value - shift) - log_sum_vec), lanes);
       });
       return;
     }
     double scale = 1 / row.sum;
-    const double block_reference = scratch.references[first / kRowBlockElems];
-    if (block_reference != row.reference)
-      scale *= exp_scalar(block_reference - row.reference);
+    const C block_anchor = scratch.anchors[first / kRowBlockElems];
+    if (block_anchor != row.anchor)
+      scale *= exp_scalar(double(block_anchor) - double(row.anchor));
     const Vec<C> factor{C(scale)};
     for_each_vec_to(y + first, size, args.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
       store_lanes(y + first + i, load_lanes(scratch.exps + first + i, lanes) * factor, lanes);

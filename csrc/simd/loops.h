@@ -103,6 +103,23 @@ DLK_INLINE void for_each_vec_masked(const T* output, int64_t size, bool nontempo
     for_each_vec<Compute<T>>(size, body);
 }
 
+// A sum of doubles that carries its rounding errors along (Neumaier): a mean over thousands of
+// float64 rows stays as good as one rounding.
+struct CompensatedSum {
+  double sum = 0, lost = 0;
+
+  DLK_INLINE void add(double value) {
+    const double next = sum + value;
+    const bool sum_is_larger = (sum < 0 ? -sum : sum) >= (value < 0 ? -value : value);
+    lost += sum_is_larger ? (sum - next) + value : (value - next) + sum;
+    sum = next;
+  }
+  DLK_INLINE double total() const {
+    const double value = sum + lost;
+    return value == value ? value : sum; // an infinite sum has lost a NaN
+  }
+};
+
 // function(begin, end, thread) over chunks [0, count)
 template <class Function>
 DLK_INLINE void parallel_chunks(int64_t count, int64_t work_elems, Function function) {

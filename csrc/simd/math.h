@@ -21,8 +21,8 @@ template <> struct MathConstants<float> {
   static constexpr float kGuardScale = 0x1p-64f;
   static constexpr float kTanhLowest = -20.0f;
   static constexpr int kExpTerms = 5;
-  static constexpr float kExp[kExpTerms] = {0x1.fffffcp-2f, 0x1.554916p-3f, 0x1.5558f2p-5f,
-                                            0x1.1239e2p-7f, 0x1.6a2434p-10f};
+  static constexpr float kExp[kExpTerms] = {0.5f, 0x1.5554a4p-3f, 0x1.555688p-5f, 0x1.122f88p-7f,
+                                            0x1.6b6e40p-10f};
   static constexpr int kExp2Terms = 6;
   static constexpr float kExp2[kExp2Terms] = {0x1.62e430p-1f, 0x1.ebfbdcp-3f,  0x1.c6aee8p-5f,
                                               0x1.3b2d4ep-7f, 0x1.5f3e80p-10f, 0x1.41fba0p-13f};
