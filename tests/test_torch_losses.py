@@ -104,8 +104,8 @@ def worst(actual, expected, scale=0.0):
 
 
 def assert_no_worse_than_torch(ours, theirs, expected, label="", grad_scale=1.0):
-    """Our (output, grad) is as near to the float64 one as torch's, give or take a few roundings of what
-    they are made from: logarithms of about 1, and gradients of about `grad_scale`.
+    """Our (output, grad) is as near to the float64 one as torch's, give or take a few roundings of
+    what they are made from: logarithms of about 1, and gradients of about `grad_scale`.
     """
     for name, our, their, right in zip(("output", "grad"), ours, theirs, expected, strict=True):
         assert our.dtype == their.dtype, (label, name)
@@ -286,7 +286,7 @@ def test_all_rows_ignored(reduction):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_losses_are_not_negative_nor_log_probabilities_positive(dtype, isa):
-    """A row that is certain: torch gives 0 or more, since its terms are 0 and log(1 + something)."""
+    """A row that is certain: torch gives 0 or more, its terms being 0 and log(1 + something)."""
     generator = torch.Generator().manual_seed(0)
     for classes in (1, 2, 3, 33):
         x = torch.rand(200, classes, generator=generator, dtype=torch.float64)

@@ -39,7 +39,7 @@ def test_every_twin_has_its_entry_in_op_db():
 
 
 def as_torch(twin):
-    """`twin` with positional arguments as op_db has them: torch.softmax takes (input, dim, dtype)."""
+    """`twin` with op_db's positional arguments: torch.softmax takes (input, dim, dtype)."""
     if twin in (functional.softmax, functional.log_softmax):
         return lambda x, dim, dtype=None: twin(x, dim, dtype=dtype)
     return twin

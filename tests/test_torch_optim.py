@@ -336,10 +336,10 @@ def test_step_hooks_run_once_and_in_order():
         params = parameters([5])
         optimizer = SGD(params, lr=0.1, **options)
         seen = []
-        optimizer.register_step_pre_hook(lambda *_: seen.append("before"))
-        optimizer.register_step_post_hook(lambda *_: seen.append("after"))
+        optimizer.register_step_pre_hook(lambda *_, seen=seen: seen.append("before"))
+        optimizer.register_step_post_hook(lambda *_, seen=seen: seen.append("after"))
         handle = torch.optim.optimizer.register_optimizer_step_pre_hook(
-            lambda *_: seen.append("global")
+            lambda *_, seen=seen: seen.append("global")
         )
         try:
             params[0].grad = torch.ones(5)

@@ -1,8 +1,8 @@
 """Elementwise activations for NumPy arrays and anything with ``__dlpack__``.
 
 One row of `ACTIVATIONS` per activation; the torch front makes its twins from the same rows.
-Arrays may have any shape and strides, in float32, float64, bfloat16 (``ml_dtypes``) or float16; results
-are of the kind that came in. An element's value never depends on where it stands.
+Arrays may have any shape and strides, in float32, float64, bfloat16 (``ml_dtypes``) or float16;
+results are of the kind that came in. An element's value never depends on where it stands.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Losses over class logits, and the softmax family, for NumPy arrays and anything with ``__dlpack__``.
+"""Losses over class logits, and the softmax family, for NumPy arrays and anything with
+``__dlpack__``.
 
-Every function takes an array of shape ``(N, C)``, ``(N, C, d1, ...)`` or ``(C,)`` in float32, float64,
-bfloat16 (``ml_dtypes``) or float16 and returns the kind of array it was given. Half types are computed
-in float32 and rounded once; sums and divisors are float64 throughout.
+Every function takes an array of shape ``(N, C)``, ``(N, C, d1, ...)`` or ``(C,)`` in float32,
+float64, bfloat16 (``ml_dtypes``) or float16 and returns the kind of array it was given. Half types
+are computed in float32 and rounded once; sums and divisors are float64 throughout.
 """
 
 from __future__ import annotations
@@ -50,8 +51,9 @@ def cross_entropy(
 ) -> Any:
     """Softmax cross-entropy between logits and class targets.
 
-    ``-log softmax(logits)[target]`` per row, computed as log-sum-exp minus the target's logit in one
-    pass over the logits; the meaning of every argument is `torch.nn.functional.cross_entropy`'s.
+    ``-log softmax(logits)[target]`` per row, computed as log-sum-exp minus the target's logit in
+    one pass over the logits; the meaning of every argument is
+    `torch.nn.functional.cross_entropy`'s.
 
     Args:
         logits: Shape ``(N, C)``, ``(N, C, d1, ...)`` or ``(C,)``, unnormalized; any strides. Read
@@ -64,16 +66,17 @@ def cross_entropy(
         reduction: ``"mean"`` (over the weights of the targets that count; over the rows for
             probabilities), ``"sum"`` or ``"none"``.
         label_smoothing: In [0, 1]: how much of each target is spread evenly over the classes.
-        z_loss: Adds ``z_loss * log_sum_exp**2`` per row that counts (under ``"mean"``, its mean over
-            those rows), which keeps the logits' scale from drifting (PaLM, 2022).
+        z_loss: Adds ``z_loss * log_sum_exp**2`` per row that counts (under ``"mean"``, its mean
+            over those rows), which keeps the logits' scale from drifting (PaLM, 2022).
         softcap: If given, logits are first squashed to ``softcap * tanh(logits / softcap)``.
         return_lse: Also return the log-sum-exp of every row (ignored ones too), float64 for float64
             logits, else float32.
         return_argmax: Also return the class of every row's largest logit, int64.
 
     Returns:
-        The loss, of the logits' dtype: a scalar, or an array of the target's shape under ``"none"``.
-        With ``return_lse`` or ``return_argmax`` a tuple ``(loss, lse, argmax)`` of those asked for.
+        The loss, of the logits' dtype: a scalar, or an array of the target's shape under
+        ``"none"``. With ``return_lse`` or ``return_argmax`` a tuple ``(loss, lse, argmax)`` of
+        those asked for.
 
     Raises:
         IndexError: A target is neither ``ignore_index`` nor a class.
@@ -145,7 +148,8 @@ def cross_entropy_with_grad(
     Raises:
         IndexError: As `cross_entropy`.
         TypeError: As `cross_entropy`.
-        ValueError: As `cross_entropy`; also where ``out`` is read-only or overlaps the logits in part.
+        ValueError: As `cross_entropy`; also where ``out`` is read-only or overlaps the logits in
+            part.
 
     Example:
         >>> import numpy as np
@@ -178,7 +182,9 @@ def _softcap(softcap: float | None) -> float:
     if softcap is None:
         return 0.0
     if not softcap > 0:
-        raise ValueError(f"cross_entropy: softcap: expected a positive number or None, got {softcap}")
+        raise ValueError(
+            f"cross_entropy: softcap: expected a positive number or None, got {softcap}"
+        )
     return softcap
 
 

@@ -1,5 +1,5 @@
-"""Optimizers over lists of NumPy arrays, updated in place: one parallel region a step, any number of
-arrays. `dlkernels.torch.optim` has the same steps as `torch.optim.Optimizer` subclasses.
+"""Optimizers over lists of NumPy arrays, updated in place: one parallel region a step, any number
+of arrays. `dlkernels.torch.optim` has the same steps as `torch.optim.Optimizer` subclasses.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Array = Any
 class SGD:
     """Stochastic gradient descent with momentum (`torch.optim.SGD`), over NumPy arrays.
 
-    ``g = grad + weight_decay * p``; ``b = momentum * b + (1 - dampening) * g`` (``b = g`` at an array's
-    first step); ``p -= lr * (g + momentum * b if nesterov else b)``. As in torch the learning rate stays
-    outside ``b``: after a change of ``lr`` the whole past moves at the new rate. float32 and float64
-    results are bit-equal to torch's on AVX2 and AVX-512.
+    ``g = grad + weight_decay * p``; ``b = momentum * b + (1 - dampening) * g`` (``b = g`` at an
+    array's first step); ``p -= lr * (g + momentum * b if nesterov else b)``. As in torch the
+    learning rate stays outside ``b``: after a change of ``lr`` the whole past moves at the new
+    rate. float32 and float64 results are bit-equal to torch's on AVX2 and AVX-512.
 
     Args:
         params: Writable arrays (float32, float64, bfloat16 or float16, any strides), or dicts with
@@ -35,7 +35,8 @@ class SGD:
         maximize: Ascend instead.
 
     Attributes:
-        param_groups: One dict per group; values may be changed between steps (a schedule of ``lr``).
+        param_groups: One dict per group; values may be changed between steps (a schedule of
+            ``lr``).
         momentum_buffers: One array (or None before its first step) per parameter, over all groups.
 
     Raises:
@@ -89,8 +90,8 @@ class SGD:
         """Updates every parameter in place.
 
         Args:
-            grads: One gradient per parameter, in their order over all groups, of the parameter's shape
-                and dtype; None leaves a parameter as it is.
+            grads: One gradient per parameter, in their order over all groups, of the parameter's
+                shape and dtype; None leaves a parameter as it is.
 
         Raises:
             TypeError: A dtype does not match.

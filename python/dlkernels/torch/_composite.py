@@ -1,5 +1,5 @@
-"""The kernels' functions in torch's own operations: for gradients of gradients, batches of gradients, and
-tensors that no kernel takes.
+"""The kernels' functions in torch's own operations: for gradients of gradients, batches of
+gradients, and tensors that no kernel takes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Twins of ``torch.nn.functional``: the same names, arguments, defaults and errors, on our kernels.
 
-Plain CPU tensors in float32, float64, bfloat16 and float16 go straight to a kernel; compiled graphs,
-modes and subclasses see the operators of `dlkernels.torch.ops`; everything else goes to torch's own
-function. `dlkernels.torch.explain` says which.
+Plain CPU tensors in float32, float64, bfloat16 and float16 go straight to a kernel; compiled
+graphs, modes and subclasses see the operators of `dlkernels.torch.ops`; everything else goes to
+torch's own function. `dlkernels.torch.explain` says which.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_batched, reason, 
 __all__ = ["cross_entropy", "log_softmax", "nll_loss", "relu", "relu_", "softmax"]
 
 _INDEX_DTYPES = (torch.int64, torch.uint8)
-#: A kernel's complaints about its arguments, made before anything is written: the call then goes to torch,
-#: which has an error of its own, or an answer after all (an unbatched input's target may have size 1).
+#: A kernel's complaints about its arguments, made before anything is written: the call then goes to
+#: torch, which has an error of its own, or an answer after all (an unbatched input's target may
+#: have size 1).
 _REFUSED = (TypeError, ValueError, IndexError)
 _autocasting = torch.is_autocast_enabled
 _HALF = (torch.bfloat16, torch.float16)
@@ -51,8 +52,8 @@ def cross_entropy(
 ) -> Tensor:
     """`torch.nn.functional.cross_entropy`, its gradient made in the same pass over the logits.
 
-    Differs from torch in that an ignored row has a zero gradient even where it holds NaN, and in that
-    half types are summed in float64 (torch's float16 mean over 32769 rows is inf).
+    Differs from torch in that an ignored row has a zero gradient even where it holds NaN, and in
+    that half types are summed in float64 (torch's float16 mean over 32769 rows is inf).
 
     Args:
         input: Logits, ``(C,)``, ``(N, C)`` or ``(N, C, d1, ...)``, in any memory format.
@@ -164,21 +165,21 @@ def _whole_tensor(input: Tensor) -> Tensor:
 class _CrossEntropy(torch.autograd.Function):
     """Forward makes the gradient too, for grad_output = 1, in one pass over the logits.
 
-    Backward hands it out if grad_output is 1, else makes it again with the right one: as many bytes as
-    scaling it would be, without the second rounding. float16 (whose small gradients need the loss scale
-    before they are rounded) and ``"none"`` make no gradient in forward.
+    Backward hands it out if grad_output is 1, else makes it again with the right one: as many bytes
+    as scaling it would be, without the second rounding. float16 (whose small gradients need the
+    loss scale before they are rounded) and ``"none"`` make no gradient in forward.
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         input: Tensor,
         target: Tensor,
         weight: Tensor | None,
-        arguments: tuple[Any, ...],
+        arguments: Any,
     ) -> Tensor:
         with_grad = arguments[1] != "none" and input.dtype is not torch.float16
-        result = _core.cross_entropy(
+        result = _core.cross_entropy(  # type: ignore[call-arg]
             input, target, weight, *arguments, with_grad, None, False, False, 1.0
         )
         loss: Tensor
@@ -188,7 +189,7 @@ class _CrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_output: Tensor) -> Any:
         if torch.is_grad_enabled() or is_batched(grad_output):
             input, target, weight = ctx.saved_tensors
             grad = composite.differentiate(
@@ -209,7 +210,7 @@ class _CrossEntropy(torch.autograd.Function):
             if grad is None:
                 raise
             return grad.mul_(scale), None, None, None
-        grad = _core.cross_entropy(
+        grad = _core.cross_entropy(  # type: ignore[call-arg]
             input, target, weight, *ctx.arguments, True, grad, False, False, scale
         )[1]
         return grad, None, None, None
@@ -224,15 +225,15 @@ class _CrossEntropyInPlace(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         whole: Tensor,
         input: Tensor,
         target: Tensor,
         weight: Tensor | None,
-        arguments: tuple[Any, ...],
+        arguments: Any,
     ) -> tuple[Tensor, Tensor]:
-        loss, _, _, _ = _core.cross_entropy(
+        loss, _, _, _ = _core.cross_entropy(  # type: ignore[call-arg]
             input, target, weight, *arguments, True, input, False, False, 1.0
         )
         offset = input.storage_offset() - whole.storage_offset()
@@ -244,7 +245,7 @@ class _CrossEntropyInPlace(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_output: Tensor | None, grad_whole: Tensor | None) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_output: Tensor | None, grad_whole: Tensor | None) -> Any:
         if grad_whole is not None:
             raise RuntimeError(
                 "cross_entropy: the logits were overwritten by their gradient (inplace=True) and "
@@ -313,7 +314,7 @@ def _softmax(
 ) -> Tensor:
     if dim is None:
         name = "log_softmax" if logarithm else "softmax"
-        dim = F._get_softmax_dim(name, input.dim(), stacklevel + 1)
+        dim = F._get_softmax_dim(name, input.dim(), stacklevel + 1)  # type: ignore[attr-defined]
     if dtype is not None and dtype is not input.dtype:
         input = input.to(dtype=dtype)
     way = route(input)
@@ -337,14 +338,14 @@ class _Softmax(torch.autograd.Function):
     """Saves its result and nothing else, as torch does."""
 
     @staticmethod
-    def forward(ctx: Any, input: Tensor, dim: int, logarithm: bool) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, input: Tensor, dim: int, logarithm: bool) -> Tensor:
         output: Tensor = _core.softmax(input, dim, logarithm, None)
         ctx.dim, ctx.logarithm = dim, logarithm
         ctx.save_for_backward(output)
         return output
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_output: Tensor) -> Any:
         (output,) = ctx.saved_tensors
         if torch.is_grad_enabled() or is_batched(grad_output):
             grad = composite.softmax_backward(grad_output, output, ctx.dim, ctx.logarithm)
@@ -419,7 +420,7 @@ def _nll_loss_route(input: Tensor, target: Tensor, weight: Tensor | None) -> str
 
 class _NllLoss(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         input: Tensor,
         target: Tensor,
@@ -433,7 +434,7 @@ class _NllLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_output: Tensor) -> Any:
         input, target, weight = ctx.saved_tensors
         ignore_index, reduction = ctx.arguments
         if torch.is_grad_enabled() or is_batched(grad_output):
@@ -457,7 +458,7 @@ class _MaskedActivation(torch.autograd.Function):
     """An activation that saves one bit per element for its backward."""
 
     @staticmethod
-    def forward(ctx: Any, input: Tensor, index: int, inplace: bool) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, input: Tensor, index: int, inplace: bool) -> Tensor:
         output, mask = _core.activation(index, input, input if inplace else None, True, 0.0, 0.0)
         if inplace:
             ctx.mark_dirty(input)
@@ -468,7 +469,7 @@ class _MaskedActivation(torch.autograd.Function):
         return output  # type: ignore[no-any-return]
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_output: Tensor) -> Any:
         (mask,) = ctx.saved_tensors
         return _masked_grad(grad_output, mask, ctx.stride, ctx.index), None, None
 
@@ -487,7 +488,7 @@ class _MaskedActivationBackward(torch.autograd.Function):
     """Linear in grad_output, so its own backward is itself."""
 
     @staticmethod
-    def forward(ctx: Any, grad_output: Tensor, mask: Tensor, index: int) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, grad_output: Tensor, mask: Tensor, index: int) -> Tensor:
         ctx.index = index
         ctx.stride = grad_output.stride()
         ctx.save_for_backward(mask)
@@ -495,7 +496,7 @@ class _MaskedActivationBackward(torch.autograd.Function):
         return grad
 
     @staticmethod
-    def backward(ctx: Any, grad_grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_grad: Tensor) -> Any:
         (mask,) = ctx.saved_tensors
         return _masked_grad(grad_grad, mask, ctx.stride, ctx.index), None, None
 
@@ -547,7 +548,7 @@ def _may_overwrite(input: Tensor) -> bool:
 
 
 def _is_dense(input: Tensor) -> bool:
-    return torch._prims_common.is_non_overlapping_and_dense_or_false(input)  # type: ignore[no-any-return]
+    return torch._prims_common.is_non_overlapping_and_dense_or_false(input)
 
 
 _RELU = ACTIVATIONS["relu"]

@@ -1,5 +1,5 @@
-"""Twins of ``torch.nn`` modules: subclasses of torch's own, so arguments, repr and state dicts are the
-same, whose forward calls `functional`.
+"""Twins of ``torch.nn`` modules: subclasses of torch's own, so arguments, repr and state dicts are
+the same, whose forward calls `functional`.
 """
 
 from __future__ import annotations

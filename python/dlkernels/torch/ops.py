@@ -1,9 +1,10 @@
-"""The kernels as operators of ``torch.ops.dlkernels``: what torch.compile, export, FakeTensor, modes and
-tensor subclasses see.
+"""The kernels as operators of ``torch.ops.dlkernels``: what torch.compile, export, FakeTensor,
+modes and tensor subclasses see.
 
 Every operator is defined, implemented for the CPU, given a fake and, where it is differentiable, an
-autograd formula, once, when this module is imported. Eager calls on plain tensors do not come through
-here (an operator with a Python autograd formula costs 45 µs, a direct call 4): see `functional`.
+autograd formula, once, when this module is imported. Eager calls on plain tensors do not come
+through here (an operator with a Python autograd formula costs 45 µs, a direct call 4): see
+`functional`.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ _LOSS_ARGUMENTS = (
     "float label_smoothing, float z_loss, float softcap"
 )
 
-# A compiled graph reads the logits once for the loss and once for the gradient: it has no place where a
-# gradient made in forward could be handed out untouched.
+# A compiled graph reads the logits once for the loss and once for the gradient: it has no place
+# where a gradient made in forward could be handed out untouched.
 _LIBRARY.define(f"cross_entropy({_LOSS_ARGUMENTS}) -> Tensor")
 _LIBRARY.define(f"cross_entropy_backward(Tensor grad_output, {_LOSS_ARGUMENTS}) -> Tensor")
 _LIBRARY.define("softmax(Tensor input, int dim, bool logarithm) -> Tensor")
@@ -33,7 +34,8 @@ _LIBRARY.define(
     "softmax_backward(Tensor grad_output, Tensor output, int dim, bool logarithm) -> Tensor"
 )
 _LIBRARY.define(
-    "nll_loss(Tensor input, Tensor target, Tensor? weight, str reduction, int ignore_index) -> Tensor"
+    "nll_loss(Tensor input, Tensor target, Tensor? weight, str reduction, int ignore_index) "
+    "-> Tensor"
 )
 _LIBRARY.define(
     "nll_loss_backward(Tensor grad_output, Tensor input, Tensor target, Tensor? weight, "
@@ -42,7 +44,8 @@ _LIBRARY.define(
 _LIBRARY.define("activation(Tensor input, int index, float a, float b) -> Tensor")
 _LIBRARY.define("activation_masked(Tensor input, int index, float a, float b) -> (Tensor, Tensor)")
 _LIBRARY.define(
-    "activation_masked_backward(Tensor grad_output, Tensor mask, int index, float a, float b) -> Tensor"
+    "activation_masked_backward(Tensor grad_output, Tensor mask, int index, float a, float b) "
+    "-> Tensor"
 )
 _LIBRARY.define("activation_(Tensor(a!) input, int index, float a, float b) -> ()")
 
@@ -147,8 +150,8 @@ torch.library.register_autograd(
 
 
 def _save_cross_entropy_backward(ctx: Any, inputs: Any, output: Any) -> None:
-    *tensors, ctx.arguments = *inputs[:4], _core_order(inputs[4:])
-    ctx.save_for_backward(*tensors)
+    ctx.arguments = _core_order(inputs[4:])
+    ctx.save_for_backward(*inputs[:4])
 
 
 def _core_order(arguments: Any) -> tuple[Any, ...]:

@@ -1,5 +1,5 @@
-"""Twins of ``torch.optim`` optimizers: subclasses of torch's own, so arguments, groups, hooks and state
-dicts are the same, whose step updates every parameter of every group in one parallel region.
+"""Twins of ``torch.optim`` optimizers: subclasses of torch's own, so arguments, groups, hooks and
+state dicts are the same, whose step updates every parameter of every group in one parallel region.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class SGD(torch.optim.SGD):
     """`torch.optim.SGD`, bit-equal to its float32 loop on AVX2 and AVX-512.
 
     ``g = grad + weight_decay * p``; ``b = momentum * b + (1 - dampening) * g`` (``b = g`` at a
-    parameter's first step); ``p -= lr * (g + momentum * b if nesterov else b)``. Parameters in bfloat16
-    and float16 are computed in float32 and rounded once. Gradients and momenta may have other strides
-    than their parameter, and parameters may be slices. ``foreach`` and ``fused`` are accepted and change
-    nothing. With ``differentiable=True``, or where a parameter or gradient is sparse, complex, on another
-    device or of mixed dtypes, the step is torch's own.
+    parameter's first step); ``p -= lr * (g + momentum * b if nesterov else b)``. Parameters in
+    bfloat16 and float16 are computed in float32 and rounded once. Gradients and momenta may have
+    other strides than their parameter, and parameters may be slices. ``foreach`` and ``fused`` are
+    accepted and change nothing. With ``differentiable=True``, or where a parameter or gradient is
+    sparse, complex, on another device or of mixed dtypes, the step is torch's own.
 
     Args:
         params: As torch.
@@ -71,8 +71,8 @@ class SGD(torch.optim.SGD):
         # torch sets it for fused=True; a GradScaler then leaves the unscaling to step().
         self.__dict__.pop("_step_supports_amp_scaling", None)
 
-    @torch._dynamo.disable  # type: ignore[untyped-decorator, misc]
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    @torch._dynamo.disable
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Performs one step.
 
         Args:
@@ -125,7 +125,7 @@ class SGD(torch.optim.SGD):
         return loss
 
     def _step_in_torch(self) -> None:
-        """The same step by torch's loop: its fused one updates wrong elements where strides differ."""
+        """The same step by torch's loop; its fused one goes wrong where strides differ."""
         with torch.set_grad_enabled(self.defaults["differentiable"]):
             for group in self.param_groups:
                 params: list[torch.Tensor] = []
