@@ -152,7 +152,7 @@ int activation_index(const std::string& name) {
 }
 
 py::object math_function(const std::string& name, py::handle x_object) {
-  constexpr const char* names[] = {"exp", "exp_nonpositive", "log", "tanh", "exp2_bounded"};
+  constexpr const char* names[] = {"exp", "exp_nonpositive", "log", "tanh", "exp_bounded"};
   MathFunctionArgs args{};
   args.function = -1;
   for (int index = 0; index < 5; ++index)

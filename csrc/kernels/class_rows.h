@@ -126,10 +126,9 @@ template <class C> struct RowScratch {
 
 // Log-sum-exp of a row, block after block: sum of e^(x - anchor), in double.
 //
-// Exponentials are taken in base 2, e^(x - anchor) = 2^((x - anchor) log2(e)), exact at the anchor.
-// That is the first block's largest value; later blocks are summed without looking first, and once
-// more with a new anchor if a value stood out (by more than about 1). So a value near the row's
-// largest is never far from the anchor, where the argument would be coarse.
+// The anchor is the first block's largest value; later blocks are summed without looking first, and
+// once more with a new anchor if a value stood out (by more than about 1). So a value near the
+// row's largest is never far from the anchor, where the argument would be coarse.
 template <class C> struct RowExpSum {
   C anchor = 0; // a value of the row, 0 while there are only -inf
   double sum = 0;
@@ -162,13 +161,13 @@ template <class C> struct RowExpSum {
   // `highest` receives the largest exponent of two, plus kExp2Rounding.
   template <bool kKeep, class S, class T>
   DLK_BLOCK C sum_block(const S* x, int64_t size, C* exps, const T* ahead, C& highest) const {
-    const Vec<C> scale(MathConstants<C>::kLog2E), shift(anchor);
+    const Vec<C> shift(anchor);
     Vec<C> total(C(0)), largest(C(0));
     for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
       __builtin_prefetch(ahead + i);
       const Vec<C> value = load_lanes(x + i, lanes, C(-__builtin_inf()));
       Vec<C> rounded;
-      const Vec<C> e = exp2_bounded((value - shift) * scale, rounded);
+      const Vec<C> e = exp_bounded(value - shift, rounded);
       if constexpr (kKeep)
         store_lanes(exps + i, e, lanes);
       largest = max_nonnegative(largest, rounded);

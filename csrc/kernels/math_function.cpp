@@ -27,7 +27,7 @@ template <class T> void run(const MathFunctionArgs& args) {
   default:
     return apply<T>(args, [](Vec<T> x) DLK_BODY {
       Vec<T> rounded;
-      return exp2_bounded(x, rounded);
+      return exp_bounded(x, rounded);
     });
   }
 }

@@ -26,7 +26,7 @@ template <> struct MathConstants<float> {
   static constexpr int kExp2Terms = 6;
   static constexpr float kExp2[kExp2Terms] = {0x1.62e430p-1f, 0x1.ebfbdcp-3f,  0x1.c6aee8p-5f,
                                               0x1.3b2d4ep-7f, 0x1.5f3e80p-10f, 0x1.41fba0p-13f};
-  static constexpr float kExp2Lowest = -127.25f;
+  static constexpr float kExpBoundedLowest = -88.2f;
   static constexpr int kLogTerms = 4;
   static constexpr float kLog[kLogTerms] = {0x1.555554p-1f, 0x1.999a7ap-2f, 0x1.2438c4p-2f,
                                             0x1.e2f99cp-3f};
@@ -57,7 +57,7 @@ template <> struct MathConstants<double> {
       0x1.62e42fefa39efp-1,  0x1.ebfbdff82c58fp-3,  0x1.c6b08d704a0cfp-5,  0x1.3b2ab6fba4e22p-7,
       0x1.5d87fe78a26afp-10, 0x1.430912f883d8ep-13, 0x1.ffcbfc74dea9ep-17, 0x1.62c021e25402cp-20,
       0x1.b524dd41d62cap-24, 0x1.e4d06cab41385p-28, 0x1.ea016e69a3e38p-32, 0x1.c2ce865e256a2p-36};
-  static constexpr double kExp2Lowest = -1023.25;
+  static constexpr double kExpBoundedLowest = -709.26;
   static constexpr int kLogTerms = 7;
   static constexpr double kLog[kLogTerms] = {
       0x1.5555555555593p-1, 0x1.999999997fca0p-2, 0x1.2492494201cb1p-2, 0x1.c71c51fae98fbp-3,
@@ -127,18 +127,25 @@ template <class T> DLK_INLINE Vec<T> exp_nonpositive(Vec<T> x) {
   return mantissa * scale * Vec<T>(M::kGuardScale);
 }
 
-// 2^t for t <= 120; 0 below 2^-126 (a softmax's weights need no subnormals, and their detour is a
-// tenth of its time). Max error above that: float 1 ULP, double 1 ULP. NaN -> NaN, -inf -> 0.
-// `rounded` receives t rounded to an integer, plus kExp2Rounding, ordered as t is even where t is
-// beyond the range.
+// e^x for x <= 80, in base 2, for softmax's loops: half the reduction of exp, and 0 below 2^-126
+// (its weights need no subnormals, and their detour is a tenth of the time). Max error above that:
+// 1 + 0.11 |x| ULP for float (log2(e) is rounded; so is a softmax's x - max, five times as much), 1
+// ULP for double. NaN -> NaN, -inf -> 0. `rounded` receives x log2(e) rounded to an integer, plus
+// kExp2Rounding, and is ordered as x is even where x is beyond the range.
 template <class T>
 constexpr T kExp2Rounding = MathConstants<T>::kRoundMagic + T(MathConstants<T>::kExponentBias);
-template <class T> DLK_INLINE Vec<T> exp2_bounded(Vec<T> t, Vec<T>& rounded) {
+template <class T> DLK_INLINE Vec<T> exp_bounded(Vec<T> x, Vec<T>& rounded) {
   using M = MathConstants<T>;
-  t = max(Vec<T>(M::kExp2Lowest), t); // its exponent field is 0
-  rounded = t + Vec<T>(kExp2Rounding<T>);
-  const Vec<T> r = t - (rounded - Vec<T>(kExp2Rounding<T>));
+  x = max(Vec<T>(M::kExpBoundedLowest), x); // its exponent field is 0
+  rounded = fma(x, Vec<T>(M::kLog2E), Vec<T>(kExp2Rounding<T>));
+  const Vec<T> n = rounded - Vec<T>(kExp2Rounding<T>);
+#if defined(__FMA__) || !defined(__x86_64__)
+  const Vec<T> r = fma(x, Vec<T>(M::kLog2E), -n);
   const Vec<T> mantissa = fma(polynomial(r, M::kExp2), r, Vec<T>(1));
+#else // x log2(e) would be rounded before n is taken away
+  const Vec<T> r = (x - n * Vec<T>(M::kLn2High)) - n * Vec<T>(M::kLn2Low);
+  const Vec<T> mantissa = expm1_reduced(r) + Vec<T>(1);
+#endif
   return mantissa * from_bits<T>(shift_left(bits_of(rounded), M::kMantissaBits));
 }
 
