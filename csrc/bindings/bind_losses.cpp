@@ -291,6 +291,8 @@ struct CrossEntropyCall {
 
   bool set_gradient(const TensorView& view) {
     ClassArray strides;
+    if (view.size() == 0) // nothing will be written
+      return args.grad_logits.data = view.data, true;
     if (!class_strides(view, axis, strides))
       return false;
     strides = swap_if(main.swapped, strides);

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch.autograd.graph import increment_version
+from torch.optim.sgd import sgd as torch_sgd
 
 from dlkernels import _core
 
@@ -88,7 +89,7 @@ class SGD(torch.optim.SGD):
         calls, touched, fresh = [], [], []
         for group in self.param_groups:
             if group["differentiable"]:
-                self._step_in_torch()
+                super().step()
                 return loss
             params, grads, buffers, missing = _core.gather(
                 group["params"], self.state, "momentum_buffer"
@@ -126,13 +127,13 @@ class SGD(torch.optim.SGD):
 
     def _step_in_torch(self) -> None:
         """The same step by torch's loop; its fused one goes wrong where strides differ."""
-        with torch.set_grad_enabled(self.defaults["differentiable"]):
+        with torch.no_grad():
             for group in self.param_groups:
                 params: list[torch.Tensor] = []
                 grads: list[torch.Tensor] = []
                 buffers: list[torch.Tensor | None] = []
                 has_sparse_grad = self._init_group(group, params, grads, buffers)
-                torch.optim.sgd.sgd(
+                torch_sgd(
                     params,
                     grads,
                     buffers,
