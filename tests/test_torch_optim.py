@@ -332,11 +332,13 @@ def test_learning_rate_schedulers():
 
 
 def test_step_hooks_run_once_and_in_order():
-    for options in ({"differentiable": False}, {"differentiable": True}):
+    for differentiable in (False, True):
         # torch patches its own class's step when one is made: ours must not run those hooks twice
         torch.optim.SGD(parameters([1]), lr=0.1)
-        params = [parameters([5])[0].clone()]  # differentiable=True wants no leaves
-        optimizer = SGD(params, lr=0.1, **options)
+        params = parameters([5])
+        if differentiable:  # such a step writes to its parameters as autograd sees it: no leaves
+            params = [params[0].clone()]
+        optimizer = SGD(params, lr=0.1, differentiable=differentiable)
         seen = []
         optimizer.register_step_pre_hook(lambda *_, seen=seen: seen.append("before"))
         optimizer.register_step_post_hook(lambda *_, seen=seen: seen.append("after"))

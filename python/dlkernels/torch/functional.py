@@ -53,7 +53,7 @@ def cross_entropy(
     """`torch.nn.functional.cross_entropy`, its gradient made in the same pass over the logits.
 
     Differs from torch in that an ignored row has a zero gradient even where it holds NaN, and in
-    that half types are summed in float64 (torch's float16 mean over 32769 rows is inf).
+    that half types are summed in float64.
 
     Args:
         input: Logits, ``(C,)``, ``(N, C)`` or ``(N, C, d1, ...)``, in any memory format.
@@ -274,7 +274,7 @@ class _CrossEntropyInPlace(torch.autograd.Function):
 def softmax(
     input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """`torch.nn.functional.softmax`: ``exp(input) / sum(exp(input))`` along `dim`. Max error 4 ULP.
+    """`torch.nn.functional.softmax`: ``exp(input) / sum(exp(input))`` along `dim`.
 
     Args:
         input: Any shape, in any memory format.
