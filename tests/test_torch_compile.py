@@ -96,7 +96,7 @@ def test_a_compiled_training_loop_follows_the_eager_one():
 
         def step(model=model, optimizer=optimizer):
             optimizer.zero_grad()
-            loss = run(x, target)
+            loss = run(x, target)  # noqa: B023
             loss.backward()
             optimizer.step()
             return loss.item()
