@@ -115,6 +115,10 @@ class SGD(torch.optim.SGD):
                     bool(group["maximize"]),
                 )
             )
+        kinds = {type(tensor) for params, grads, *_ in calls for tensor in (*params, *grads)}
+        if kinds - {torch.Tensor, torch.nn.Parameter}:  # a DTensor has no memory of its own
+            self._step_in_torch()
+            return loss
         try:
             _core.sgd(calls)
         except TypeError:
