@@ -504,7 +504,7 @@ class _MaskedActivationBackward(torch.autograd.Function):
 def _activation(row: Activation, input: Tensor, inplace: bool) -> Tensor:
     """Forward of a masked activation, whichever way it goes."""
     way = route(input)
-    if way != TORCH and inplace and not _may_overwrite(input):
+    if way == KERNEL and inplace and not _may_overwrite(input):
         way = TORCH
     index = row.index
     needs_grad = way != TORCH and input.requires_grad and torch.is_grad_enabled()
@@ -610,6 +610,6 @@ def explain(function: Any, *args: Any, **kwargs: Any) -> str:
                 f"{TORCH}: dtypes that do not match, a target or weight that requires grad, or 0-d"
             )
     inplace = function is relu_ or (function is relu and bound.get("inplace"))
-    if inplace and not _may_overwrite(input):
+    if inplace and way.startswith(KERNEL) and not _may_overwrite(input):
         return f"{TORCH}: in place on a view, a leaf or a tensor with gaps in memory"
     return way

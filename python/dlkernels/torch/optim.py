@@ -89,7 +89,7 @@ class SGD(torch.optim.SGD):
         calls, touched, fresh = [], [], []
         for group in self.param_groups:
             if group["differentiable"]:
-                super().step()
+                self._step_in_torch()
                 return loss
             params, grads, buffers, missing = _core.gather(
                 group["params"], self.state, "momentum_buffer"
@@ -131,7 +131,7 @@ class SGD(torch.optim.SGD):
 
     def _step_in_torch(self) -> None:
         """The same step by torch's loop; its fused one goes wrong where strides differ."""
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.defaults["differentiable"]):
             for group in self.param_groups:
                 params: list[torch.Tensor] = []
                 grads: list[torch.Tensor] = []
