@@ -129,9 +129,9 @@ template <class T> DLK_INLINE Vec<T> exp_nonpositive(Vec<T> x) {
 
 // e^x for x <= 80, in base 2, for softmax's loops: half the reduction of exp, and 0 below 2^-126
 // (its weights need no subnormals, and their detour is a tenth of the time). Max error above that:
-// 1 + 0.11 |x| ULP for float (log2(e) is rounded; so is a softmax's x - max, five times as much), 1
-// ULP for double. NaN -> NaN, -inf -> 0. `rounded` receives x log2(e) rounded to an integer, plus
-// kExp2Rounding, and is ordered as x is even where x is beyond the range.
+// 1 + 0.22 |x| ULP for float, 1 + 0.13 |x| for double (log2(e) is rounded; so is a softmax's x -
+// max, five times as much). NaN -> NaN, -inf -> 0. `rounded` receives x log2(e) rounded to an
+// integer, plus kExp2Rounding, and is ordered as x is even where x is beyond the range.
 template <class T>
 constexpr T kExp2Rounding = MathConstants<T>::kRoundMagic + T(MathConstants<T>::kExponentBias);
 template <class T> DLK_INLINE Vec<T> exp_bounded(Vec<T> x, Vec<T>& rounded) {
