@@ -2,6 +2,7 @@
 // the table is worked off in one parallel region.
 #include "bindings/bind.h"
 #include "bindings/call.h"
+#include "bindings/parameter_table.h"
 
 #include <algorithm>
 #include <unordered_map>
@@ -120,30 +121,46 @@ void add_walks(std::vector<SgdArray>& arrays, const TensorView& param, const Ten
   }
 }
 
-bool same_flat(const FlatView& a, const FlatView& b) {
-  return a.dtype == b.dtype && a.ndim == b.ndim && std::equal(a.shape, a.shape + a.ndim, b.shape);
+// What a step works on: arrays by dtype (float32, float64, bfloat16, float16).
+struct SgdStep {
+  std::vector<SgdGroup> groups;
+  std::vector<SgdArray> arrays[4];
+  std::vector<py::object> owners; // of arrays that came through __dlpack__, or from a parameter
+
+  void run(bool keeps_gil = false) const {
+    for (int dtype = 0; dtype < 4; ++dtype) {
+      if (arrays[dtype].empty())
+        continue;
+      std::vector<OptimizerChunk> chunks;
+      chunks.reserve(arrays[dtype].size());
+      SgdArgs args{};
+      for (size_t array = 0; array < arrays[dtype].size(); ++array) {
+        const int64_t size = arrays[dtype][array].size;
+        args.total_elems += size;
+        for (int64_t begin = 0; begin < size; begin += kPieceElems)
+          chunks.push_back({int64_t(array), begin, std::min(size, begin + kPieceElems)});
+      }
+      args.dtype = DType(dtype);
+      args.arrays = arrays[dtype].data();
+      args.groups = groups.data();
+      args.chunks = chunks.data();
+      args.chunk_count = int64_t(chunks.size());
+      without_gil(keeps_gil ? 0 : args.total_elems, [&] { runtime::kernels().sgd(args); });
+    }
+  }
+};
+
+// (lr, momentum, dampening, weight_decay, nesterov, maximize), from position `first` of a tuple
+SgdGroup sgd_group(const py::tuple& numbers, size_t first) {
+  return {numbers[first].cast<double>(),     numbers[first + 1].cast<double>(),
+          numbers[first + 2].cast<double>(), numbers[first + 3].cast<double>(),
+          numbers[first + 4].cast<bool>(),   numbers[first + 5].cast<bool>()};
 }
 
-// One parameter, its gradient and its buffer (nullptr without momentum), checked and added to the
-// table of its dtype.
-void add_array(std::vector<SgdArray>* arrays, py::handle param_object, py::handle grad_object,
-               PyObject* buffer_object, const SgdArray& model, size_t index,
-               std::vector<py::object>& owners) {
+// One parameter, its gradient and its buffer (nullptr without momentum), checked and added.
+void add_array(SgdStep& step, py::handle param_object, py::handle grad_object,
+               PyObject* buffer_object, const SgdArray& model, size_t index) {
   constexpr const char* operation = "SGD";
-  FlatView flat_param, flat_grad, flat_buffer;
-  if (flat_view(param_object, flat_param) && flat_view(grad_object, flat_grad) &&
-      same_flat(flat_param, flat_grad) && is_floating(flat_param.dtype) &&
-      (!buffer_object ||
-       (flat_view(buffer_object, flat_buffer) && same_flat(flat_param, flat_buffer)))) {
-    SgdArray array = model;
-    array.param = flat_param.data;
-    array.grad = flat_grad.data;
-    array.momentum_buffer = buffer_object ? flat_buffer.data : nullptr;
-    array.size = flat_param.size;
-    array.param_stride = array.grad_stride = array.buffer_stride = 1;
-    arrays[int(flat_param.dtype)].push_back(array);
-    return;
-  }
   const TensorView param = output_view_of(param_object, operation, "params");
   const TensorView grad = view_of(grad_object, operation, "grads");
   check_floating(param, operation, "params");
@@ -157,19 +174,17 @@ void add_array(std::vector<SgdArray>* arrays, py::handle param_object, py::handl
               "]: expected shape ", shape_text(param), ", got ", shape_text(buffer));
     check_same_dtype(buffer, param, operation, "momentum_buffer");
   }
-  add_walks(arrays[int(param.dtype)], param, grad, buffer_object ? &buffer : nullptr, model);
+  add_walks(step.arrays[int(param.dtype)], param, grad, buffer_object ? &buffer : nullptr, model);
   for (const TensorView* view : {&param, &grad, static_cast<const TensorView*>(&buffer)})
     if (view->kind == ArrayKind::dlpack)
-      owners.push_back(view->owner);
+      step.owners.push_back(view->owner);
 }
 
 // One SGD step over groups of (params, grads, momentum_buffers or None, positions of the buffers
 // that are at their first step, lr, momentum, dampening, weight_decay, nesterov, maximize).
 // Everything is checked before anything is written.
 void sgd(const py::list& group_list) {
-  std::vector<SgdGroup> groups;
-  std::vector<SgdArray> arrays[4]; // by dtype: float32, float64, bfloat16, float16
-  std::vector<py::object> owners;  // of arrays that came through __dlpack__
+  SgdStep step;
   for (py::handle group_handle : group_list) {
     const py::tuple group = py::reinterpret_borrow<py::tuple>(group_handle);
     const py::list params = group[0], grads = group[1];
@@ -178,38 +193,68 @@ void sgd(const py::list& group_list) {
     DLK_CHECK(params.size() == grads.size() &&
                   (buffers.is_none() || py::len(buffers) == params.size()),
               "SGD: grads: expected ", params.size(), " arrays, got ", grads.size());
-    groups.push_back({group[4].cast<double>(), group[5].cast<double>(), group[6].cast<double>(),
-                      group[7].cast<double>(), group[8].cast<bool>(), group[9].cast<bool>()});
+    step.groups.push_back(sgd_group(group, 4));
     std::vector<char> is_first(params.size(), 0);
     for (py::handle position : first_steps)
       is_first.at(position.cast<size_t>()) = 1;
     for (size_t index = 0; index < params.size(); ++index) {
       SgdArray model{};
-      model.group = int32_t(groups.size() - 1);
+      model.group = int32_t(step.groups.size() - 1);
       model.first_step = is_first[index];
-      add_array(arrays, PyList_GET_ITEM(params.ptr(), index), PyList_GET_ITEM(grads.ptr(), index),
-                buffers.is_none() ? nullptr : PyList_GET_ITEM(buffers.ptr(), index), model, index,
-                owners);
+      add_array(step, PyList_GET_ITEM(params.ptr(), index), PyList_GET_ITEM(grads.ptr(), index),
+                buffers.is_none() ? nullptr : PyList_GET_ITEM(buffers.ptr(), index), model, index);
     }
   }
-  for (int dtype = 0; dtype < 4; ++dtype) {
-    if (arrays[dtype].empty())
+  step.run();
+}
+
+// The same for tensors that a table knows. Returns false, having written nothing, where the table
+// does not fit any more. `numbers`: per group (lr, momentum, dampening, weight_decay, nesterov,
+// maximize).
+bool sgd_table(ParameterTable& table, const py::list& groups, const py::list& state_names,
+               const py::dict& state, const py::list& numbers) {
+  if (table.busy.exchange(true))
+    return false;
+  struct Release {
+    ParameterTable& table;
+    ~Release() {
+      table.clear();
+      table.busy = false;
+    }
+  } release{table};
+  if (!table.refresh(groups, state_names, state))
+    return false;
+  SgdStep step;
+  for (py::handle group : numbers)
+    step.groups.push_back(sgd_group(py::reinterpret_borrow<py::tuple>(group), 0));
+  for (const ParameterTable::Live& live : table.live()) {
+    const ParameterTable::Row& row = *live.row;
+    if (!live.data) {
+      const py::object grad = row.param.attr("grad");
+      if (!is_plain(grad))
+        return false;
+      SgdArray model{};
+      model.group = row.group;
+      const bool has_momentum = step.groups.at(size_t(row.group)).momentum != 0;
+      step.owners.push_back(grad);
+      add_array(step, row.param, grad, has_momentum ? row.states[0].ptr() : nullptr, model,
+                size_t(row.index));
       continue;
-    std::vector<OptimizerChunk> chunks;
-    SgdArgs args{};
-    for (size_t array = 0; array < arrays[dtype].size(); ++array) {
-      const int64_t size = arrays[dtype][array].size;
-      args.total_elems += size;
-      for (int64_t begin = 0; begin < size; begin += kPieceElems)
-        chunks.push_back({int64_t(array), begin, std::min(size, begin + kPieceElems)});
     }
-    args.dtype = DType(dtype);
-    args.arrays = arrays[dtype].data();
-    args.groups = groups.data();
-    args.chunks = chunks.data();
-    args.chunk_count = int64_t(chunks.size());
-    without_gil(args.total_elems, [&] { runtime::kernels().sgd(args); });
+    std::vector<SgdArray>& arrays = step.arrays[int(row.dtype)];
+    if (arrays.empty())
+      arrays.reserve(table.live().size());
+    SgdArray& array = arrays.emplace_back();
+    array.param = live.data;
+    array.grad = live.grad_data;
+    array.momentum_buffer = live.state_data[0];
+    array.size = row.size;
+    array.param_stride = array.grad_stride = array.buffer_stride = 1;
+    array.first_step = false;
+    array.group = row.group;
   }
+  step.run(table.keeps_gil());
+  return true;
 }
 
 } // namespace
@@ -217,6 +262,10 @@ void sgd(const py::list& group_list) {
 void bind_optim(py::module_& m) {
   m.def("gather", &gather);
   m.def("sgd", &sgd);
+  m.def("torch_handles_available", &torch_handles_available);
+  py::class_<ParameterTable>(m, "ParameterTable")
+      .def(py::init<const py::list&, const py::list&, const py::dict&>());
+  m.def("sgd_table", &sgd_table);
 }
 
 } // namespace dlk

@@ -266,7 +266,8 @@ bool flat_view(py::handle object, FlatView& view) {
     PyErr_Clear();
     return false;
   }
-  if (tensor.device.type != dlpack::kDeviceCpu || !dtype_from_dlpack(tensor.dtype, view.dtype))
+  if (tensor.device.type != dlpack::kDeviceCpu || !tensor.data ||
+      !dtype_from_dlpack(tensor.dtype, view.dtype))
     return false;
   view.size = 1;
   for (int dim = tensor.ndim - 1; dim >= 0; --dim) {

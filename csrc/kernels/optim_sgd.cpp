@@ -17,6 +17,21 @@
 namespace dlk::DLK_ISA {
 namespace {
 
+// The hardware's prefetcher keeps each of three streams too short a way ahead: 8 % of a step over
+// 50 M elements.
+template <class T> DLK_INLINE void fetch_ahead(const T* p) {
+  __builtin_prefetch(reinterpret_cast<const char*>(p) + 2048);
+}
+
+// The start of an array that is two ahead: where thousands are small, each would wait for its own.
+DLK_INLINE void fetch_first_lines(const SgdArray& array) {
+  for (int64_t byte = 0; byte < 256; byte += 64) {
+    __builtin_prefetch(static_cast<const char*>(array.param) + byte);
+    __builtin_prefetch(static_cast<const char*>(array.grad) + byte);
+    __builtin_prefetch(static_cast<const char*>(array.momentum_buffer) + byte);
+  }
+}
+
 template <class C> struct Step {
   const Vec<C> negative_lr, momentum, keep, weight_decay;
   const bool has_decay, nesterov, maximize;
@@ -42,12 +57,17 @@ DLK_INLINE void update(const Step<Compute<T>>& step, T* param, const T* grad, T*
   using C = Compute<T>;
   if (!buffer) {
     for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
+      fetch_ahead(param + i);
+      fetch_ahead(grad + i);
       const Vec<C> p = load_lanes(param + i, lanes);
       store_lanes(param + i, fma(step.gradient(grad + i, p, lanes), step.negative_lr, p), lanes);
     });
     return;
   }
   for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
+    fetch_ahead(param + i);
+    fetch_ahead(grad + i);
+    fetch_ahead(buffer + i);
     const Vec<C> p = load_lanes(param + i, lanes);
     const Vec<C> g = step.gradient(grad + i, p, lanes);
     const Vec<C> b =
@@ -89,6 +109,8 @@ template <class T> void run(const SgdArgs& args) {
     for (int64_t index = begin; index < end; ++index) {
       const OptimizerChunk& chunk = args.chunks[index];
       const SgdArray& array = args.arrays[chunk.array];
+      if (index + 2 < args.chunk_count)
+        fetch_first_lines(args.arrays[args.chunks[index + 2].array]);
       const Step<Compute<T>> step(args.groups[array.group]);
       if (array.param_stride == 1 && array.grad_stride == 1 && array.buffer_stride == 1)
         update(step, static_cast<T*>(array.param) + chunk.begin,

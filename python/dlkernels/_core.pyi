@@ -1,4 +1,4 @@
-from typing import Any, TypedDict, type_check_only
+from typing import Any, Literal, TypedDict, type_check_only
 
 from .runtime import MemoryStats
 
@@ -74,6 +74,7 @@ def nll_loss_backward(
     /,
 ) -> Any: ...
 def activation_index(name: str, /) -> int: ...
+def activation_saves(index: int, /) -> Literal["input", "output", "mask"]: ...
 def activation(
     index: int,
     x: Any,
@@ -95,3 +96,18 @@ def activation_backward(
 def math_function(name: str, x: Any, /) -> Any: ...
 def gather(params: list[Any], state: dict[Any, Any], key: str, /) -> tuple[Any, ...]: ...
 def sgd(groups: list[Any], /) -> None: ...
+def torch_handles_available() -> bool: ...
+
+class ParameterTable:
+    def __init__(
+        self, groups: list[Any], state_names: list[Any], state: dict[Any, Any], /
+    ) -> None: ...
+
+def sgd_table(
+    table: ParameterTable,
+    groups: list[Any],
+    state_names: list[Any],
+    state: dict[Any, Any],
+    numbers: list[Any],
+    /,
+) -> bool: ...

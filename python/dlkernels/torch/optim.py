@@ -16,6 +16,23 @@ from dlkernels import _core
 __all__ = ["SGD"]
 
 
+def _state_names(group: dict[str, Any]) -> tuple[str, ...]:
+    """The tensors that a step of this group keeps per parameter."""
+    return ("momentum_buffer",) if group["momentum"] != 0 else ()
+
+
+def _numbers(group: dict[str, Any]) -> tuple[float, float, float, float, bool, bool]:
+    """The group's hyper-parameters as the kernel takes them."""
+    return (
+        float(group["lr"]),
+        float(group["momentum"]),
+        float(group["dampening"]),
+        float(group["weight_decay"]),
+        bool(group["nesterov"]),
+        bool(group["maximize"]),
+    )
+
+
 class SGD(torch.optim.SGD):
     """`torch.optim.SGD`, bit-equal to its float32 loop on AVX2 and AVX-512.
 
@@ -39,6 +56,8 @@ class SGD(torch.optim.SGD):
         fused: Accepted for compatibility.
     """
 
+    # Never copied or saved: torch's own __getstate__ names what is.
+    _table: _core.ParameterTable | None = None
     # fused=True is torch's to check only where torch's fused step runs.
     _need_device_dtype_check_for_fused = False
 
@@ -86,11 +105,31 @@ class SGD(torch.optim.SGD):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if any(group["differentiable"] for group in self.param_groups):
+            self._step_in_torch()
+        elif not self._step_by_table():
+            self._step_by_list()
+        return loss
+
+    def _step_by_table(self) -> bool:
+        """The step from what the last one left; False, and nothing done, where it does not fit."""
+        if self._table is None:
+            return False
+        try:
+            return _core.sgd_table(
+                self._table,
+                [group["params"] for group in self.param_groups],
+                [_state_names(group) for group in self.param_groups],
+                self.state,
+                [_numbers(group) for group in self.param_groups],
+            )
+        except TypeError:  # no kernel for one of the tensors
+            return False
+
+    def _step_by_list(self) -> None:
+        """The step from nothing: makes the buffers of first steps, and the table for the next."""
         calls, touched, fresh = [], [], []
         for group in self.param_groups:
-            if group["differentiable"]:
-                self._step_in_torch()
-                return loss
             params, grads, buffers, missing = _core.gather(
                 group["params"], self.state, "momentum_buffer"
             )
@@ -107,27 +146,27 @@ class SGD(torch.optim.SGD):
                     grads,
                     buffers if has_momentum else None,
                     missing if has_momentum else [],
-                    float(group["lr"]),
-                    float(group["momentum"]),
-                    float(group["dampening"]),
-                    float(group["weight_decay"]),
-                    bool(group["nesterov"]),
-                    bool(group["maximize"]),
+                    *_numbers(group),
                 )
             )
         kinds = {type(tensor) for params, grads, *_ in calls for tensor in (*params, *grads)}
         if kinds - {torch.Tensor, torch.nn.Parameter}:  # a DTensor has no memory of its own
             self._step_in_torch()
-            return loss
+            return
         try:
             _core.sgd(calls)
         except TypeError:
             self._step_in_torch()
-            return loss
+            return
         for param, buffer in fresh:
             self.state[param]["momentum_buffer"] = buffer
         increment_version(touched)
-        return loss
+        if _core.torch_handles_available():
+            self._table = _core.ParameterTable(
+                [group["params"] for group in self.param_groups],
+                [_state_names(group) for group in self.param_groups],
+                self.state,
+            )
 
     def _step_in_torch(self) -> None:
         """The same step by torch's loop; its fused one goes wrong where strides differ."""

@@ -1,0 +1,76 @@
+// A torch tensor's fields in a few nanoseconds, for lists of thousands that are looked at again and
+// again: through functions that torch's libraries export. A handle, made once for each tensor,
+// points at an at::Tensor. The same through Python (a gradient, a view of it, telling autograd of a
+// write) costs 100 ns.
+#pragma once
+
+#include "bindings/tensor.h"
+
+#include <vector>
+
+namespace dlk {
+
+// Whether this torch has the functions; without them nothing below may be used.
+bool torch_handles_available();
+
+// A tensor that somebody else keeps alive.
+class TorchTensor {
+public:
+  explicit TorchTensor(void* tensor = nullptr) : tensor_(tensor) {}
+
+  // The address of a row-major CPU tensor of this dtype and shape; nullptr if it is anything else
+  // by now (`tensor.data = ...` puts other memory under the same tensor).
+  void* data(DType dtype, int ndim, const int64_t* shape) const;
+
+  // Its gradient, kept alive by it; nothing where `tensor.grad` is None.
+  TorchTensor grad() const;
+
+  explicit operator bool() const { return tensor_ != nullptr; }
+
+  // Starts to fetch the fields; later, when they have come, what they point at (storage, version
+  // and autograd's part stand among the first). Nothing depends on what is fetched.
+  void fetch() const {
+    if (!tensor_)
+      return;
+    const char* fields = *static_cast<const char* const*>(tensor_);
+    __builtin_prefetch(fields);
+    __builtin_prefetch(fields + 64);
+    __builtin_prefetch(fields + 128);
+  }
+  void fetch_linked() const {
+    if (!tensor_)
+      return;
+    const void* const* fields = *static_cast<const void* const* const*>(tensor_);
+    for (int field = 2; field < 6; ++field)
+      __builtin_prefetch(fields[field]);
+  }
+
+protected:
+  void* tensor_;
+};
+
+// Owns one reference to a tensor.
+class TorchHandle : public TorchTensor {
+public:
+  TorchHandle() = default;
+  TorchHandle(void* tensor, bool is_inference) : TorchTensor(tensor), is_inference_(is_inference) {}
+  explicit TorchHandle(TorchTensor tensor); // one more reference
+  TorchHandle(TorchHandle&& other) noexcept { *this = std::move(other); }
+  TorchHandle& operator=(TorchHandle&& other) noexcept {
+    std::swap(tensor_, other.tensor_);
+    std::swap(is_inference_, other.is_inference_);
+    return *this;
+  }
+  ~TorchHandle();
+
+  // Tells autograd of a write (inference tensors have no autograd to tell).
+  void increment_version() const;
+
+private:
+  bool is_inference_ = false;
+};
+
+// One handle for each tensor of a list.
+std::vector<TorchHandle> torch_handles(const py::list& tensors);
+
+} // namespace dlk
