@@ -13,6 +13,9 @@ What keeps the comparison fair:
   threads spin for some milliseconds after a parallel region (8 measured here), waiting for the
   next; with as many threads as cores they would eat the next peer's time. Setting GOMP_SPINCOUNT
   instead would change how everybody runs; sleeping changes nothing but the benchmark's length.
+- A sample begins with a call that is not timed. A core that slept through the other peers' samples
+  wakes slowly (a 10 ms call took 15 after 200 ms of sleep), which is the benchmark's doing: in a
+  training step the cores are awake.
 - Results are freed, and `.grad` reset, outside the timer: the price of unmapping is not charged to
   torch, the price of touching fresh memory is.
 - Before anything is timed, each peer's result is compared with torch's (or NumPy's).
@@ -93,9 +96,11 @@ class Sample:
 
 
 def take_sample(case: Case, work: Workload) -> Sample:
-    """Runs a batch of calls, then lets the worker threads fall asleep."""
+    """Wakes the cores, runs a batch of calls, then lets the worker threads fall asleep."""
     seconds = 0.0
     with work.context():
+        work.reset()
+        work.run()
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         if case.tight:
             run = work.run

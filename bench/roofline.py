@@ -71,7 +71,9 @@ class Roofline:
         self._library.roof_close()
 
     def measure(self, repeats: int) -> None:
-        """Adds `repeats` samples of each roof, in GB/s."""
+        """Adds `repeats` samples of each roof, in GB/s, on cores that are awake."""
+        for one_pass in self._passes.values():
+            one_pass()
         for _ in range(repeats):
             for kind, one_pass in self._passes.items():
                 start = time.perf_counter()
