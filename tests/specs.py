@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import dlkernels
+from dlkernels.activations import ACTIVATIONS as ROWS
+from dlkernels.activations import Activation
 from support import HALF, compute_dtype, eps, smallest_normal, ulp, wide_dtype
 
 Arrays = Mapping[str, Any]
@@ -226,44 +228,123 @@ def tolerance(exact: Exact, bound_eps: float, dtype: str) -> np.ndarray:
     return allowed
 
 
-# --- relu
+# --- activations
 
 
-def _relu_sample(
-    rng: np.random.Generator, shape: Shape, dtype: np.dtype, options: Options
-) -> dict[str, Any]:
-    del options
-    x = rng.standard_normal(shape).astype(dtype)
-    if x.size > 4:
-        x.reshape(-1)[:: max(5, x.size // 7)] = 0
-    return {"x": x, "grad_output": rng.standard_normal(shape).astype(dtype)}
+def _exact(result: np.ndarray | Exact) -> Exact:
+    return result if isinstance(result, Exact) else Exact(result)
 
 
-RELU = Operation(
-    "relu",
-    _relu_sample,
-    shapes=lambda size: [(size,)],
-    calls=[
-        Call(
-            "relu",
-            run=lambda a, options, out: (dlkernels.relu(a["x"], out=out),),
-            reference=lambda a, options: (Exact(np.maximum(a["x"], 0)),),
-            eps=(0,),
-            out=0,
-            in_place=("x",),
-            bytes_per_element=8,
-            torch_twin="functional.relu",
-        ),
-        Call(
-            "relu_backward",
-            run=lambda a, options, out: (dlkernels.relu_backward(a["grad_output"], a["x"]),),
-            reference=lambda a, options: (Exact(np.where(a["x"] > 0, a["grad_output"], 0)),),
-            eps=(0,),
-            bytes_per_element=12,
-        ),
-    ],
-    elementwise=True,
-)
+@dataclass(frozen=True, eq=False)
+class ActivationSpec:
+    """An activation: what every test of it, on both fronts, is made from.
+
+    Attributes:
+        name: Its name in `dlkernels` and `torch.nn.functional`.
+        function: `function(x, **options)` in NumPy: an array, or an Exact where its terms cancel.
+        gradient: `gradient(grad_output, saved, **options)`, likewise; `saved` is what the kernel's
+            backward takes, the input or the output.
+        special: Triples of argument, exact result and derivative, with the first of `options`; None
+            for a derivative that is not stated.
+        eps: Largest error of the function and of the gradient, in the computing dtype's eps.
+        options: Sets of arguments to test, the defaults first.
+        kinks: Arguments around which the derivative jumps.
+        edges: Arguments that samples hold beside random ones.
+    """
+
+    name: str
+    function: Callable[..., np.ndarray | Exact]
+    gradient: Callable[..., np.ndarray | Exact]
+    special: Sequence[tuple[float, float, float | None]]
+    eps: tuple[float, float] = (0, 0)
+    options: Sequence[Options] = ({},)
+    kinks: Sequence[float] = (0.0,)
+    edges: Sequence[float] = (0.0,)
+
+    @property
+    def row(self) -> Activation:
+        """Its row in the library's table."""
+        return ROWS[self.name]
+
+    def numbers(self, options: Options) -> tuple[float, float]:
+        """The two numbers that the kernel takes for these options."""
+        numbers = []
+        for parameter in self.row.parameters:
+            value = options.get(parameter.name, parameter.default)
+            numbers.append(float(parameter.choices.index(value) if parameter.choices else value))
+        first, second = [*numbers, 0.0, 0.0][:2]
+        return first, second
+
+    def smooth_points(self) -> np.ndarray:
+        """Arguments in float64 away from the kinks, for finite differences."""
+        x = np.linspace(-3.3, 4.1, 20).reshape(4, 5)
+        near = np.abs(x[..., None] - np.asarray(self.kinks)).min(axis=-1, initial=1) < 0.02
+        return np.where(near, x + 0.05, x)
+
+    def operation(self) -> Operation:
+        """Its forward and backward as the generic tests take them."""
+        saved = "output" if self.row.saves == "output" else "x"
+        backward = getattr(dlkernels, f"{self.name}_backward")
+
+        def sample(
+            rng: np.random.Generator, shape: Shape, dtype: np.dtype, options: Options
+        ) -> dict[str, Any]:
+            x = (2 * rng.standard_normal(shape)).astype(dtype)
+            if x.size > 4:
+                places = x.reshape(-1)[:: max(5, x.size // 7)]
+                places[...] = np.resize(np.asarray(self.edges), places.shape)
+            arrays = {"x": x, "grad_output": rng.standard_normal(shape).astype(dtype)}
+            if saved == "output":
+                exact = _exact(self.function(x.astype(np.float64), **options))
+                arrays["output"] = exact.value.astype(dtype)
+            return arrays
+
+        return Operation(
+            self.name,
+            sample,
+            shapes=lambda size: [(size,)],
+            calls=[
+                Call(
+                    self.name,
+                    run=lambda a, o, out: (getattr(dlkernels, self.name)(a["x"], out=out, **o),),
+                    reference=lambda a, o: (_exact(self.function(a["x"], **o)),),
+                    eps=self.eps[:1],
+                    out=0,
+                    in_place=("x",),
+                    bytes_per_element=8,
+                    torch_twin=f"functional.{self.name}",
+                ),
+                Call(
+                    f"{self.name}_backward",
+                    run=lambda a, o, out: (backward(a["grad_output"], a[saved], **o),),
+                    reference=lambda a, o: (
+                        _exact(self.gradient(a["grad_output"], a[saved], **o)),
+                    ),
+                    eps=self.eps[1:],
+                    bytes_per_element=12,
+                ),
+            ],
+            options=self.options,
+            elementwise=True,
+        )
+
+
+ACTIVATIONS = [
+    ActivationSpec(
+        "relu",
+        lambda x: np.maximum(x, 0),
+        lambda g, x: np.where((x > 0) | np.isnan(x), g, 0),
+        special=[
+            (_NAN, _NAN, 1),
+            (_INF, _INF, 1),
+            (-_INF, 0.0, 0),
+            (-0.0, -0.0, 0),
+            (0.0, 0.0, 0),
+            (1e-45, 1e-45, 1),
+            (-1e-45, 0.0, 0),
+        ],
+    ),
+]
 
 
 # --- softmax, log_softmax
@@ -698,7 +779,14 @@ SGD = Operation(
 )
 
 
-OPERATIONS = [RELU, SOFTMAX, LOG_SOFTMAX, NLL_LOSS, CROSS_ENTROPY, SGD]
+OPERATIONS = [
+    *(activation.operation() for activation in ACTIVATIONS),
+    SOFTMAX,
+    LOG_SOFTMAX,
+    NLL_LOSS,
+    CROSS_ENTROPY,
+    SGD,
+]
 
 
 def cases() -> Iterator[tuple[Operation, Call]]:

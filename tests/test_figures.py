@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import dlkernels
+import specs
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
@@ -134,7 +135,21 @@ def test_gradients_are_differences(isa: str) -> None:
             lambda x: dlkernels.nll_loss(x, target, weight=weight),
             dlkernels.nll_loss_backward(1.0, logits, target, weight=weight),
         ),
-        (lambda x: (g * dlkernels.relu(x)).sum(), dlkernels.relu_backward(g, logits)),
     ]
+    for activation in specs.ACTIVATIONS:
+        function, backward = (
+            getattr(dlkernels, activation.name + suffix) for suffix in ("", "_backward")
+        )
+        for options in activation.options:
+            saves_output = activation.row.saves == "output"
+            saved = function(logits, **options) if saves_output else logits
+            pairs.append(
+                (
+                    lambda x, function=function, options=options: (
+                        g * function(x, **options)
+                    ).sum(),
+                    backward(g, saved, **options),
+                )
+            )
     for forward, grad in pairs:
         np.testing.assert_allclose(grad, differences(forward), atol=1e-8)

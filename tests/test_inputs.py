@@ -446,7 +446,7 @@ def test_dtypes_that_are_refused(operation: Operation, call: Call, dtype: str) -
         wrong = {**_copies(arrays), name: np.zeros(arrays[name].shape, np.dtype(dtype))}
         if name == "target" and dtype == "int64":
             continue
-        if name not in _names_of(call, arrays):
+        if name not in _names_of(operation, call, arrays):
             continue
         before = {key: bits(value) for key, value in wrong.items() if value.dtype != object}
         with pytest.raises(TypeError, match=_names_itself(call)):
@@ -460,7 +460,7 @@ def _names_itself(call: Call) -> str:
     return rf"^{name}: \w+: expected |^target: expected |^Expected floating point type for target"
 
 
-def _names_of(call: Call, arrays: dict[str, Any]) -> list[str]:
+def _names_of(operation: Operation, call: Call, arrays: dict[str, Any]) -> list[str]:
     """The arrays a call uses."""
 
     used: set[str] = set()
@@ -470,7 +470,7 @@ def _names_of(call: Call, arrays: dict[str, Any]) -> list[str]:
             used.add(key)
             return super().__getitem__(key)
 
-    call.run(Noting(_copies(arrays)), {"lr": 0.1} if call.updates else {}, None)
+    call.run(Noting(_copies(arrays)), operation.options[0], None)
     return [name for name in arrays if name in used]
 
 
@@ -482,7 +482,7 @@ def _names_of(call: Call, arrays: dict[str, Any]) -> list[str]:
 )
 def test_what_is_no_array_is_refused(operation: Operation, call: Call, value: Any) -> None:
     arrays = _arrays(operation)
-    for name in _names_of(call, arrays):
+    for name in _names_of(operation, call, arrays):
         if (value is None and name == "grad") or (isinstance(value, dict) and name == "param"):
             continue  # a parameter without a gradient; a group of parameters
         with pytest.raises(TypeError):
@@ -492,7 +492,7 @@ def test_what_is_no_array_is_refused(operation: Operation, call: Call, value: An
 @CASES
 def test_wrong_byte_order_is_refused(operation: Operation, call: Call) -> None:
     arrays = _arrays(operation)
-    for name in _names_of(call, arrays):
+    for name in _names_of(operation, call, arrays):
         swapped = arrays[name].astype(arrays[name].dtype.newbyteorder())
         with pytest.raises(TypeError, match=r"expected the machine's byte order, got dtype [<>]"):
             _run(operation, call, {**_copies(arrays), name: swapped})
@@ -501,7 +501,7 @@ def test_wrong_byte_order_is_refused(operation: Operation, call: Call) -> None:
 @CASES
 def test_mixed_dtypes_are_refused(operation: Operation, call: Call) -> None:
     arrays = _arrays(operation)
-    names = [name for name in _names_of(call, arrays) if arrays[name].dtype.kind == "f"]
+    names = [name for name in _names_of(operation, call, arrays) if arrays[name].dtype.kind == "f"]
     if len(names) < 2:
         pytest.skip("one array alone")
     for name in names:
@@ -512,12 +512,12 @@ def test_mixed_dtypes_are_refused(operation: Operation, call: Call) -> None:
 @CASES
 def test_wrong_shapes_are_refused(operation: Operation, call: Call) -> None:
     arrays = _arrays(operation)
-    names = _names_of(call, arrays)
+    names = _names_of(operation, call, arrays)
     if len(names) < 2:
         pytest.skip("one array alone")
     for name in names:
         wrongs = [arrays[name][:-1], arrays[name][None]]
-        if call.name.startswith(("relu", "softmax", "log_softmax")):
+        if operation.elementwise or call.name.startswith(("softmax", "log_softmax")):
             wrongs.append(arrays[name][..., :-1])
         for wrong in wrongs:
             with pytest.raises(ValueError, match=r"[Ee]xpected"):
@@ -862,17 +862,51 @@ def test_special_softmax(layout: str, isa: str) -> None:
         assert np.isnan(run(dlkernels.softmax, [-inf, -inf])).all()
 
 
-def test_special_relu(isa: str) -> None:
-    x = np.array([np.nan, np.inf, -np.inf, -0.0, 0.0, 1e-45, -1e-45], np.float32)
-    for size in (1, 40):
-        for index, (value, result) in enumerate(
-            zip(x, [np.nan, np.inf, 0, -0.0, 0, 1e-45, 0], strict=True)
-        ):
-            y = dlkernels.relu(np.full(size, value))
-            assert_same_bits(np.abs(y), np.abs(np.full(size, result, np.float32)), str(index))
-            assert np.isnan(value) or (np.signbit(y) == np.signbit(np.float32(result))).all()
-    grad = dlkernels.relu_backward(np.full(7, 3, np.float32), x)
-    assert grad.tolist() == [3, 3, 0, 0, 0, 3, 0]
+@pytest.mark.parametrize("activation", specs.ACTIVATIONS, ids=lambda a: a.name)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_special_values_of_activations(
+    activation: specs.ActivationSpec, dtype: str, isa: str
+) -> None:
+    """In a whole vector and in a partial one; 1e-45 stands for the smallest subnormal number."""
+    forward, backward = (
+        getattr(dlkernels, activation.name + suffix) for suffix in ("", "_backward")
+    )
+    options = activation.options[0]
+
+    def number(value: float) -> np.ndarray:
+        tiny = abs(value) == 1e-45
+        return np.copysign(np.finfo(dtype).smallest_subnormal if tiny else abs(value), value)
+
+    for value, result, derivative in activation.special:
+        for size in (1, 40):
+            x = np.full(size, number(value), dtype)
+            y = forward(x, **options)
+            expected = np.full(size, number(result), dtype)
+            np.testing.assert_array_equal(y, expected, str(value))
+            if not np.isnan(result):
+                assert (np.signbit(y) == np.signbit(expected)).all(), value
+            if derivative is not None:
+                saved = y if activation.row.saves == "output" else x
+                grad = backward(np.full(size, 3, dtype), saved, **options)
+                np.testing.assert_array_equal(grad, np.full(size, 3 * derivative, dtype))
+
+
+@pytest.mark.parametrize("activation", specs.ACTIVATIONS, ids=lambda a: a.name)
+def test_a_mask_is_for_activations_that_save_one(activation: specs.ActivationSpec) -> None:
+    """It would be left unwritten, or stand for an array that is not there."""
+    x = np.linspace(-1, 1, 20)
+    index, numbers = activation.row.index, activation.numbers(activation.options[0])
+    mask = np.full(4, 255, np.uint8)
+    if activation.row.saves == "mask":
+        _, mask = _core.activation(index, x, None, True, *numbers)
+        assert mask.size == 4
+        grad = _core.activation_backward(index, x, None, mask, *numbers)
+        assert_same_bits(grad, _core.activation_backward(index, x, x, None, *numbers))
+        return
+    with pytest.raises(ValueError, match="mask: expected none, since backward needs the"):
+        _core.activation(index, x, None, True, *numbers)
+    with pytest.raises(ValueError, match="mask: expected none, since backward needs the"):
+        _core.activation_backward(index, x, None, mask, *numbers)
 
 
 def test_negative_label_smoothing_is_none() -> None:

@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 
+from dlkernels.activations import ACTIVATIONS
 from dlkernels.torch import functional, nn
 
 with warnings.catch_warnings():
@@ -25,8 +26,11 @@ TWINS = {
     ("softmax", "with_dtype"): functional.softmax,
     ("log_softmax", ""): functional.log_softmax,
     ("log_softmax", "with_dtype"): functional.log_softmax,
-    ("nn.functional.relu", ""): functional.relu,
 }
+for name in ACTIVATIONS:
+    for op in op_db:
+        if op.name in (name, f"nn.functional.{name}"):
+            TWINS[op.name, op.variant_test_name] = getattr(functional, name)
 OPS = {
     f"{op.name}{'-' if op.variant_test_name else ''}{op.variant_test_name}": op
     for op in op_db
@@ -36,6 +40,7 @@ OPS = {
 
 def test_every_twin_has_its_entry_in_op_db():
     assert len(OPS) == len(TWINS)
+    assert {twin.__name__ for twin in TWINS.values()} >= set(ACTIVATIONS)
 
 
 def as_torch(twin):
@@ -136,9 +141,9 @@ MODULES = {
     for kind in (
         torch.nn.CrossEntropyLoss,
         torch.nn.NLLLoss,
-        torch.nn.ReLU,
         torch.nn.Softmax,
         torch.nn.LogSoftmax,
+        *(getattr(torch.nn, row.module) for row in ACTIVATIONS.values()),
     )
 }
 

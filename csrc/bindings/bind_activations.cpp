@@ -8,12 +8,17 @@ namespace dlk {
 namespace {
 
 constexpr const char* kNames[] = {
-#define DLK_ACTIVATION(name, Functor) #name,
+#define DLK_ACTIVATION(name, Functor, saved) #name,
     DLK_ACTIVATIONS(DLK_ACTIVATION)
 #undef DLK_ACTIVATION
 };
 constexpr const char* kBackwardNames[] = {
-#define DLK_ACTIVATION(name, Functor) #name "_backward",
+#define DLK_ACTIVATION(name, Functor, saved) #name "_backward",
+    DLK_ACTIVATIONS(DLK_ACTIVATION)
+#undef DLK_ACTIVATION
+};
+constexpr Saved kSaved[] = {
+#define DLK_ACTIVATION(name, Functor, saved) Saved::saved,
     DLK_ACTIVATIONS(DLK_ACTIVATION)
 #undef DLK_ACTIVATION
 };
@@ -36,6 +41,11 @@ const char* name_of(int index, const char* const* names = kNames) {
   return names[index];
 }
 
+void check_masked(int index, const char* operation) {
+  DLK_CHECK(kSaved[index] == Saved::mask, operation, ": mask: expected none, since backward needs ",
+            kSaved[index] == Saved::input ? "the input" : "the output");
+}
+
 void run(ActivationArgs& args, void (*kernel)(ActivationArgs&) noexcept) {
   without_gil(args.size, [&] { kernel(args); });
 }
@@ -44,6 +54,8 @@ void run(ActivationArgs& args, void (*kernel)(ActivationArgs&) noexcept) {
 py::object activation(int index, py::handle x_object, py::handle out, bool with_mask,
                       double first_parameter, double second_parameter) {
   const char* operation = name_of(index);
+  if (with_mask)
+    check_masked(index, operation);
   TensorView x = view_of(x_object, operation, "input");
   check_floating(x, operation, "input");
   ActivationArgs args{};
@@ -110,6 +122,7 @@ py::object activation_backward(int index, py::handle grad_object, py::handle sav
   TensorView saved, dx, copy;
   py::object result, copy_owner;
   if (!mask_object.is_none()) {
+    check_masked(index, operation);
     saved = view_of(mask_object, operation, "mask");
     DLK_CHECK(saved.dtype == DType::uint8 && saved.ndim == 1 && saved.contiguous() &&
                   saved.size() == mask_bytes(args.size),
@@ -121,12 +134,13 @@ py::object activation_backward(int index, py::handle grad_object, py::handle sav
     result = make_array_like(grad, grad.dtype, dx);
     args.grad_output = grad.data;
   } else {
-    saved = view_of(saved_object, operation, "x");
+    saved = view_of(saved_object, operation, kSaved[index] == Saved::output ? "output" : "x");
     DLK_CHECK(same_shape(saved, grad), operation, ": grad_output: expected shape ",
               shape_text(saved), ", got ", shape_text(grad));
     check_same_dtype(grad, saved, operation, "grad_output");
     if (!saved.dense()) {
-      copy_owner = contiguous_copy(saved, copy);
+      copy_owner = make_array_like(saved, saved.dtype, copy);
+      copy_elements(saved, copy);
       copy.array = saved.array;
       copy.kind = saved.kind;
       saved = copy;
@@ -149,6 +163,12 @@ int activation_index(const std::string& name) {
     if (name == kNames[index])
       return index;
   throw py::key_error("no activation named " + name);
+}
+
+const char* activation_saves(int index) {
+  name_of(index);
+  constexpr const char* kSavedNames[] = {"input", "output", "mask"};
+  return kSavedNames[int(kSaved[index])];
 }
 
 py::object math_function(const std::string& name, py::handle x_object) {
@@ -177,6 +197,7 @@ py::object math_function(const std::string& name, py::handle x_object) {
 
 void bind_activations(py::module_& m) {
   m.def("activation_index", &activation_index);
+  m.def("activation_saves", &activation_saves);
   m.def("activation", &activation);
   m.def("activation_backward", &activation_backward);
   m.def("math_function", &math_function);

@@ -28,13 +28,13 @@ template <class T> DLK_INLINE IntVec<T> load_mask(const uint8_t* mask, int64_t i
   return mask_from_bits<T>(bits);
 }
 
-template <class T, class Activation>
+template <class T, Saved kSaved, class Activation>
 void forward(const ActivationArgs& args, const Activation activation) {
   using C = Compute<T>;
   parallel_elements(args.size, [&](int64_t begin, int64_t end) {
     const T* x = static_cast<const T*>(args.input) + begin;
     T* y = static_cast<T*>(args.output) + begin;
-    if constexpr (Activation::kSaved == Saved::kMask) {
+    if constexpr (kSaved == Saved::mask) {
       if (args.mask) {
         for_each_vec_masked(y, end - begin, args.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
           const Vec<C> value = load_lanes(x + i, lanes);
@@ -50,14 +50,14 @@ void forward(const ActivationArgs& args, const Activation activation) {
   });
 }
 
-template <class T, class Activation>
+template <class T, Saved kSaved, class Activation>
 void backward(const ActivationArgs& args, const Activation activation) {
   using C = Compute<T>;
   parallel_elements(args.size, [&](int64_t begin, int64_t end) {
     const T* g = static_cast<const T*>(args.grad_output) + begin;
     const T* saved = static_cast<const T*>(args.saved) + begin;
     T* dx = static_cast<T*>(args.output) + begin;
-    if constexpr (Activation::kSaved == Saved::kMask) {
+    if constexpr (kSaved == Saved::mask) {
       if (args.mask) {
         for_each_vec_masked(dx, end - begin, args.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
           const IntVec<C> passes = load_mask<C>(args.mask, begin + i);
@@ -68,7 +68,7 @@ void backward(const ActivationArgs& args, const Activation activation) {
     }
     for_each_vec_to(dx, end - begin, args.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
       const Vec<C> grad = load_lanes(g + i, lanes), value = load_lanes(saved + i, lanes);
-      if constexpr (Activation::kSaved == Saved::kMask)
+      if constexpr (kSaved == Saved::mask)
         store_lanes(dx + i, activation.backward(grad, activation.mask(value)), lanes);
       else
         store_lanes(dx + i, activation.backward(grad, value), lanes);
@@ -76,12 +76,16 @@ void backward(const ActivationArgs& args, const Activation activation) {
   });
 }
 
-// Calls f with the functor that `args.activation` names, for the storage type T.
+template <Saved kValue> struct SavedConstant {
+  static constexpr Saved value = kValue;
+};
+
+// Calls f with the functor that `args.activation` names, for the storage type T, and what it saves.
 template <class T, class F> void with_activation(const ActivationArgs& args, F f) {
   int32_t index = 0;
-#define DLK_ACTIVATION(name, Functor)                                                              \
+#define DLK_ACTIVATION(name, Functor, saved)                                                       \
   if (args.activation == index++)                                                                  \
-    return f(Functor<Compute<T>>(args.parameters));
+    return f(Functor<Compute<T>>(args.parameters), SavedConstant<Saved::saved>());
   DLK_ACTIVATIONS(DLK_ACTIVATION)
 #undef DLK_ACTIVATION
 }
@@ -91,14 +95,17 @@ template <class T, class F> void with_activation(const ActivationArgs& args, F f
 void activation(ActivationArgs& args) noexcept {
   with_storage_type(args.dtype, [&](auto type) {
     using T = decltype(type);
-    with_activation<T>(args, [&](auto functor) { forward<T>(args, functor); });
+    with_activation<T>(
+        args, [&](auto functor, auto saved) { forward<T, decltype(saved)::value>(args, functor); });
   });
 }
 
 void activation_backward(ActivationArgs& args) noexcept {
   with_storage_type(args.dtype, [&](auto type) {
     using T = decltype(type);
-    with_activation<T>(args, [&](auto functor) { backward<T>(args, functor); });
+    with_activation<T>(args, [&](auto functor, auto saved) {
+      backward<T, decltype(saved)::value>(args, functor);
+    });
   });
 }
 

@@ -7,9 +7,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from dlkernels import _core
+from dlkernels.activations import ACTIVATIONS
 
 
 def cross_entropy(
@@ -79,8 +83,34 @@ def softmax_backward(grad_output: Tensor, output: Tensor, dim: int, logarithm: b
     return backward(grad_output, output, dim, output.dtype)
 
 
-def masked_backward(grad_output: Tensor, mask: Tensor, stride: Any) -> Tensor:
-    """`activation_masked_backward` of relu and its like in torch's operations."""
+#: The activations by their number.
+ACTIVATION_ROWS = {row.index: row for row in ACTIVATIONS.values()}
+
+
+def activation_backward(
+    grad_output: Tensor, saved: Tensor, index: int, a: float, b: float
+) -> Tensor:
+    """The gradient of an activation that saves its input or its output."""
+    row = ACTIVATION_ROWS[index]
+    values = {p.name: p.from_number(x) for p, x in zip(row.parameters, (a, b), strict=False)}
+    if row.derivative is not None:
+        grad: Tensor = grad_output * row.derivative(saved, *values.values())
+        return grad
+    function = getattr(F, row.name)
+    return differentiate(lambda x: function(x, **values), saved, grad_output)
+
+
+def masked_backward(
+    grad_output: Tensor, mask: Tensor, stride: Any, index: int, a: float, b: float
+) -> Tensor:
+    """The gradient of an activation that saves a mask: one factor where a bit is set, else another,
+    which are asked of the kernel."""
     bits = mask.unsqueeze(1).bitwise_right_shift(torch.arange(8, dtype=torch.uint8)).bitwise_and(1)
     passes = bits.flatten().bool().as_strided(grad_output.shape, stride)
-    return torch.where(passes, grad_output, 0)
+    ones, one_passes = np.ones(2), np.array([1, 0], np.uint8)
+    set_factor, clear_factor = _core.activation_backward(index, ones, None, one_passes, a, b)
+    return torch.where(
+        passes,
+        grad_output * float(set_factor),
+        grad_output * float(clear_factor) if clear_factor else 0.0,
+    )

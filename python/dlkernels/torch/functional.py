@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.graph import increment_version
 from torch.nn import _reduction
 
 from dlkernels import _core
-from dlkernels.activations import ACTIVATIONS, Activation
 from dlkernels.torch import _composite as composite
-from dlkernels.torch import ops
+from dlkernels.torch import activations, ops
 from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_batched, reason, route
 
-__all__ = ["cross_entropy", "log_softmax", "nll_loss", "relu", "relu_", "softmax"]
+__all__ = ["cross_entropy", "log_softmax", "nll_loss", "softmax"]
 
 _INDEX_DTYPES = (torch.int64, torch.uint8)
 #: A kernel's complaints about its arguments, made before anything is written: the call then goes to
@@ -451,126 +450,18 @@ class _NllLoss(torch.autograd.Function):
         return grad, None, None, None, None
 
 
-# --- activations
+# --- activations: made in `activations`
+
+globals().update(activations.FUNCTIONS)
+__all__ += sorted(activations.FUNCTIONS)
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Callable[..., Tensor]:
+        """The activations, for type checkers."""
 
 
-class _MaskedActivation(torch.autograd.Function):
-    """An activation that saves one bit per element for its backward."""
-
-    @staticmethod
-    def forward(ctx: Any, input: Tensor, index: int, inplace: bool) -> Tensor:
-        output, mask = _core.activation(index, input, input if inplace else None, True, 0.0, 0.0)
-        if inplace:
-            ctx.mark_dirty(input)
-            output = input
-        ctx.index = index
-        ctx.stride = output.stride()
-        ctx.save_for_backward(mask)
-        return output  # type: ignore[no-any-return]
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> Any:
-        (mask,) = ctx.saved_tensors
-        return _masked_grad(grad_output, mask, ctx.stride, ctx.index), None, None
-
-
-def _masked_grad(grad_output: Tensor, mask: Tensor, stride: Any, index: int) -> Tensor:
-    """grad_output through the mask of an output with these strides."""
-    if is_batched(grad_output):  # a batch of grad_output
-        return composite.masked_backward(grad_output, mask, stride)
-    grad: Tensor = _MaskedActivationBackward.apply(
-        ops.with_strides(grad_output, stride), mask, index
-    )
-    return grad
-
-
-class _MaskedActivationBackward(torch.autograd.Function):
-    """Linear in grad_output, so its own backward is itself."""
-
-    @staticmethod
-    def forward(ctx: Any, grad_output: Tensor, mask: Tensor, index: int) -> Tensor:
-        ctx.index = index
-        ctx.stride = grad_output.stride()
-        ctx.save_for_backward(mask)
-        grad: Tensor = _core.activation_backward(index, grad_output, None, mask, 0.0, 0.0)
-        return grad
-
-    @staticmethod
-    def backward(ctx: Any, grad_grad: Tensor) -> Any:
-        (mask,) = ctx.saved_tensors
-        return _masked_grad(grad_grad, mask, ctx.stride, ctx.index), None, None
-
-
-def _activation(row: Activation, input: Tensor, inplace: bool) -> Tensor:
-    """Forward of a masked activation, whichever way it goes."""
-    way = route(input)
-    if way == KERNEL and inplace and not _may_overwrite(input):
-        way = TORCH
-    index = row.index
-    needs_grad = way != TORCH and input.requires_grad and torch.is_grad_enabled()
-    output: Tensor
-    if way == KERNEL:
-        try:
-            if needs_grad:
-                output = _MaskedActivation.apply(input, index, inplace)
-            elif inplace:
-                output = _core.activation(index, input, input, False, 0.0, 0.0)
-                if not input.is_inference():
-                    increment_version(input)
-            else:
-                output = _core.activation(index, input, None, False, 0.0, 0.0)
-            return output
-        except _REFUSED:
-            pass
-    elif way == OPERATOR:
-        if needs_grad:
-            output = torch.ops.dlkernels.activation_masked(input, index, 0.0, 0.0)[0]
-            return input.copy_(output) if inplace else output
-        if inplace:
-            torch.ops.dlkernels.activation_(input, index, 0.0, 0.0)
-            return input
-        output = torch.ops.dlkernels.activation(input, index, 0.0, 0.0)
-        return output
-    output = getattr(torch, row.name + "_" if inplace else row.name)(input)
-    return output
-
-
-def _may_overwrite(input: Tensor) -> bool:
-    """Whether an activation may write over `input`; torch does it, or has its error, where not."""
-    # The mask goes by memory order: the result must lie there without gaps.
-    if not (input.is_contiguous() or _is_dense(input)):
-        return False
-    if input.is_inference() and not torch.is_inference_mode_enabled():
-        return False
-    if input.requires_grad and torch.is_grad_enabled():
-        return not (input.is_leaf or input._is_view())
-    return True
-
-
-def _is_dense(input: Tensor) -> bool:
-    return torch._prims_common.is_non_overlapping_and_dense_or_false(input)
-
-
-_RELU = ACTIVATIONS["relu"]
-
-
-def relu(input: Tensor, inplace: bool = False) -> Tensor:
-    """`torch.nn.functional.relu`, one bit per element saved for backward instead of the result.
-
-    Args:
-        input: Any shape, in any memory format.
-        inplace: Write the result over ``input``.
-
-    Returns:
-        ``max(input, 0)``; NaN stays NaN. Exact.
-    """
-    return _activation(_RELU, input, inplace)
-
-
-def relu_(input: Tensor) -> Tensor:
-    """`relu` over its input (`torch.relu_`)."""
-    return _activation(_RELU, input, True)
-
+_TWINS = (cross_entropy, log_softmax, nll_loss, softmax, *activations.FUNCTIONS.values())
 
 # --- explain
 
@@ -591,10 +482,10 @@ def explain(function: Any, *args: Any, **kwargs: Any) -> str:
 
     Example:
         >>> import torch
-        >>> explain(relu, torch.ones(3))
+        >>> explain(softmax, torch.ones(3), dim=0)
         'kernel: called directly'
     """
-    if function not in (cross_entropy, log_softmax, nll_loss, relu, relu_, softmax):
+    if function not in _TWINS:
         raise TypeError(f"explain: expected a function of dlkernels.torch, got {function!r}")
     bound = inspect.signature(function).bind(*args, **kwargs).arguments
     input, target, weight = bound["input"], bound.get("target"), bound.get("weight")
@@ -609,7 +500,9 @@ def explain(function: Any, *args: Any, **kwargs: Any) -> str:
             return (
                 f"{TORCH}: dtypes that do not match, a target or weight that requires grad, or 0-d"
             )
-    inplace = function is relu_ or (function is relu and bound.get("inplace"))
-    if inplace and way.startswith(KERNEL) and not _may_overwrite(input):
+    overwrites = function in activations.FUNCTIONS.values() and activations.is_in_place(
+        function, bound
+    )
+    if overwrites and way.startswith(KERNEL) and not activations.may_overwrite(input):
         return f"{TORCH}: in place on a view, a leaf or a tensor with gaps in memory"
     return way

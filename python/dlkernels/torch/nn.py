@@ -4,14 +4,15 @@ the same, whose forward calls `functional`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from dlkernels.torch import activations
 from dlkernels.torch import functional as F
 
-__all__ = ["CrossEntropyLoss", "LogSoftmax", "NLLLoss", "ReLU", "Softmax"]
+__all__ = ["CrossEntropyLoss", "LogSoftmax", "NLLLoss", "Softmax"]
 
 
 class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
@@ -82,9 +83,12 @@ class LogSoftmax(torch.nn.LogSoftmax):
         return F.log_softmax(input, self.dim, _stacklevel=5)
 
 
-class ReLU(torch.nn.ReLU):
-    """`torch.nn.ReLU` on `functional.relu`."""
+# --- activations: made in `activations`
 
-    def forward(self, input: Tensor) -> Tensor:
-        """relu of `input`."""
-        return F.relu(input, self.inplace)
+globals().update(activations.MODULES)
+__all__ += sorted(activations.MODULES)
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> type[torch.nn.Module]:
+        """The activations, for type checkers."""

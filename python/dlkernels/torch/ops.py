@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from dlkernels import _core
 from dlkernels.torch import _composite as composite
@@ -46,6 +46,9 @@ _LIBRARY.define("activation_masked(Tensor input, int index, float a, float b) ->
 _LIBRARY.define(
     "activation_masked_backward(Tensor grad_output, Tensor mask, int index, float a, float b) "
     "-> Tensor"
+)
+_LIBRARY.define(
+    "activation_backward(Tensor grad_output, Tensor saved, int index, float a, float b) -> Tensor"
 )
 _LIBRARY.define("activation_(Tensor(a!) input, int index, float a, float b) -> ()")
 
@@ -264,7 +267,8 @@ def _nll_loss_backward(
     grad: Tensor = _core.nll_loss_backward(
         grad_argument(grad_output, reduction), input, target, weight, ignore_index, reduction
     )
-    return grad
+    # The kernel's is row-major where the input is neither rows nor planes; the fake's never.
+    return with_strides(grad, torch.empty_like(input, device="meta").stride())
 
 
 @torch.library.register_fake("dlkernels::nll_loss", lib=_LIBRARY)
@@ -294,24 +298,14 @@ torch.library.register_autograd(
 
 
 def _save_nll_loss_backward(ctx: Any, inputs: Any, output: Any) -> None:
-    *tensors, ctx.reduction, ctx.ignore_index = inputs
-    ctx.save_for_backward(*tensors)
+    _, _, target, weight, *ctx.arguments = inputs
+    ctx.save_for_backward(target, weight)
 
 
 def _differentiate_nll_loss_backward(ctx: Any, grad_grad: Tensor) -> Any:
-    grad_output, input, target, weight = ctx.saved_tensors
-
-    def backward(grad_output: Tensor, input: Tensor) -> Tensor:
-        return composite.differentiate(
-            lambda x: F.nll_loss(
-                x, target, weight, ignore_index=ctx.ignore_index, reduction=ctx.reduction
-            ),
-            input,
-            grad_output,
-        )
-
-    grads = composite.differentiate_all(backward, (grad_output, input), grad_grad)
-    return *grads, None, None, None, None
+    """The loss is linear in its input, so the gradient's gradient is the loss of it."""
+    grad = torch.ops.dlkernels.nll_loss(grad_grad, *ctx.saved_tensors, *ctx.arguments)
+    return grad, *([None] * 5)
 
 
 torch.library.register_autograd(
@@ -344,9 +338,28 @@ def _activation_masked_backward(
     return grad
 
 
+@_implement("activation_backward")
+def _activation_backward(
+    grad_output: Tensor, saved: Tensor, index: int, a: float, b: float
+) -> Tensor:
+    grad: Tensor = _core.activation_backward(index, grad_output, saved, None, a, b)
+    return grad
+
+
 @_implement("activation_")
 def _activation_in_place(input: Tensor, index: int, a: float, b: float) -> None:
     _core.activation(index, input, input, False, a, b)
+
+
+def _activation_in_place_autograd(keyset: Any, input: Tensor, *args: Any) -> None:
+    """Tells autograd of the write, as torch's own in-place operators do."""
+    increment_version(input)
+    with torch._C._AutoDispatchBelowADInplaceOrView():
+        below = keyset & torch._C._after_ADInplaceOrView_keyset
+        torch.ops.dlkernels.activation_.default.redispatch(below, input, *args)
+
+
+_LIBRARY.impl("activation_", _activation_in_place_autograd, "ADInplaceOrView", with_keyset=True)
 
 
 @torch.library.register_fake("dlkernels::activation", lib=_LIBRARY)
@@ -363,6 +376,11 @@ def _(input: Tensor, index: int, a: float, b: float) -> Any:
 @torch.library.register_fake("dlkernels::activation_masked_backward", lib=_LIBRARY)
 def _(grad_output: Tensor, mask: Tensor, index: int, a: float, b: float) -> Any:
     return torch.empty_like(grad_output)
+
+
+@torch.library.register_fake("dlkernels::activation_backward", lib=_LIBRARY)
+def _(grad_output: Tensor, saved: Tensor, index: int, a: float, b: float) -> Any:
+    return torch.empty_like(saved)
 
 
 @torch.library.register_fake("dlkernels::activation_", lib=_LIBRARY)
@@ -422,14 +440,13 @@ torch.library.register_autograd(
 
 def _save_activation(ctx: Any, inputs: Any, output: Any) -> None:
     input, *ctx.arguments = inputs
-    ctx.save_for_backward(input)
+    row = composite.ACTIVATION_ROWS[ctx.arguments[0]]
+    ctx.save_for_backward(output if row.saves == "output" else input)
 
 
 def _differentiate_activation(ctx: Any, grad_output: Tensor) -> Any:
-    (input,) = ctx.saved_tensors
-    output, mask = torch.ops.dlkernels.activation_masked(input, *ctx.arguments)
-    grad = with_strides(grad_output, output.stride())
-    grad = torch.ops.dlkernels.activation_masked_backward(grad, mask, *ctx.arguments)
+    (saved,) = ctx.saved_tensors
+    grad = torch.ops.dlkernels.activation_backward(grad_output, saved, *ctx.arguments)
     return grad, None, None, None
 
 
@@ -437,5 +454,31 @@ torch.library.register_autograd(
     "dlkernels::activation",
     _differentiate_activation,
     setup_context=_save_activation,
+    lib=_LIBRARY,
+)
+
+
+def _save_activation_backward(ctx: Any, inputs: Any, output: Any) -> None:
+    grad_output, saved, *ctx.arguments = inputs
+    ctx.save_for_backward(grad_output, saved)
+
+
+def _differentiate_activation_backward(ctx: Any, grad_grad: Tensor) -> Any:
+    grad_output, saved = ctx.saved_tensors
+    if composite.ACTIVATION_ROWS[ctx.arguments[0]].saves == "mask":  # linear in pieces
+        grad = torch.ops.dlkernels.activation_backward(grad_grad, saved, *ctx.arguments)
+        return grad, None, None, None, None
+
+    def backward(grad_output: Tensor, saved: Tensor) -> Tensor:
+        return composite.activation_backward(grad_output, saved, *ctx.arguments)
+
+    grads = composite.differentiate_all(backward, (grad_output, saved), grad_grad)
+    return *grads, None, None, None
+
+
+torch.library.register_autograd(
+    "dlkernels::activation_backward",
+    _differentiate_activation_backward,
+    setup_context=_save_activation_backward,
     lib=_LIBRARY,
 )
