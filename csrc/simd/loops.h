@@ -88,7 +88,6 @@ DLK_INLINE void for_each_vec_to(const T* output, int64_t size, bool nontemporal,
     body(index, StreamedVec{});
   if (index < size)
     body(index, PartialVec{size - index});
-  stream_fence();
 }
 
 // The same where a step must start on a multiple of the vector (a mask of bits goes with it):
@@ -120,13 +119,15 @@ struct CompensatedSum {
   }
 };
 
-// function(begin, end, thread) over chunks [0, count)
+// function(begin, end, thread) over chunks [0, count); what it streams past the cache is seen by
+// everyone afterwards (a fence a piece: one a row would stop the stores of the next).
 template <class Function>
 DLK_INLINE void parallel_chunks(int64_t count, int64_t work_elems, Function function) {
   runtime::parallel_for(
       count, work_elems,
       [](void* context, int64_t begin, int64_t end, int thread) noexcept {
         (*static_cast<Function*>(context))(begin, end, thread);
+        stream_fence();
       },
       &function);
 }
