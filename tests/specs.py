@@ -723,11 +723,11 @@ def _sgd(a: Arrays, options: Options, out: Any) -> tuple[Any, ...]:
     keywords = {key: value for key, value in options.items() if key != "first_step"}
     optimizer = dlkernels.optim.SGD([a["param"]], **keywords)
     if "momentum_buffer" in a and not options.get("first_step"):
-        optimizer.momentum_buffers[0] = a["momentum_buffer"]
+        optimizer.state[0]["momentum_buffer"] = a["momentum_buffer"]
     optimizer.step([a["grad"]])
     if "momentum_buffer" not in a:
         return (a["param"],)
-    return a["param"], optimizer.momentum_buffers[0]
+    return a["param"], optimizer.state[0]["momentum_buffer"]
 
 
 def _sgd_reference(a: Arrays, options: Options) -> tuple[Exact, ...]:

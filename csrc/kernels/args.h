@@ -166,21 +166,28 @@ struct ActivationArgs {
   bool nontemporal = false;
 };
 
-// One array of an optimizer step. Strides are in elements along the one flattened dimension;
-// all ones is the fast path.
-struct SgdArray {
-  void* param;
-  const void* grad;
-  void* momentum_buffer; // nullptr without momentum
+// A step of an optimizer, of any rule, over any number of arrays. An array's streams are the
+// parameter, its gradient and the tensors of its state that the rule keeps, in the rule's order.
+constexpr int kOptimizerSlots = 3; // states per element at most
+constexpr int kOptimizerStreams = 2 + kOptimizerSlots;
+constexpr int kOptimizerNumbers = 12;
+
+struct OptimizerArray {
+  void* streams[kOptimizerStreams]; // nullptr for a state that is not kept
   int64_t size;
-  int64_t param_stride, grad_stride, buffer_stride;
-  bool first_step; // the buffer starts as the gradient
-  int32_t group;   // index into SgdArgs::groups
+  int32_t layout, setting; // indices into the arrays of OptimizerArgs
 };
 
-struct SgdGroup {
-  double lr, momentum, dampening, weight_decay;
-  bool nesterov, maximize;
+// How the streams lie in memory, along the one flattened dimension.
+struct OptimizerLayout {
+  DType dtypes[kOptimizerStreams];
+  int64_t strides[kOptimizerStreams]; // in elements
+  bool plain;                         // one dtype and strides of 1: the fast path
+};
+
+// What the rule computes with: arrays of one group at the same step share one.
+struct OptimizerSetting {
+  double numbers[kOptimizerNumbers];
 };
 
 // A piece of one array; the pieces of all arrays are shared out in one parallel region.
@@ -188,10 +195,10 @@ struct OptimizerChunk {
   int64_t array, begin, end;
 };
 
-struct SgdArgs {
-  DType dtype;
-  const SgdArray* arrays;
-  const SgdGroup* groups;
+struct OptimizerArgs {
+  const OptimizerArray* arrays;
+  const OptimizerLayout* layouts;
+  const OptimizerSetting* settings;
   const OptimizerChunk* chunks;
   int64_t chunk_count;
   int64_t total_elems;
