@@ -32,8 +32,8 @@ PyObject* entry_of(PyObject* dict, PyObject* name) {
   return entry == Py_None ? nullptr : entry;
 }
 
-double read_scalar(const void* data, bool is_float) {
-  return is_float ? double(*static_cast<const float*>(data)) : *static_cast<const double*>(data);
+double read_scalar(const void* data, bool is_single) {
+  return is_single ? double(*static_cast<const float*>(data)) : *static_cast<const double*>(data);
 }
 
 } // namespace
@@ -184,31 +184,27 @@ bool ParameterTable::find_streams(const Row& row, TorchTensor grad, void** strea
   return all;
 }
 
-// Scalars are all float32 or all float64; a TypeError for others, which torch then takes.
+// The addresses of the scalars; a TypeError for what is none, which torch then takes.
 void ParameterTable::find_scalars(Live& live) const {
-  const Row& row = *live.row;
-  live.scalars_are_float = true;
+  const size_t first = live.row->first + 1 + slot_count_;
+  live.single = 0;
   for (size_t k = 0; k < scalar_count_; ++k) {
     if (uses_handles_) {
-      const TorchHandle& handle = handles_[row.first + 1 + slot_count_ + k];
-      if (live.scalars_are_float &&
-          (live.scalars[k] = handle.data(DType::float32, 0, nullptr)))
+      live.scalars[k] = handles_[first + k].data(DType::float32, 0, nullptr);
+      live.single |= (live.scalars[k] != nullptr) << k;
+      if (!live.scalars[k])
+        live.scalars[k] = handles_[first + k].data(DType::float64, 0, nullptr);
+      if (live.scalars[k])
         continue;
-      if ((k == 0 || !live.scalars_are_float) &&
-          (live.scalars[k] = handle.data(DType::float64, 0, nullptr))) {
-        live.scalars_are_float = false;
-        continue;
-      }
     }
     const std::string name = py::str(scalar_names_[k]);
     const TensorView view =
-        output_view_of(entries_[row.first + 1 + slot_count_ + k], names_.operation.c_str(), name.c_str());
-    const bool is_float = view.dtype == DType::float32;
-    DLK_CHECK_TYPE(view.ndim == 0 && (is_float || view.dtype == DType::float64) &&
-                       (k == 0 || is_float == live.scalars_are_float),
+        output_view_of(entries_[first + k], names_.operation.c_str(), name.c_str());
+    const bool is_single = view.dtype == DType::float32;
+    DLK_CHECK_TYPE(view.ndim == 0 && (is_single || view.dtype == DType::float64),
                    names_.operation, ": ", name, ": expected a float32 or float64 scalar, got ",
                    dtype_name(view.dtype), " of shape ", shape_text(view));
-    live.scalars_are_float = is_float;
+    live.single |= is_single << k;
     live.scalars[k] = view.data;
   }
 }
@@ -231,9 +227,9 @@ void ParameterTable::fetch_ahead(size_t index) const {
     handles_[first + per_row_].grad().fetch_linked();
 }
 
-bool ParameterTable::Setting::is_for(int32_t for_group, bool for_fresh, bool for_float,
+bool ParameterTable::Setting::is_for(int32_t for_group, bool for_fresh, int for_single,
                                      const double* for_scalars) const {
-  return group == for_group && fresh == for_fresh && is_float == for_float &&
+  return group == for_group && fresh == for_fresh && single == for_single &&
          std::memcmp(scalars, for_scalars, sizeof scalars) == 0;
 }
 
@@ -241,9 +237,9 @@ bool ParameterTable::Setting::is_for(int32_t for_group, bool for_fresh, bool for
 int32_t ParameterTable::setting_of(const Live& live, std::vector<Setting>& missing) {
   double scalars[kMaxScalars] = {};
   for (size_t k = 0; k < scalar_count_; ++k)
-    scalars[k] = read_scalar(live.scalars[k], live.scalars_are_float);
+    scalars[k] = read_scalar(live.scalars[k], live.single >> k & 1);
   const auto fits_live = [&](const Setting& setting) {
-    return setting.is_for(live.row->group, live.row->fresh, live.scalars_are_float, scalars);
+    return setting.is_for(live.row->group, live.row->fresh, live.single, scalars);
   };
   size_t& last = last_setting_;
   if (last >= settings_.size() || !fits_live(settings_[last]))
@@ -256,7 +252,7 @@ int32_t ParameterTable::setting_of(const Live& live, std::vector<Setting>& missi
     Setting setting{};
     setting.group = live.row->group;
     setting.fresh = live.row->fresh;
-    setting.is_float = live.scalars_are_float;
+    setting.single = live.single;
     std::copy_n(scalars, kMaxScalars, setting.scalars);
     missing.push_back(setting);
   }
@@ -268,7 +264,7 @@ ParameterTable::Setting ParameterTable::advanced(Setting setting,
   py::tuple scalars(scalar_count_);
   for (size_t k = 0; k < scalars.size(); ++k)
     scalars[k] = setting.scalars[k];
-  const py::tuple result = advance(setting.group, scalars, setting.fresh, setting.is_float);
+  const py::tuple result = advance(setting.group, scalars, setting.fresh, setting.single);
   const py::tuple next = result[0], numbers = result[1];
   for (size_t k = 0; k < scalars.size(); ++k)
     setting.next[k] = next[k].cast<double>();
@@ -348,7 +344,7 @@ void ParameterTable::write_scalars() {
     live.row->fresh = false;
     for (size_t k = 0; k < scalar_count_; ++k) {
       const double next = settings_[size_t(live.setting)].next[k];
-      if (live.scalars_are_float)
+      if (live.single >> k & 1)
         *static_cast<float*>(live.scalars[k]) = float(next);
       else
         *static_cast<double*>(live.scalars[k]) = next;
@@ -375,9 +371,9 @@ bool ParameterTable::step(const py::list& groups, const py::list& used, const py
       continue;
     Setting setting{};
     setting.group = last.group;
-    setting.is_float = last.is_float;
+    setting.single = last.single;
     for (int k = 0; k < kMaxScalars; ++k)
-      setting.scalars[k] = last.is_float ? double(float(last.next[k])) : last.next[k];
+      setting.scalars[k] = last.single >> k & 1 ? double(float(last.next[k])) : last.next[k];
     wanted.push_back(setting);
   }
   settings_.clear();

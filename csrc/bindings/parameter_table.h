@@ -25,8 +25,9 @@ public:
   // false, having written nothing, where the table does not fit any more: another parameter, state
   // or group than it was made from, a gradient where there was none, a tensor subclass.
   //
-  // advance(group index, scalars, fresh, whether they are float32) gives the scalars after this
-  // step and the rule's numbers; asked once for each set of arguments.
+  // advance(group index, scalars, fresh, single) gives the scalars after this
+  // step and the rule's numbers; asked once for each set of arguments. Bit k of `single`: scalar k
+  // is kept in float32.
   bool step(const py::list& groups, const py::list& used, const py::dict& state,
             const py::object& advance);
 
@@ -53,19 +54,21 @@ private:
     Row* row;
     TorchHandle grad; // held only where others may run meanwhile
     void* scalars[kMaxScalars];
-    bool is_flat, scalars_are_float;
+    bool is_flat;
+    int single; // bit k: scalar k is float32, else float64
     int32_t setting;
   };
 
   // Rows that share their numbers.
   struct Setting {
     int32_t group;
-    bool fresh, is_float;
+    bool fresh;
+    int single;
     double scalars[kMaxScalars], next[kMaxScalars];
     OptimizerSetting numbers;
     bool used = false;
 
-    bool is_for(int32_t group, bool fresh, bool is_float, const double* scalars) const;
+    bool is_for(int32_t group, bool fresh, int single, const double* scalars) const;
   };
 
   // A step over few elements keeps the GIL, where there is one, so that nobody drops a gradient

@@ -11,15 +11,29 @@ another device, the step is torch's own. States keep their dtypes in ``load_stat
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 
 from dlkernels import _core
 from dlkernels import _optimizer_rules as rules
+from dlkernels.torch import _optimizer_loops as loops
 
-__all__ = ["SGD", "Adam", "AdamW"]
+__all__ = [
+    "ASGD",
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Lion",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+]
 
 
 class _KernelOptimizer(torch.optim.Optimizer):
@@ -29,13 +43,14 @@ class _KernelOptimizer(torch.optim.Optimizer):
     _torch_class: ClassVar[type[torch.optim.Optimizer]]
     # Never copied or saved: torch's own __getstate__ names what is.
     _table: _core.ParameterTable | None = None
+    _being_loaded: dict[str, Any] | None = None
     # fused=True is torch's to check only where torch's fused step runs.
     _need_device_dtype_check_for_fused = False
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         cls._torch_class = next(
-            base for base in cls.__mro__ if base.__module__.startswith("torch.optim.")
+            base for base in cls.__mro__ if not issubclass(base, _KernelOptimizer)
         )
         cls.__signature__ = inspect.signature(cls._torch_class)  # type: ignore[attr-defined]
 
@@ -73,7 +88,7 @@ class _KernelOptimizer(torch.optim.Optimizer):
         )
 
     def _advance(
-        self, group: int, scalars: rules.Numbers, fresh: bool, single: bool
+        self, group: int, scalars: rules.Numbers, fresh: bool, single: int
     ) -> tuple[rules.Numbers, rules.Numbers]:
         return self._rule.advance(self.param_groups[group], scalars, fresh, single)
 
@@ -145,21 +160,34 @@ class _KernelOptimizer(torch.optim.Optimizer):
             for group, saved in zip(self.param_groups, flags, strict=True):
                 group.update(saved)
 
-    @staticmethod
-    def _process_value_according_to_param_policy(
-        param: torch.Tensor,
-        value: torch.Tensor,
-        param_id: int,
-        param_groups: list[dict[Any, Any]],
-        key: Hashable = None,
-    ) -> torch.Tensor:
-        # torch casts a state to its parameter's dtype: float32 moments of a bfloat16 parameter
-        # would lose what they are kept for.
-        if key != "step" and param.is_floating_point() and value.is_floating_point():
-            return value.to(device=param.device)
-        return torch.optim.Optimizer._process_value_according_to_param_policy(
-            param, value, param_id, param_groups, key
+    @torch._dynamo.disable
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, but states keep the dtypes they were saved with: torch casts them to their
+        parameter's, so float32 moments of a bfloat16 parameter would lose what they are kept for.
+        """
+        handle = self.register_load_state_dict_pre_hook(
+            lambda _, loaded: setattr(self, "_being_loaded", loaded)
         )
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            handle.remove()
+            self._being_loaded = None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        loaded = self._being_loaded
+        if loaded is not None:
+            ids = [i for group in loaded["param_groups"] for i in group["params"]]
+            params = [param for group in self.param_groups for param in group["params"]]
+            for saved_id, param in zip(ids, params, strict=True):
+                for name, value in loaded["state"].get(saved_id, {}).items():
+                    if (
+                        torch.is_tensor(value)
+                        and value.is_floating_point()
+                        and state["state"][param][name].dtype != value.dtype
+                    ):
+                        state["state"][param][name] = value.to(device=param.device)
+        super().__setstate__(state)
 
 
 class SGD(_KernelOptimizer, torch.optim.SGD):
@@ -215,3 +243,140 @@ class AdamW(Adam, torch.optim.AdamW):
 
     Args: those of torch.
     """
+
+
+class Adagrad(_KernelOptimizer, torch.optim.Adagrad):
+    """`torch.optim.Adagrad` (Duchi et al. 2011).
+
+    ``g = grad + weight_decay * p``; ``sum += g * g``;
+    ``p += (-lr / (1 + (t - 1) * lr_decay) * g) / (sqrt(sum) + eps)``, with square root and division
+    correctly rounded. Sparse gradients go to torch.
+    float32 and float64 averages are bit-equal to torch's loop on AVX2 and AVX-512, parameters within
+    two units in the last place per step.
+
+    Args: those of torch.
+    """
+
+    _rule = rules.ADAGRAD
+
+
+class RMSprop(_KernelOptimizer, torch.optim.RMSprop):
+    """`torch.optim.RMSprop` (Hinton's lecture 6e, Graves 2013).
+
+    ``g = grad + weight_decay * p``; ``v = alpha * v + (1 - alpha) * g * g``; if centered
+    ``a += (1 - alpha) * (g - a)``; ``d = sqrt(v - a * a if centered else v) + eps``;
+    ``p += (-lr * g) / d``, or with momentum ``b = momentum * b + g / d``, ``p -= lr * b``; square root
+    and division correctly rounded.
+    float32 and float64 averages are bit-equal to torch's loop on AVX2 and AVX-512, parameters within
+    two units in the last place per step.
+
+    Args: those of torch.
+    """
+
+    _rule = rules.RMSPROP
+
+
+class Adadelta(_KernelOptimizer, torch.optim.Adadelta):
+    """`torch.optim.Adadelta` (Zeiler 2012).
+
+    ``g = grad + weight_decay * p``; ``v = rho * v + (1 - rho) * g * g``;
+    ``u = sqrt(w + eps) / sqrt(v + eps) * g``; ``w = rho * w + (1 - rho) * u * u``; ``p -= lr * u``,
+    with square roots and division correctly rounded. ``v`` in float32 and float64 is bit-equal to
+    torch's loop on AVX2 and AVX-512, parameters are within two units in the last place per step.
+
+    Args: those of torch.
+    """
+
+    _rule = rules.ADADELTA
+
+
+class Adamax(_KernelOptimizer, torch.optim.Adamax):
+    """`torch.optim.Adamax` (Kingma and Ba 2015), bit-equal to its float32 loop on AVX2 and AVX-512.
+
+    ``g = grad + weight_decay * p``; ``m += (1 - beta1) * (g - m)``;
+    ``u = max(beta2 * u, abs(g) + eps)``; ``p += (-lr / (1 - beta1**t) * m) / u``.
+
+    Args: those of torch.
+    """
+
+    _rule = rules.ADAMAX
+
+
+class NAdam(_KernelOptimizer, torch.optim.NAdam):
+    """`torch.optim.NAdam` (Dozat 2016).
+
+    ``m`` and ``v`` as `Adam`; with ``mu_t = beta1 * (1 - 0.96**(t * momentum_decay) / 2)`` and
+    ``d = sqrt(v / (1 - beta2**t)) + eps``, ``p += (-lr * (1 - mu_t) / (1 - prod(mu)) * g) / d`` and
+    ``p += (-lr * mu_(t+1) / (1 - prod(mu) * mu_(t+1)) * m) / d``; square root and divisions correctly
+    rounded.
+    float32 and float64 averages are bit-equal to torch's loop on AVX2 and AVX-512, parameters within
+    two units in the last place per step.
+
+    Args: those of torch.
+    """
+
+    _rule = rules.NADAM
+
+
+class RAdam(_KernelOptimizer, torch.optim.RAdam):
+    """`torch.optim.RAdam` (Liu et al. 2020).
+
+    ``m`` and ``v`` as `Adam`; ``p -= m / (1 - beta1**t) * lr * a * r``, where rectification ``r`` and
+    ``a = 1 / (sqrt(v) + eps) * sqrt(1 - beta2**t)`` are left out while ``rho_t <= 5``; square root and
+    divisions correctly rounded.
+    float32 and float64 averages are bit-equal to torch's loop on AVX2 and AVX-512, parameters within
+    two units in the last place per step.
+
+    Args: those of torch.
+    """
+
+    _rule = rules.RADAM
+
+
+class ASGD(_KernelOptimizer, torch.optim.ASGD):
+    """`torch.optim.ASGD` (Polyak and Juditsky 1992), bit-equal to its float32 loop on AVX2 and AVX-512.
+
+    ``p = p * (1 - lambd * eta) - eta * (grad + weight_decay * p)``; ``ax += (p - ax) * mu``; then
+    ``eta = lr / (1 + lambd * lr * t)**alpha`` and ``mu = 1 / max(1, t - t0)`` for the next step.
+
+    Args: those of torch.
+    """
+
+    _rule = rules.ASGD
+
+
+class Rprop(_KernelOptimizer, torch.optim.Rprop):
+    """`torch.optim.Rprop` (Riedmiller and Braun 1993), bit-equal to its float32 loop.
+
+    Each element's step grows by ``etas[1]`` while its gradient keeps its sign; where it changes the
+    step shrinks by ``etas[0]`` and the gradient counts as zero. ``p -= sign(g) * step``.
+
+    Args: those of torch.
+    """
+
+    _rule = rules.RPROP
+
+
+class Lion(_KernelOptimizer, loops.Lion):
+    """Lion (Chen et al. 2023, arXiv 2302.06675, algorithm 2).
+
+    ``c = m + (1 - beta1) * (g - m)``; ``p = p * (1 - lr * weight_decay) - lr * sign(c)``;
+    ``m += (1 - beta2) * (g - m)``; each sum with its product one fma. State: ``exp_avg``.
+
+    Args:
+        params: As torch's optimizers.
+        lr: Learning rate.
+        betas: Weights of the average in the step, and in itself.
+        weight_decay: Decoupled weight decay.
+        foreach: Accepted for compatibility.
+        maximize: Ascend instead.
+        capturable: Accepted for compatibility.
+        differentiable: Keep the step on autograd's record.
+        fused: Accepted for compatibility.
+
+    Raises:
+        ValueError: A number is out of range.
+        RuntimeError: A gradient is sparse.
+    """
+
+    _rule = rules.LION
