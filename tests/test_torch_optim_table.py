@@ -173,7 +173,7 @@ def test_only_the_first_step_starts_from_nothing(momentum, monkeypatch):
     optimizer, params = make(SGD, momentum=momentum)
     set_grads(params, 0)
     optimizer.step()
-    monkeypatch.setattr(SGD, "_step_by_list", lambda self: pytest.fail("the table was not used"))
+    monkeypatch.setattr(SGD, "_step_anew", lambda self: pytest.fail("the table was not used"))
     for step in range(1, 4):
         optimizer.zero_grad()
         set_grads(params, step)

@@ -3,8 +3,11 @@
 #include "bindings/exchange.h"
 
 #include <algorithm>
+#include <cstring>
+#include <unordered_set>
 
 namespace dlk {
+namespace {
 
 bool is_plain(py::handle tensor) {
   PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<std::pair<py::object, py::object>>
@@ -21,31 +24,62 @@ bool is_plain(py::handle tensor) {
   return type.is(plain) || type.is(parameter);
 }
 
-ParameterTable::ParameterTable(const py::list& groups, const py::list& state_names,
-                               const py::dict& state) {
-  py::list tensors; // in the order of the handles
+// The entry of a dict, borrowed; nullptr where there is none or None.
+PyObject* entry_of(PyObject* dict, PyObject* name) {
+  PyObject* entry = PyDict_GetItemWithError(dict, name);
+  if (!entry && PyErr_Occurred())
+    throw py::error_already_set();
+  return entry == Py_None ? nullptr : entry;
+}
+
+double read_scalar(const void* data, bool is_single) {
+  return is_single ? double(*static_cast<const float*>(data)) : *static_cast<const double*>(data);
+}
+
+} // namespace
+
+ParameterTable::ParameterTable(const std::string& operation, const std::string& kernel,
+                               const std::vector<std::string>& slots,
+                               const std::vector<std::string>& scalars, const py::list& groups,
+                               const py::list& used, const py::dict& state, const py::list& fresh,
+                               bool uses_handles)
+    : names_{operation, slots}, kernel_(optimizer_kernel(kernel)), slot_count_(slots.size()),
+      scalar_count_(scalars.size()), per_row_(1 + slots.size() + scalars.size()),
+      uses_handles_(uses_handles) {
+  DLK_CHECK(slot_count_ <= kOptimizerSlots && scalar_count_ <= kMaxScalars, operation,
+            ": too many states");
+  for (const std::string& name : scalars)
+    scalar_names_.append(
+        py::reinterpret_steal<py::object>(PyUnicode_InternFromString(name.c_str())));
+  std::unordered_set<PyObject*> is_fresh;
+  for (py::handle param : fresh)
+    is_fresh.insert(param.ptr());
   for (size_t group = 0; group < groups.size(); ++group) {
-    const py::tuple names = state_names[group];
-    state_names_.append(names);
+    const py::tuple names = used[group];
+    used_.append(names);
     for (py::handle param : py::list(groups[group])) {
       Row row{};
+      row.first = entries_.size();
       row.group = int32_t(group);
       row.index = int32_t(rows_.size() - (group ? group_ends_[group - 1] : 0));
       row.plain = is_plain(param);
-      row.param = py::reinterpret_borrow<py::object>(param);
-      tensors.append(param);
-      if (PyObject* own = PyDict_GetItemWithError(state.ptr(), param.ptr())) {
+      row.fresh = is_fresh.count(param.ptr()) != 0;
+      entries_.resize(entries_.size() + per_row_);
+      py::object* entry = &entries_[row.first];
+      *entry++ = py::reinterpret_borrow<py::object>(param);
+      if (PyObject* own = entry_of(state.ptr(), param.ptr())) {
         row.own_state = py::reinterpret_borrow<py::object>(own);
-        for (size_t k = 0; k < names.size(); ++k) {
-          PyObject* entry = PyDict_GetItemWithError(own, py::object(names[k]).ptr());
-          if (entry && entry != Py_None) {
-            row.states[k] = py::reinterpret_borrow<py::object>(entry);
-            tensors.append(row.states[k]);
-          }
-        }
+        const auto take = [&](py::handle name) {
+          PyObject* found = name.is_none() ? nullptr : entry_of(own, name.ptr());
+          if (found && is_plain(found))
+            *entry = py::reinterpret_borrow<py::object>(found);
+          ++entry;
+        };
+        for (py::handle name : names)
+          take(name);
+        for (py::handle name : scalar_names_)
+          take(name);
       }
-      if (PyErr_Occurred())
-        throw py::error_already_set();
       rows_.push_back(std::move(row));
     }
     group_ends_.push_back(rows_.size());
@@ -54,30 +88,47 @@ ParameterTable::ParameterTable(const py::list& groups, const py::list& state_nam
   Py_ssize_t position = 0;
   while (PyDict_Next(state.ptr(), &position, &key, &value))
     state_order_.insert(state_order_.end(), {key, value});
+  if (uses_handles_)
+    make_handles();
+}
 
-  std::vector<TorchHandle> handles = torch_handles(tensors);
+void ParameterTable::make_handles() {
+  py::list tensors;
+  for (const py::object& entry : entries_)
+    if (entry)
+      tensors.append(entry);
+  std::vector<TorchHandle> made = torch_handles(tensors);
+  handles_.resize(entries_.size());
   size_t next = 0;
+  for (size_t index = 0; index < entries_.size(); ++index)
+    if (entries_[index])
+      handles_[index] = std::move(made[next++]);
   for (Row& row : rows_) {
-    row.param_handle = std::move(handles[next++]);
-    FlatView param;
-    row.row_major = flat_view(row.param, param) && is_floating(param.dtype);
-    if (row.row_major) {
-      row.dtype = param.dtype;
-      row.size = param.size;
-      row.ndim = param.ndim;
-      row.first_dim = shapes_.size();
-      shapes_.insert(shapes_.end(), param.shape, param.shape + param.ndim);
+    const py::object* entry = &entries_[row.first];
+    FlatView view;
+    row.row_major = row.plain && flat_view(entry[0], view) && is_floating(view.dtype);
+    if (!row.row_major) {
+      total_elems_ += entry[0].attr("numel")().cast<int64_t>();
+      continue;
     }
-    total_elems_ += row.param.attr("numel")().cast<int64_t>();
-    for (int k = 0; k < kMaxStates; ++k)
-      if (row.states[k])
-        row.state_handles[k] = std::move(handles[next++]);
+    std::fill_n(row.dtypes, kOptimizerStreams, view.dtype);
+    row.size = view.size;
+    row.ndim = view.ndim;
+    row.first_dim = shapes_.size();
+    shapes_.insert(shapes_.end(), view.shape, view.shape + view.ndim);
+    total_elems_ += view.size;
+    const py::object grad = entry[0].attr("grad");
+    if (!grad.is_none() && flat_view(grad, view) && is_floating(view.dtype))
+      row.dtypes[1] = view.dtype;
+    for (size_t k = 0; k < slot_count_; ++k)
+      if (entry[1 + k] && flat_view(entry[1 + k], view) && is_floating(view.dtype))
+        row.dtypes[2 + k] = view.dtype;
   }
 }
 
-bool ParameterTable::fits(const py::list& groups, const py::list& state_names,
+bool ParameterTable::fits(const py::list& groups, const py::list& used,
                           const py::dict& state) const {
-  if (groups.size() != group_ends_.size() || !state_names_.equal(state_names) ||
+  if (groups.size() != group_ends_.size() || !used_.equal(used) ||
       size_t(PyDict_GET_SIZE(state.ptr())) * 2 != state_order_.size())
     return false;
   size_t index = 0;
@@ -86,7 +137,7 @@ bool ParameterTable::fits(const py::list& groups, const py::list& state_names,
     if (!PyList_Check(params) || size_t(PyList_GET_SIZE(params)) != group_ends_[group] - index)
       return false;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(params); ++i)
-      if (PyList_GET_ITEM(params, i) != rows_[index++].param.ptr())
+      if (PyList_GET_ITEM(params, i) != entries_[rows_[index++].first].ptr())
         return false;
   }
   PyObject *key = nullptr, *value = nullptr;
@@ -100,80 +151,250 @@ bool ParameterTable::fits(const py::list& groups, const py::list& state_names,
   return true;
 }
 
-void ParameterTable::look_at(TorchTensor grad, Live& live) const {
-  const Row& row = *live.row;
-  live.data = nullptr;
+bool ParameterTable::has_its_states(const Row& row, PyObject* used) const {
+  const auto is_same = [&](PyObject* name, const py::object& entry) {
+    return entry && PyDict_GetItemWithError(row.own_state.ptr(), name) == entry.ptr();
+  };
+  const py::object* entry = &entries_[row.first + 1];
+  for (size_t k = 0; k < slot_count_; ++k, ++entry) {
+    PyObject* name = PyTuple_GET_ITEM(used, Py_ssize_t(k));
+    if (name != Py_None && !is_same(name, *entry))
+      return false;
+  }
+  for (size_t k = 0; k < scalar_count_; ++k, ++entry)
+    if (!is_same(PyList_GET_ITEM(scalar_names_.ptr(), Py_ssize_t(k)), *entry))
+      return false;
+  return true;
+}
+
+// The addresses of row-major tensors that are as the row says; false if one is not.
+bool ParameterTable::find_streams(const Row& row, TorchTensor grad, void** streams) const {
   if (!row.row_major)
-    return;
+    return false;
   const int64_t* shape = shapes_.data() + row.first_dim;
-  live.grad_data = grad.data(row.dtype, row.ndim, shape);
-  bool all = live.grad_data;
-  for (int k = 0; k < kMaxStates; ++k)
-    if (row.states[k]) {
-      live.state_data[k] = row.state_handles[k].data(row.dtype, row.ndim, shape);
-      all = all && live.state_data[k];
+  const TorchHandle* handle = &handles_[row.first];
+  streams[0] = handle[0].data(row.dtypes[0], row.ndim, shape);
+  streams[1] = grad.data(row.dtypes[1], row.ndim, shape);
+  bool all = streams[0] && streams[1];
+  for (size_t k = 0; k < slot_count_; ++k)
+    if (handle[1 + k]) {
+      streams[2 + k] = handle[1 + k].data(row.dtypes[2 + k], row.ndim, shape);
+      all = all && streams[2 + k];
     }
-  if (all)
-    live.data = row.param_handle.data(row.dtype, row.ndim, shape);
+  return all;
+}
+
+// The addresses of the scalars; a TypeError for what is none, which torch then takes.
+void ParameterTable::find_scalars(Live& live) const {
+  const size_t first = live.row->first + 1 + slot_count_;
+  live.single = 0;
+  for (size_t k = 0; k < scalar_count_; ++k) {
+    if (uses_handles_) {
+      live.scalars[k] = handles_[first + k].data(DType::float32, 0, nullptr);
+      live.single |= (live.scalars[k] != nullptr) << k;
+      if (!live.scalars[k])
+        live.scalars[k] = handles_[first + k].data(DType::float64, 0, nullptr);
+      if (live.scalars[k])
+        continue;
+    }
+    const std::string name = py::str(scalar_names_[k]);
+    const TensorView view =
+        output_view_of(entries_[first + k], names_.operation.c_str(), name.c_str());
+    const bool is_single = view.dtype == DType::float32;
+    DLK_CHECK_TYPE(view.ndim == 0 && (is_single || view.dtype == DType::float64),
+                   names_.operation, ": ", name, ": expected a float32 or float64 scalar, got ",
+                   dtype_name(view.dtype), " of shape ", shape_text(view));
+    live.single |= is_single << k;
+    live.scalars[k] = view.data;
+  }
 }
 
 // A tensor is a chain of small objects all over memory, each waited for in turn: a tenth of a step
 // over thousands.
 void ParameterTable::fetch_ahead(size_t index) const {
-  const size_t count = rows_.size();
+  const size_t count = rows_.size(), first = index * per_row_;
   if (index + 8 < count) {
-    const Row& row = rows_[index + 8];
-    row.param_handle.fetch();
-    __builtin_prefetch(row.own_state.ptr());
-    for (const TorchHandle& handle : row.state_handles)
-      handle.fetch();
+    for (size_t k = 0; k < per_row_; ++k)
+      handles_[first + 8 * per_row_ + k].fetch();
+    __builtin_prefetch(rows_[index + 8].own_state.ptr());
   }
-  if (index + 4 < count) {
-    const Row& row = rows_[index + 4];
-    row.param_handle.fetch_linked();
-    for (const TorchHandle& handle : row.state_handles)
-      handle.fetch_linked();
-  }
+  if (index + 4 < count)
+    for (size_t k = 0; k < per_row_; ++k)
+      handles_[first + 4 * per_row_ + k].fetch_linked();
   if (index + 2 < count)
-    rows_[index + 2].param_handle.grad().fetch();
+    handles_[first + 2 * per_row_].grad().fetch();
   if (index + 1 < count)
-    rows_[index + 1].param_handle.grad().fetch_linked();
+    handles_[first + per_row_].grad().fetch_linked();
 }
 
-bool ParameterTable::refresh(const py::list& groups, const py::list& state_names,
-                             const py::dict& state) {
+bool ParameterTable::Setting::is_for(int32_t for_group, bool for_fresh, int for_single,
+                                     const double* for_scalars) const {
+  return group == for_group && fresh == for_fresh && single == for_single &&
+         std::memcmp(scalars, for_scalars, sizeof scalars) == 0;
+}
+
+// The index of a live row's setting, -1 for one that is missing.
+int32_t ParameterTable::setting_of(const Live& live, std::vector<Setting>& missing) {
+  double scalars[kMaxScalars] = {};
+  for (size_t k = 0; k < scalar_count_; ++k)
+    scalars[k] = read_scalar(live.scalars[k], live.single >> k & 1);
+  const auto fits_live = [&](const Setting& setting) {
+    return setting.is_for(live.row->group, live.row->fresh, live.single, scalars);
+  };
+  size_t& last = last_setting_;
+  if (last >= settings_.size() || !fits_live(settings_[last]))
+    last = size_t(std::find_if(settings_.begin(), settings_.end(), fits_live) - settings_.begin());
+  if (last < settings_.size()) {
+    settings_[last].used = true;
+    return int32_t(last);
+  }
+  if (std::none_of(missing.begin(), missing.end(), fits_live)) {
+    Setting setting{};
+    setting.group = live.row->group;
+    setting.fresh = live.row->fresh;
+    setting.single = live.single;
+    std::copy_n(scalars, kMaxScalars, setting.scalars);
+    missing.push_back(setting);
+  }
+  return -1;
+}
+
+ParameterTable::Setting ParameterTable::advanced(Setting setting,
+                                                 const py::object& advance) const {
+  py::tuple scalars(scalar_count_);
+  for (size_t k = 0; k < scalars.size(); ++k)
+    scalars[k] = setting.scalars[k];
+  const py::tuple result = advance(setting.group, scalars, setting.fresh, setting.single);
+  const py::tuple next = result[0], numbers = result[1];
+  for (size_t k = 0; k < scalars.size(); ++k)
+    setting.next[k] = next[k].cast<double>();
+  DLK_CHECK(numbers.size() <= kOptimizerNumbers, names_.operation, ": expected at most ",
+            kOptimizerNumbers, " numbers, got ", numbers.size());
+  for (size_t i = 0; i < numbers.size(); ++i)
+    setting.numbers.numbers[i] = numbers[i].cast<double>();
+  return setting;
+}
+
+void ParameterTable::count_versions(const Row& row) const {
+  if (uses_handles_) {
+    for (size_t k = 0; k < per_row_; ++k)
+      handles_[row.first + k].increment_version();
+    return;
+  }
+  py::list written;
+  for (size_t k = 0; k < per_row_; ++k)
+    if (entries_[row.first + k])
+      written.append(entries_[row.first + k]);
+  py::module_::import("torch.autograd.graph").attr("increment_version")(written);
+}
+
+// Looks at every tensor. Returns false where the table does not fit.
+bool ParameterTable::collect(OptimizerStep& step, std::vector<Setting>& missing) {
   live_.clear();
-  if (!fits(groups, state_names, state))
-    return false;
   live_.reserve(rows_.size());
+  step.reserve(rows_.size());
   size_t index = 0;
   for (size_t group = 0; group < group_ends_.size(); ++group) {
-    PyObject* names = PyList_GET_ITEM(state_names_.ptr(), Py_ssize_t(group));
-    const Py_ssize_t state_count = PyTuple_GET_SIZE(names);
+    PyObject* names = PyList_GET_ITEM(used_.ptr(), Py_ssize_t(group));
     for (; index < group_ends_[group]; ++index) {
-      fetch_ahead(index);
-      const Row& row = rows_[index];
-      const TorchTensor grad = row.param_handle.grad();
-      if (!grad)
+      Row& row = rows_[index];
+      TorchTensor grad;
+      if (uses_handles_) {
+        fetch_ahead(index);
+        grad = handles_[row.first].grad();
+        if (!grad)
+          continue;
+      } else if (entries_[row.first].attr("grad").is_none()) {
         continue;
-      if (!row.plain)
+      }
+      if (!row.plain || !has_its_states(row, names))
         return false;
-      for (Py_ssize_t k = 0; k < state_count; ++k)
-        if (!row.states[k] ||
-            PyDict_GetItemWithError(row.own_state.ptr(), PyTuple_GET_ITEM(names, k)) !=
-                row.states[k].ptr())
-          return false;
-      Live live{};
+      Live& live = live_.emplace_back();
       live.row = &row;
-      look_at(grad, live);
-      if (live.data && !keeps_gil())
+      find_scalars(live);
+      live.setting = setting_of(live, missing);
+      void* streams[kOptimizerStreams] = {};
+      live.is_flat = uses_handles_ && find_streams(row, grad, streams);
+      if (live.is_flat)
+        step.add_flat(streams, row.dtypes, row.size, live.setting);
+      if (live.is_flat && !keeps_gil())
         live.grad = TorchHandle(grad);
-      row.param_handle.increment_version();
-      for (Py_ssize_t k = 0; k < state_count; ++k)
-        row.state_handles[k].increment_version();
-      live_.push_back(std::move(live));
+      count_versions(row);
     }
   }
+  return true;
+}
+
+bool ParameterTable::add_through_python(OptimizerStep& step, const Live& live) const {
+  const Row& row = *live.row;
+  const py::object* entry = &entries_[row.first];
+  const py::object grad = entry[0].attr("grad");
+  if (!is_plain(grad))
+    return false;
+  PyObject* states[kOptimizerSlots] = {};
+  for (size_t k = 0; k < slot_count_; ++k)
+    states[k] = entry[1 + k].ptr();
+  step.own(grad);
+  step.add(entry[0], grad, states, live.setting, size_t(row.index));
+  return true;
+}
+
+void ParameterTable::write_scalars() {
+  for (const Live& live : live_) {
+    live.row->fresh = false;
+    for (size_t k = 0; k < scalar_count_; ++k) {
+      const double next = settings_[size_t(live.setting)].next[k];
+      if (live.single >> k & 1)
+        *static_cast<float*>(live.scalars[k]) = float(next);
+      else
+        *static_cast<double*>(live.scalars[k]) = next;
+    }
+  }
+}
+
+bool ParameterTable::step(const py::list& groups, const py::list& used, const py::dict& state,
+                          const py::object& advance) {
+  if (busy_.exchange(true))
+    return false;
+  struct Release {
+    ParameterTable& table;
+    ~Release() {
+      table.live_.clear();
+      table.busy_ = false;
+    }
+  } release{*this};
+
+  // What the last step came to is where this one most likely starts.
+  std::vector<Setting> wanted;
+  for (const Setting& last : settings_) {
+    if (!last.used)
+      continue;
+    Setting setting{};
+    setting.group = last.group;
+    setting.single = last.single;
+    for (int k = 0; k < kMaxScalars; ++k)
+      setting.scalars[k] = last.single >> k & 1 ? double(float(last.next[k])) : last.next[k];
+    wanted.push_back(setting);
+  }
+  settings_.clear();
+  OptimizerStep step(names_);
+  do { // tensors are looked at after the last call of Python, which lets other threads run
+    if (!fits(groups, used, state))
+      return false;
+    for (const Setting& setting : wanted)
+      settings_.push_back(advanced(setting, advance));
+    wanted.clear();
+    step = OptimizerStep(names_);
+    if (!fits(groups, used, state) || !collect(step, wanted))
+      return false;
+  } while (!wanted.empty());
+  for (const Setting& setting : settings_)
+    step.add_setting(setting.numbers);
+  for (const Live& live : live_)
+    if (!live.is_flat && !add_through_python(step, live))
+      return false;
+  step.run(kernel_, keeps_gil());
+  write_scalars();
   return true;
 }
 

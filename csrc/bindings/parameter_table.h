@@ -2,38 +2,73 @@
 // tensors looks at each once, and not through Python.
 #pragma once
 
+#include "bindings/optimizer_step.h"
 #include "bindings/torch_handle.h"
 
 #include <atomic>
 
 namespace dlk {
 
-// Exactly a torch.Tensor or Parameter: a subclass may have no memory of its own.
-bool is_plain(py::handle tensor);
-
 class ParameterTable {
 public:
-  static constexpr int kMaxStates = 1;
+  // operation, kernel: as OptimizerStep takes them. slots: the names of the rule's states, and
+  // scalars: of its numbers (0-d tensors), in a parameter's dict in `state`. groups: the lists of
+  // parameters. used: per group, a tuple of the slots' names with None for those it does not keep.
+  // fresh: states of these tensors are at their first step and hold nothing yet. uses_handles: see
+  // torch_handles_available().
+  ParameterTable(const std::string& operation, const std::string& kernel,
+                 const std::vector<std::string>& slots, const std::vector<std::string>& scalars,
+                 const py::list& groups, const py::list& used, const py::dict& state,
+                 const py::list& fresh, bool uses_handles);
 
+  // One step for every parameter that has a gradient; autograd is told of the writes. Returns
+  // false, having written nothing, where the table does not fit any more: another parameter, state
+  // or group than it was made from, a gradient where there was none, a tensor subclass.
+  //
+  // advance(group index, scalars, fresh, single) gives the scalars after this
+  // step and the rule's numbers; asked once for each set of arguments. Bit k of `single`: scalar k
+  // is kept in float32.
+  bool step(const py::list& groups, const py::list& used, const py::dict& state,
+            const py::object& advance);
+
+private:
+  static constexpr int kMaxScalars = 3;
+
+  // Its tensors stand in entries_ and handles_, `per_row_` for each row: the parameter, the states,
+  // the scalars; null for those that are not there.
   struct Row {
-    py::object param, own_state; // own_state: the parameter's dict in `state`, null without one
-    py::object states[kMaxStates];
-    TorchHandle param_handle, state_handles[kMaxStates];
+    py::object own_state; // the parameter's dict in `state`, null without one
+    size_t first;         // of entries_ and handles_
     int32_t group, index; // index within its group
-    bool plain;
+    bool plain;           // exactly a torch.Tensor or Parameter: a subclass may have no memory
+    bool fresh;
     bool row_major; // and floating, of two or more elements; else the rest is not set
-    DType dtype;
-    int64_t size;
     int ndim;
+    int64_t size;
     size_t first_dim; // its shape: shapes_[first_dim, + ndim)
+    DType dtypes[kOptimizerStreams];
   };
 
   // A row that has a gradient at this step.
   struct Live {
-    const Row* row;
+    Row* row;
     TorchHandle grad; // held only where others may run meanwhile
-    // Addresses, where all of them are row-major and alike; `data` is nullptr where they are not.
-    void *data, *grad_data, *state_data[kMaxStates];
+    void* scalars[kMaxScalars];
+    bool is_flat;
+    int single; // bit k: scalar k is float32, else float64
+    int32_t setting;
+  };
+
+  // Rows that share their numbers.
+  struct Setting {
+    int32_t group;
+    bool fresh;
+    int single;
+    double scalars[kMaxScalars], next[kMaxScalars];
+    OptimizerSetting numbers;
+    bool used = false;
+
+    bool is_for(int32_t group, bool fresh, int single, const double* scalars) const;
   };
 
   // A step over few elements keeps the GIL, where there is one, so that nobody drops a gradient
@@ -45,36 +80,36 @@ public:
 #endif
   bool keeps_gil() const { return total_elems_ < kKeepGilElems; }
 
-  // `groups`: the lists of parameters. `state_names`: per group, a tuple of the keys of the tensors
-  // that a parameter's dict in `state` holds.
-  ParameterTable(const py::list& groups, const py::list& state_names, const py::dict& state);
-
-  // Looks at every tensor; the parameters that have gradients are then in live(), and autograd is
-  // told of the write to them and their states. Returns false where the table does not fit any
-  // more: another parameter, state or group than it was made from, a gradient where there was none,
-  // a tensor subclass. Make a new one then.
-  bool refresh(const py::list& groups, const py::list& state_names, const py::dict& state);
-
-  const std::vector<Live>& live() const { return live_; }
-
-  // Lets go of the gradients.
-  void clear() { live_.clear(); }
-
-  // One step at a time looks at the table; for another thread it does not fit.
-  std::atomic<bool> busy{false};
-
-private:
-  bool fits(const py::list& groups, const py::list& state_names, const py::dict& state) const;
-  void look_at(TorchTensor grad, Live& live) const;
+  void make_handles();
+  bool fits(const py::list& groups, const py::list& used, const py::dict& state) const;
+  bool has_its_states(const Row& row, PyObject* used) const;
+  bool find_streams(const Row& row, TorchTensor grad, void** streams) const;
+  void find_scalars(Live& live) const;
   void fetch_ahead(size_t index) const;
+  Setting advanced(Setting setting, const py::object& advance) const;
+  int32_t setting_of(const Live& live, std::vector<Setting>& missing);
+  bool collect(OptimizerStep& step, std::vector<Setting>& missing);
+  bool add_through_python(OptimizerStep& step, const Live& live) const;
+  void count_versions(const Row& row) const;
+  void write_scalars();
 
+  OptimizerNames names_;
+  OptimizerKernel kernel_;
+  py::list scalar_names_, used_;
   std::vector<Row> rows_;
-  std::vector<size_t> group_ends_; // rows of group g end here
-  py::list state_names_;
+  std::vector<py::object> entries_;
+  std::vector<TorchHandle> handles_;
+  size_t slot_count_, scalar_count_, per_row_;
+  std::vector<size_t> group_ends_;     // rows of group g end here
   std::vector<PyObject*> state_order_; // parameter, dict, parameter, ... as `state` has them
   std::vector<int64_t> shapes_;
   std::vector<Live> live_;
+  std::vector<Setting> settings_; // of this step, then of the last
+  size_t last_setting_ = 0;       // the one found last, likely the next
   int64_t total_elems_ = 0;
+  bool uses_handles_;
+  // One step at a time looks at the table; for another thread it does not fit.
+  std::atomic<bool> busy_{false};
 };
 
 } // namespace dlk

@@ -166,37 +166,6 @@ struct ActivationArgs {
   bool nontemporal = false;
 };
 
-// One array of an optimizer step. Strides are in elements along the one flattened dimension;
-// all ones is the fast path.
-struct SgdArray {
-  void* param;
-  const void* grad;
-  void* momentum_buffer; // nullptr without momentum
-  int64_t size;
-  int64_t param_stride, grad_stride, buffer_stride;
-  bool first_step; // the buffer starts as the gradient
-  int32_t group;   // index into SgdArgs::groups
-};
-
-struct SgdGroup {
-  double lr, momentum, dampening, weight_decay;
-  bool nesterov, maximize;
-};
-
-// A piece of one array; the pieces of all arrays are shared out in one parallel region.
-struct OptimizerChunk {
-  int64_t array, begin, end;
-};
-
-struct SgdArgs {
-  DType dtype;
-  const SgdArray* arrays;
-  const SgdGroup* groups;
-  const OptimizerChunk* chunks;
-  int64_t chunk_count;
-  int64_t total_elems;
-};
-
 // Elementwise functions of simd/math.h by themselves: what their accuracy tests call.
 struct MathFunctionArgs {
   DType dtype; // float32 or float64
@@ -207,3 +176,6 @@ struct MathFunctionArgs {
 };
 
 } // namespace dlk
+
+// The families'.
+#include "kernels/args_optim.h"

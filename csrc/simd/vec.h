@@ -255,6 +255,30 @@ template <class T> DLK_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) {
 }
 #endif
 
+// Correctly rounded; NaN below zero.
+template <class T> DLK_INLINE Vec<T> sqrt(Vec<T> a) {
+  constexpr bool is_float = sizeof(T) == 4;
+#if defined(__AVX512F__)
+  if constexpr (is_float)
+    a.part[0] = _mm512_sqrt_ps(a.part[0]);
+  else
+    a.part[0] = _mm512_sqrt_pd(a.part[0]);
+#elif defined(__AVX2__)
+  if constexpr (is_float)
+    DLK_PARTS(a.part[i] = _mm256_sqrt_ps(a.part[i]);)
+  else
+    DLK_PARTS(a.part[i] = _mm256_sqrt_pd(a.part[i]);)
+#else
+  DLK_PARTS(for (int lane = 0; lane < kNativeBytes / int(sizeof(T)); ++lane) {
+    if constexpr (is_float)
+      a.part[i][lane] = __builtin_sqrtf(a.part[i][lane]);
+    else
+      a.part[i][lane] = __builtin_sqrt(a.part[i][lane]);
+  })
+#endif
+  return a;
+}
+
 // The larger of numbers that are not negative, compared as the integers that order them alike: on
 // AVX2 that keeps the multiplication ports free.
 DLK_INLINE Vec<double> max_nonnegative(Vec<double> a, Vec<double> b) {

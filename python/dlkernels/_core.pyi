@@ -94,20 +94,33 @@ def activation_backward(
     /,
 ) -> Any: ...
 def math_function(name: str, x: Any, /) -> Any: ...
-def gather(params: list[Any], state: dict[Any, Any], key: str, /) -> tuple[Any, ...]: ...
-def sgd(groups: list[Any], /) -> None: ...
+def optimizer_step(
+    kernel: str,
+    operation: str,
+    slots: list[str],
+    params: list[Any],
+    grads: list[Any],
+    states: list[Any],
+    setting_of: list[int],
+    settings: list[Any],
+    /,
+) -> None: ...
 def torch_handles_available() -> bool: ...
 
 class ParameterTable:
     def __init__(
-        self, groups: list[Any], state_names: list[Any], state: dict[Any, Any], /
+        self,
+        operation: str,
+        kernel: str,
+        slots: list[str],
+        scalars: list[str],
+        groups: list[Any],
+        used: list[Any],
+        state: dict[Any, Any],
+        fresh: list[Any],
+        uses_handles: bool,
+        /,
     ) -> None: ...
-
-def sgd_table(
-    table: ParameterTable,
-    groups: list[Any],
-    state_names: list[Any],
-    state: dict[Any, Any],
-    numbers: list[Any],
-    /,
-) -> bool: ...
+    def step(
+        self, groups: list[Any], used: list[Any], state: dict[Any, Any], advance: Any, /
+    ) -> bool: ...

@@ -1,98 +1,68 @@
 """Twins of ``torch.optim`` optimizers: subclasses of torch's own, so arguments, groups, hooks and
 state dicts are the same, whose step updates every parameter of every group in one parallel region.
+
+Every class takes any mixture of float32, float64, bfloat16 and float16 for a parameter, its
+gradient and its states, in any strides; float64 where one of them is, else float32 is computed in,
+and every result rounded once. ``foreach``, ``fused`` and ``capturable`` are accepted and change
+nothing. With ``differentiable=True``, or where a tensor is sparse, complex, a subclass or on
+another device, the step is torch's own. States keep their dtypes in ``load_state_dict``.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch.autograd.graph import increment_version
-from torch.optim.sgd import sgd as torch_sgd
 
 from dlkernels import _core
+from dlkernels import _optimizer_rules as rules
+from dlkernels.torch import _optimizer_loops as loops
 
-__all__ = ["SGD"]
-
-
-def _state_names(group: dict[str, Any]) -> tuple[str, ...]:
-    """The tensors that a step of this group keeps per parameter."""
-    return ("momentum_buffer",) if group["momentum"] != 0 else ()
-
-
-def _numbers(group: dict[str, Any]) -> tuple[float, float, float, float, bool, bool]:
-    """The group's hyper-parameters as the kernel takes them."""
-    return (
-        float(group["lr"]),
-        float(group["momentum"]),
-        float(group["dampening"]),
-        float(group["weight_decay"]),
-        bool(group["nesterov"]),
-        bool(group["maximize"]),
-    )
+__all__ = [
+    "ASGD",
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Lion",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+]
 
 
-class SGD(torch.optim.SGD):
-    """`torch.optim.SGD`, bit-equal to its float32 loop on AVX2 and AVX-512.
+class _KernelOptimizer(torch.optim.Optimizer):
+    """Comes before torch's class among the bases of a twin, and replaces its step."""
 
-    ``g = grad + weight_decay * p``; ``b = momentum * b + (1 - dampening) * g`` (``b = g`` at a
-    parameter's first step); ``p -= lr * (g + momentum * b if nesterov else b)``. Parameters in
-    bfloat16 and float16 are computed in float32 and rounded once. Gradients and momenta may have
-    other strides than their parameter, and parameters may be slices. ``foreach`` and ``fused`` are
-    accepted and change nothing. With ``differentiable=True``, or where a parameter or gradient is
-    sparse, complex, on another device or of mixed dtypes, the step is torch's own.
-
-    Args:
-        params: As torch.
-        lr: As torch; a tensor is read at every step.
-        momentum: As torch.
-        dampening: As torch.
-        weight_decay: As torch.
-        nesterov: As torch.
-        maximize: As torch.
-        foreach: Accepted for compatibility.
-        differentiable: Hand every step to torch.
-        fused: Accepted for compatibility.
-    """
-
+    _rule: ClassVar[rules.Rule]
+    _torch_class: ClassVar[type[torch.optim.Optimizer]]
     # Never copied or saved: torch's own __getstate__ names what is.
     _table: _core.ParameterTable | None = None
+    _being_loaded: dict[str, Any] | None = None
     # fused=True is torch's to check only where torch's fused step runs.
     _need_device_dtype_check_for_fused = False
 
-    def __init__(
-        self,
-        params: Any,
-        lr: float | torch.Tensor = 1e-3,
-        momentum: float = 0,
-        dampening: float = 0,
-        weight_decay: float = 0,
-        nesterov: bool = False,
-        *,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        differentiable: bool = False,
-        fused: bool | None = None,
-    ) -> None:
-        """See the class."""
-        super().__init__(
-            params,
-            lr,
-            momentum,
-            dampening,
-            weight_decay,
-            nesterov,
-            maximize=maximize,
-            foreach=foreach,
-            differentiable=differentiable,
-            fused=fused,
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        cls._torch_class = next(
+            base for base in cls.__mro__ if not issubclass(base, _KernelOptimizer)
         )
+        cls.__signature__ = inspect.signature(cls._torch_class)  # type: ignore[attr-defined]
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        """As torch's."""
+        super().__init__(*args, **keywords)
         # torch sets it for fused=True; a GradScaler then leaves the unscaling to step().
         self.__dict__.pop("_step_supports_amp_scaling", None)
+        self.__dict__.pop("_need_device_dtype_check_for_fused", None)
 
     @torch._dynamo.disable
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """Performs one step.
 
         Args:
@@ -108,88 +78,305 @@ class SGD(torch.optim.SGD):
         if any(group["differentiable"] for group in self.param_groups):
             self._step_in_torch()
         elif not self._step_by_table():
-            self._step_by_list()
+            self._step_anew()
         return loss
+
+    def _groups_and_slots(self) -> tuple[list[Any], list[Any]]:
+        return (
+            [group["params"] for group in self.param_groups],
+            [self._rule.used_slots(group) for group in self.param_groups],
+        )
+
+    def _advance(
+        self, group: int, scalars: rules.Numbers, fresh: bool, single: int
+    ) -> tuple[rules.Numbers, rules.Numbers]:
+        return self._rule.advance(self.param_groups[group], scalars, fresh, single)
 
     def _step_by_table(self) -> bool:
         """The step from what the last one left; False, and nothing done, where it does not fit."""
         if self._table is None:
             return False
         try:
-            return _core.sgd_table(
-                self._table,
-                [group["params"] for group in self.param_groups],
-                [_state_names(group) for group in self.param_groups],
-                self.state,
-                [_numbers(group) for group in self.param_groups],
-            )
+            return self._table.step(*self._groups_and_slots(), self.state, self._advance)
         except TypeError:  # no kernel for one of the tensors
             return False
 
-    def _step_by_list(self) -> None:
-        """The step from nothing: makes the buffers of first steps, and the table for the next."""
-        calls, touched, fresh = [], [], []
-        for group in self.param_groups:
-            params, grads, buffers, missing = _core.gather(
-                group["params"], self.state, "momentum_buffer"
-            )
-            touched += params
-            has_momentum = group["momentum"] != 0
-            if has_momentum:
-                for i in missing:
-                    buffers[i] = torch.empty_like(params[i])
-                    fresh.append((params[i], buffers[i]))
-                touched += buffers
-            calls.append(
-                (
-                    params,
-                    grads,
-                    buffers if has_momentum else None,
-                    missing if has_momentum else [],
-                    *_numbers(group),
-                )
-            )
-        kinds = {type(tensor) for params, grads, *_ in calls for tensor in (*params, *grads)}
-        if kinds - {torch.Tensor, torch.nn.Parameter}:  # a DTensor has no memory of its own
-            self._step_in_torch()
-            return
+    def _step_anew(self) -> None:
+        """The step from nothing: makes the states of first steps, and the table for the next."""
+        self._table = None
+        fresh = self._make_states()
+        is_done = False
         try:
-            _core.sgd(calls)
-        except TypeError:
-            self._step_in_torch()
-            return
-        for param, buffer in fresh:
-            self.state[param]["momentum_buffer"] = buffer
-        increment_version(touched)
-        if _core.torch_handles_available():
-            self._table = _core.ParameterTable(
-                [group["params"] for group in self.param_groups],
-                [_state_names(group) for group in self.param_groups],
+            groups, slots = self._groups_and_slots()
+            table = _core.ParameterTable(
+                type(self).__name__,
+                self._rule.kernel,
+                list(self._rule.slots),
+                list(self._rule.scalars),
+                groups,
+                slots,
                 self.state,
+                fresh,
+                _core.torch_handles_available(),
             )
+            is_done = table.step(groups, slots, self.state, self._advance)
+        except TypeError:
+            pass
+        finally:
+            if not is_done:
+                self._forget_states(fresh)
+        if is_done:
+            self._table = table
+        else:
+            self._step_in_torch()
+
+    def _make_states(self) -> list[torch.Tensor]:
+        """Makes what is missing of the states of parameters with gradients, as torch makes it, and
+        raises what torch raises. Returns the parameters whose states hold nothing yet."""
+        lists = len(inspect.signature(self._torch_class._init_group).parameters) - 2  # type: ignore[attr-defined]
+        for group in self.param_groups:
+            self._init_group(group, *([] for _ in range(lists)))  # type: ignore[attr-defined]
+        return []
+
+    def _forget_states(self, fresh: list[torch.Tensor]) -> None:
+        """Takes back what `_make_states` returned."""
 
     def _step_in_torch(self) -> None:
-        """The same step by torch's loop; its fused one goes wrong where strides differ."""
-        with torch.set_grad_enabled(self.defaults["differentiable"]):
-            for group in self.param_groups:
-                params: list[torch.Tensor] = []
-                grads: list[torch.Tensor] = []
-                buffers: list[torch.Tensor | None] = []
-                has_sparse_grad = self._init_group(group, params, grads, buffers)
-                torch_sgd(
-                    params,
-                    grads,
-                    buffers,
-                    has_sparse_grad=has_sparse_grad,
-                    foreach=False,
-                    fused=False,
-                    weight_decay=group["weight_decay"],
-                    momentum=group["momentum"],
-                    lr=group["lr"],
-                    dampening=group["dampening"],
-                    nesterov=group["nesterov"],
-                    maximize=group["maximize"],
-                )
-                if group["momentum"] != 0:
-                    for param, buffer in zip(params, buffers, strict=True):
-                        self.state[param]["momentum_buffer"] = buffer
+        """The same step by torch; its fused one goes wrong where strides differ, so on the CPU by
+        its loop."""
+        step = self._torch_class.step
+        while getattr(step, "hooked", False):  # hooks have run, or will
+            step = step.__wrapped__  # type: ignore[attr-defined]
+        flags = [
+            {name: group[name] for name in ("foreach", "fused", "capturable") if name in group}
+            for group in self.param_groups
+        ]
+        for group, saved in zip(self.param_groups, flags, strict=True):
+            if all(param.device.type == "cpu" for param in group["params"]):
+                group.update(dict.fromkeys(saved, False))
+        try:
+            step(self)  # type: ignore[call-arg]
+        finally:
+            for group, saved in zip(self.param_groups, flags, strict=True):
+                group.update(saved)
+
+    @torch._dynamo.disable
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, but states keep the dtypes they were saved with: torch casts them to their
+        parameter's, so float32 moments of a bfloat16 parameter would lose what they are kept for.
+        """
+        handle = self.register_load_state_dict_pre_hook(
+            lambda _, loaded: setattr(self, "_being_loaded", loaded)
+        )
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            handle.remove()
+            self._being_loaded = None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        loaded = self._being_loaded
+        if loaded is not None:
+            ids = [i for group in loaded["param_groups"] for i in group["params"]]
+            params = [param for group in self.param_groups for param in group["params"]]
+            for saved_id, param in zip(ids, params, strict=True):
+                for name, value in loaded["state"].get(saved_id, {}).items():
+                    if (
+                        torch.is_tensor(value)
+                        and value.is_floating_point()
+                        and state["state"][param][name].dtype != value.dtype
+                    ):
+                        state["state"][param][name] = value.to(device=param.device)
+        super().__setstate__(state)
+
+
+class SGD(_KernelOptimizer, torch.optim.SGD):
+    """`torch.optim.SGD`, bit-equal to its float32 loop on AVX2 and AVX-512.
+
+    ``g = grad + weight_decay * p``; ``b = momentum * b + (1 - dampening) * g`` (``b = g`` at a
+    parameter's first step); ``p -= lr * (g + momentum * b if nesterov else b)``; each sum with its
+    product one fma. Parameters in bfloat16 and float16 are computed in float32 and rounded once.
+
+    Args: those of torch. Tensors ``lr`` and ``weight_decay`` are read at every step.
+    """
+
+    _rule = rules.SGD
+
+    def _make_states(self) -> list[torch.Tensor]:
+        fresh = [
+            param
+            for group in self.param_groups
+            if group["momentum"] != 0
+            for param in group["params"]
+            if param.grad is not None
+            and not param.grad.is_sparse
+            and self.state.get(param, {}).get("momentum_buffer") is None
+        ]
+        for param in fresh:
+            self.state[param]["momentum_buffer"] = torch.empty_like(param)
+        return fresh
+
+    def _forget_states(self, fresh: list[torch.Tensor]) -> None:
+        for param in fresh:
+            del self.state[param]["momentum_buffer"]
+
+
+class Adam(_KernelOptimizer, torch.optim.Adam):
+    """`torch.optim.Adam` (Kingma and Ba 2015).
+
+    In this order, each sum with its product one fma: ``g = grad + weight_decay * p``;
+    ``m += (1 - beta1) * (g - m)``; ``v = beta2 * v + (1 - beta2) * g * g``;
+    ``d = sqrt(max over time of v if amsgrad else v) / sqrt(1 - beta2**t) + eps``;
+    ``p += (-lr / (1 - beta1**t) * m) / d``, with square root and divisions correctly rounded.
+    float32 and float64 moments are bit-equal to torch's loop on AVX2 and AVX-512, parameters within
+    two units in the last place per step.
+
+    Args: those of torch. Tensors ``lr`` and ``betas`` are read at every step.
+    """
+
+    _rule = rules.ADAM
+
+
+class AdamW(Adam, torch.optim.AdamW):
+    """`torch.optim.AdamW` (Loshchilov and Hutter 2019): `Adam` whose weight decay shrinks the
+    parameter first, ``p *= 1 - lr * weight_decay``, and does not enter the moments.
+
+    Args: those of torch.
+    """
+
+
+class Adagrad(_KernelOptimizer, torch.optim.Adagrad):
+    """`torch.optim.Adagrad` (Duchi et al. 2011).
+
+    ``g = grad + weight_decay * p``; ``sum += g * g``;
+    ``p += (-lr / (1 + (t - 1) * lr_decay) * g) / (sqrt(sum) + eps)``, with square root and division
+    correctly rounded. Sparse gradients go to torch.
+    float32 and float64 averages are bit-equal to torch's loop on AVX2 and AVX-512, parameters within
+    two units in the last place per step.
+
+    Args: those of torch.
+    """
+
+    _rule = rules.ADAGRAD
+
+
+class RMSprop(_KernelOptimizer, torch.optim.RMSprop):
+    """`torch.optim.RMSprop` (Hinton's lecture 6e, Graves 2013).
+
+    ``g = grad + weight_decay * p``; ``v = alpha * v + (1 - alpha) * g * g``; if centered
+    ``a += (1 - alpha) * (g - a)``; ``d = sqrt(v - a * a if centered else v) + eps``;
+    ``p += (-lr * g) / d``, or with momentum ``b = momentum * b + g / d``, ``p -= lr * b``; square root
+    and division correctly rounded.
+    float32 and float64 averages are bit-equal to torch's loop on AVX2 and AVX-512, parameters within
+    two units in the last place per step.
+
+    Args: those of torch.
+    """
+
+    _rule = rules.RMSPROP
+
+
+class Adadelta(_KernelOptimizer, torch.optim.Adadelta):
+    """`torch.optim.Adadelta` (Zeiler 2012).
+
+    ``g = grad + weight_decay * p``; ``v = rho * v + (1 - rho) * g * g``;
+    ``u = sqrt(w + eps) / sqrt(v + eps) * g``; ``w = rho * w + (1 - rho) * u * u``; ``p -= lr * u``,
+    with square roots and division correctly rounded. ``v`` in float32 and float64 is bit-equal to
+    torch's loop on AVX2 and AVX-512, parameters are within two units in the last place per step.
+
+    Args: those of torch.
+    """
+
+    _rule = rules.ADADELTA
+
+
+class Adamax(_KernelOptimizer, torch.optim.Adamax):
+    """`torch.optim.Adamax` (Kingma and Ba 2015), bit-equal to its float32 loop on AVX2 and AVX-512.
+
+    ``g = grad + weight_decay * p``; ``m += (1 - beta1) * (g - m)``;
+    ``u = max(beta2 * u, abs(g) + eps)``; ``p += (-lr / (1 - beta1**t) * m) / u``.
+
+    Args: those of torch.
+    """
+
+    _rule = rules.ADAMAX
+
+
+class NAdam(_KernelOptimizer, torch.optim.NAdam):
+    """`torch.optim.NAdam` (Dozat 2016).
+
+    ``m`` and ``v`` as `Adam`; with ``mu_t = beta1 * (1 - 0.96**(t * momentum_decay) / 2)`` and
+    ``d = sqrt(v / (1 - beta2**t)) + eps``, ``p += (-lr * (1 - mu_t) / (1 - prod(mu)) * g) / d`` and
+    ``p += (-lr * mu_(t+1) / (1 - prod(mu) * mu_(t+1)) * m) / d``; square root and divisions correctly
+    rounded.
+    float32 and float64 averages are bit-equal to torch's loop on AVX2 and AVX-512, parameters within
+    two units in the last place per step.
+
+    Args: those of torch.
+    """
+
+    _rule = rules.NADAM
+
+
+class RAdam(_KernelOptimizer, torch.optim.RAdam):
+    """`torch.optim.RAdam` (Liu et al. 2020).
+
+    ``m`` and ``v`` as `Adam`; ``p -= m / (1 - beta1**t) * lr * a * r``, where rectification ``r`` and
+    ``a = 1 / (sqrt(v) + eps) * sqrt(1 - beta2**t)`` are left out while ``rho_t <= 5``; square root and
+    divisions correctly rounded.
+    float32 and float64 averages are bit-equal to torch's loop on AVX2 and AVX-512, parameters within
+    two units in the last place per step.
+
+    Args: those of torch.
+    """
+
+    _rule = rules.RADAM
+
+
+class ASGD(_KernelOptimizer, torch.optim.ASGD):
+    """`torch.optim.ASGD` (Polyak and Juditsky 1992), bit-equal to its float32 loop on AVX2 and AVX-512.
+
+    ``p = p * (1 - lambd * eta) - eta * (grad + weight_decay * p)``; ``ax += (p - ax) * mu``; then
+    ``eta = lr / (1 + lambd * lr * t)**alpha`` and ``mu = 1 / max(1, t - t0)`` for the next step.
+
+    Args: those of torch.
+    """
+
+    _rule = rules.ASGD
+
+
+class Rprop(_KernelOptimizer, torch.optim.Rprop):
+    """`torch.optim.Rprop` (Riedmiller and Braun 1993), bit-equal to its float32 loop.
+
+    Each element's step grows by ``etas[1]`` while its gradient keeps its sign; where it changes the
+    step shrinks by ``etas[0]`` and the gradient counts as zero. ``p -= sign(g) * step``.
+
+    Args: those of torch.
+    """
+
+    _rule = rules.RPROP
+
+
+class Lion(_KernelOptimizer, loops.Lion):
+    """Lion (Chen et al. 2023, arXiv 2302.06675, algorithm 2).
+
+    ``c = m + (1 - beta1) * (g - m)``; ``p = p * (1 - lr * weight_decay) - lr * sign(c)``;
+    ``m += (1 - beta2) * (g - m)``; each sum with its product one fma. State: ``exp_avg``.
+
+    Args:
+        params: As torch's optimizers.
+        lr: Learning rate.
+        betas: Weights of the average in the step, and in itself.
+        weight_decay: Decoupled weight decay.
+        foreach: Accepted for compatibility.
+        maximize: Ascend instead.
+        capturable: Accepted for compatibility.
+        differentiable: Keep the step on autograd's record.
+        fused: Accepted for compatibility.
+
+    Raises:
+        ValueError: A number is out of range.
+        RuntimeError: A gradient is sparse.
+    """
+
+    _rule = rules.LION

@@ -1,0 +1,58 @@
+// One step of an optimizer as its kernel takes it: arrays of all groups, brought to as few
+// one-dimensional walks as their strides allow, and what the rule computes with.
+#pragma once
+
+#include "bindings/tensor.h"
+#include "runtime/dispatch.h"
+
+#include <vector>
+
+namespace dlk {
+
+using OptimizerKernel = void (*KernelTable::*)(OptimizerArgs&) noexcept;
+
+// The kernel of kernels.def by its name; ValueError for one that is no optimizer's.
+OptimizerKernel optimizer_kernel(const std::string& name);
+
+// What a family of states is called, in errors.
+struct OptimizerNames {
+  std::string operation; // "SGD"
+  std::vector<std::string> slots;
+};
+
+class OptimizerStep {
+public:
+  explicit OptimizerStep(const OptimizerNames& names) : names_(&names) {}
+
+  void reserve(size_t arrays) { arrays_.reserve(arrays); }
+
+  // Returns the setting's index.
+  int32_t add_setting(const py::tuple& numbers);
+  int32_t add_setting(const OptimizerSetting& setting);
+
+  // One parameter, its gradient and its states (nullptr or None for one that is not kept), checked;
+  // `index` names it in errors.
+  void add(py::handle param, py::handle grad, PyObject* const* states, int32_t setting,
+           size_t index);
+
+  // The same for row-major arrays that are known to fit: dtypes and addresses by stream.
+  void add_flat(void* const* streams, const DType* dtypes, int64_t size, int32_t setting);
+
+  // Keeps something alive to the end of the step.
+  void own(py::object object) { owners_.push_back(std::move(object)); }
+
+  void run(OptimizerKernel kernel, bool keeps_gil) const;
+
+private:
+  int32_t layout(const OptimizerLayout& layout);
+  void add_walks(const TensorView* const* views, int32_t setting);
+
+  const OptimizerNames* names_;
+  std::vector<OptimizerArray> arrays_;
+  std::vector<OptimizerLayout> layouts_;
+  int32_t plain_layouts_[4] = {-1, -1, -1, -1}; // by dtype
+  std::vector<OptimizerSetting> settings_;
+  std::vector<py::object> owners_;
+};
+
+} // namespace dlk

@@ -1,0 +1,468 @@
+"""What an optimizer does between its kernel and its users, once for both fronts: which states it
+keeps, how its step count and other numbers advance, what its kernel computes with.
+
+The arithmetic here is torch's own, on Python floats, in the order of ``torch/optim``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "ADADELTA",
+    "ADAGRAD",
+    "ADAM",
+    "ADAMAX",
+    "ASGD",
+    "LION",
+    "NADAM",
+    "RADAM",
+    "RMSPROP",
+    "RPROP",
+    "SGD",
+    "Rule",
+]
+
+Group = Mapping[str, Any]
+Numbers = tuple[float, ...]
+
+
+def _uses_all(group: Group) -> tuple[bool, ...]:
+    return (True, True, True)
+
+
+def _no_scalars(group: Group) -> Numbers:
+    return (0.0,)
+
+
+def _no_fill(group: Group) -> Numbers:
+    return (0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An optimizer as its kernel takes it.
+
+    Attributes:
+        kernel: Its name in ``csrc/kernels/kernels.def``.
+        slots: Names of the tensors of a parameter's state, in the kernel's order; at most three.
+        advance: ``(group, scalars, fresh, single) -> (scalars after this step, numbers)``, where
+            ``numbers`` are what the kernel's functor is made from, at most twelve. ``fresh``: the
+            parameter's first step, of a rule whose states start from the gradient. Bit k of
+            ``single``: scalar k is kept in float32.
+        check: Raises torch's ValueError for a group's bad value.
+        uses: Which of ``slots`` a group keeps.
+        scalars: Names of the numbers of a parameter's state.
+        first_scalars: Their values before the first step.
+        fill: What the slots hold before the first step.
+    """
+
+    kernel: str
+    slots: tuple[str, ...]
+    advance: Callable[[Group, Numbers, bool, int], tuple[Numbers, Numbers]]
+    check: Callable[[Group], None]
+    uses: Callable[[Group], tuple[bool, ...]] = _uses_all
+    scalars: tuple[str, ...] = ("step",)
+    first_scalars: Callable[[Group], Numbers] = _no_scalars
+    fill: Callable[[Group], Numbers] = _no_fill
+
+    def used_slots(self, group: Group) -> tuple[str | None, ...]:
+        """The slots' names, None for those that this group does not keep."""
+        return tuple(
+            name if used else None
+            for name, used in zip(self.slots, self.uses(group), strict=False)
+        )
+
+
+def _check_nonnegative(group: Group, **labels: str) -> None:
+    for name, label in labels.items():
+        if not group[name] >= 0.0:
+            raise ValueError(f"Invalid {label}: {group[name]}")
+
+
+def _check_betas(group: Group) -> None:
+    for index, beta in enumerate(group["betas"]):
+        if not 0.0 <= beta < 1.0:
+            raise ValueError(f"Invalid beta parameter at index {index}: {beta}")
+
+
+def _decay(group: Group) -> tuple[float, float]:
+    """The coupled weight decay, and the factor of the parameter for a decoupled one."""
+    decay = group["weight_decay"]
+    if group.get("decoupled_weight_decay"):
+        return 0.0, 1 - group["lr"] * decay if decay else 1.0
+    return decay, 1.0
+
+
+# --- SGD
+
+
+def _check_sgd(group: Group) -> None:
+    _check_nonnegative(
+        group,
+        lr="learning rate",
+        momentum="momentum value",
+        weight_decay="weight_decay value",
+    )
+    if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
+        raise ValueError("Nesterov momentum requires a momentum and zero dampening")
+
+
+def _advance_sgd(
+    group: Group, scalars: Numbers, fresh: bool, single: int
+) -> tuple[Numbers, Numbers]:
+    return (), (
+        -group["lr"],
+        group["momentum"],
+        1 - group["dampening"],
+        group["weight_decay"],
+        bool(group["nesterov"]),
+        bool(group["maximize"]),
+        fresh,
+    )
+
+
+SGD = Rule(
+    kernel="sgd",
+    slots=("momentum_buffer",),
+    advance=_advance_sgd,
+    check=_check_sgd,
+    uses=lambda group: (group["momentum"] != 0,),
+    scalars=(),
+    first_scalars=lambda group: (),
+)
+
+
+# --- Adam, AdamW
+
+
+def _check_adam(group: Group) -> None:
+    _check_nonnegative(group, lr="learning rate", eps="epsilon value")
+    _check_betas(group)
+    _check_nonnegative(group, weight_decay="weight_decay value")
+
+
+def _advance_adam(
+    group: Group, scalars: Numbers, fresh: bool, single: int
+) -> tuple[Numbers, Numbers]:
+    step = scalars[0] + 1
+    beta1, beta2 = group["betas"]
+    bias_correction1 = 1 - beta1**step
+    bias_correction2 = 1 - beta2**step
+    coupled, factor = _decay(group)
+    return (step,), (
+        -(group["lr"] / bias_correction1),
+        1 - beta1,
+        beta2,
+        1 - beta2,
+        bias_correction2**0.5,
+        group["eps"],
+        coupled,
+        factor,
+        bool(group["maximize"]),
+    )
+
+
+ADAM = Rule(
+    kernel="adam",
+    slots=("exp_avg", "exp_avg_sq", "max_exp_avg_sq"),
+    advance=_advance_adam,
+    check=_check_adam,
+    uses=lambda group: (True, True, bool(group["amsgrad"])),
+)
+
+
+# --- Adagrad
+
+
+def _check_adagrad(group: Group) -> None:
+    _check_nonnegative(
+        group,
+        lr="learning rate",
+        lr_decay="lr_decay value",
+        weight_decay="weight_decay value",
+        initial_accumulator_value="initial_accumulator_value value",
+        eps="epsilon value",
+    )
+
+
+def _advance_adagrad(
+    group: Group, scalars: Numbers, fresh: bool, single: int
+) -> tuple[Numbers, Numbers]:
+    step = scalars[0] + 1
+    return (step,), (
+        -(group["lr"] / (1 + (step - 1) * group["lr_decay"])),
+        group["eps"],
+        group["weight_decay"],
+        bool(group["maximize"]),
+    )
+
+
+ADAGRAD = Rule(
+    kernel="adagrad",
+    slots=("sum",),
+    advance=_advance_adagrad,
+    check=_check_adagrad,
+    fill=lambda group: (group["initial_accumulator_value"],),
+)
+
+
+# --- RMSprop, Adadelta
+
+
+def _check_rmsprop(group: Group) -> None:
+    _check_nonnegative(
+        group,
+        lr="learning rate",
+        eps="epsilon value",
+        momentum="momentum value",
+        weight_decay="weight_decay value",
+        alpha="alpha value",
+    )
+
+
+def _advance_rmsprop(
+    group: Group, scalars: Numbers, fresh: bool, single: int
+) -> tuple[Numbers, Numbers]:
+    return (scalars[0] + 1,), (
+        -group["lr"],
+        group["alpha"],
+        1 - group["alpha"],
+        group["eps"],
+        group["momentum"],
+        group["weight_decay"],
+        bool(group["maximize"]),
+    )
+
+
+RMSPROP = Rule(
+    kernel="rmsprop",
+    slots=("square_avg", "momentum_buffer", "grad_avg"),
+    advance=_advance_rmsprop,
+    check=_check_rmsprop,
+    uses=lambda group: (True, group["momentum"] > 0, bool(group["centered"])),
+)
+
+
+def _check_adadelta(group: Group) -> None:
+    _check_nonnegative(group, lr="learning rate")
+    if not 0.0 <= group["rho"] <= 1.0:
+        raise ValueError(f"Invalid rho value: {group['rho']}")
+    _check_nonnegative(group, eps="epsilon value", weight_decay="weight_decay value")
+
+
+def _advance_adadelta(
+    group: Group, scalars: Numbers, fresh: bool, single: int
+) -> tuple[Numbers, Numbers]:
+    return (scalars[0] + 1,), (
+        -group["lr"],
+        group["rho"],
+        1 - group["rho"],
+        group["eps"],
+        group["weight_decay"],
+        bool(group["maximize"]),
+    )
+
+
+ADADELTA = Rule(
+    kernel="adadelta",
+    slots=("square_avg", "acc_delta"),
+    advance=_advance_adadelta,
+    check=_check_adadelta,
+)
+
+
+# --- Adamax, NAdam, RAdam
+
+
+def _advance_adamax(
+    group: Group, scalars: Numbers, fresh: bool, single: int
+) -> tuple[Numbers, Numbers]:
+    step = scalars[0] + 1
+    beta1, beta2 = group["betas"]
+    return (step,), (
+        -(group["lr"] / (1 - beta1**step)),
+        1 - beta1,
+        beta2,
+        group["eps"],
+        group["weight_decay"],
+        bool(group["maximize"]),
+    )
+
+
+ADAMAX = Rule(
+    kernel="adamax",
+    slots=("exp_avg", "exp_inf"),
+    advance=_advance_adamax,
+    check=_check_adam,
+)
+
+
+def _check_nadam(group: Group) -> None:
+    _check_adam(group)
+    _check_nonnegative(group, momentum_decay="momentum_decay value")
+
+
+def _advance_nadam(
+    group: Group, scalars: Numbers, fresh: bool, single: int
+) -> tuple[Numbers, Numbers]:
+    step, mu_product = scalars[0] + 1, scalars[1]
+    lr, (beta1, beta2), decay = group["lr"], group["betas"], group["momentum_decay"]
+    mu = beta1 * (1.0 - 0.5 * (0.96 ** (step * decay)))
+    mu_next = beta1 * (1.0 - 0.5 * (0.96 ** ((step + 1) * decay)))
+    # The product is rounded to the precision it is kept in.
+    mu_product = float(np.float32(mu_product) * np.float32(mu)) if single & 2 else mu_product * mu
+    coupled, factor = _decay(group)
+    return (step, mu_product), (
+        -lr * (1.0 - mu) / (1.0 - mu_product),
+        (-lr * mu_next) / (1.0 - mu_product * mu_next),
+        1 - beta1,
+        beta2,
+        1 - beta2,
+        1 - beta2**step,
+        group["eps"],
+        coupled,
+        factor,
+        bool(group["maximize"]),
+    )
+
+
+NADAM = Rule(
+    kernel="nadam",
+    slots=("exp_avg", "exp_avg_sq"),
+    advance=_advance_nadam,
+    check=_check_nadam,
+    scalars=("step", "mu_product"),
+    first_scalars=lambda group: (0.0, 1.0),
+)
+
+
+def _advance_radam(
+    group: Group, scalars: Numbers, fresh: bool, single: int
+) -> tuple[Numbers, Numbers]:
+    step = scalars[0] + 1
+    beta1, beta2 = group["betas"]
+    bias_correction2 = 1 - beta2**step
+    rho_inf = 2 / (1 - beta2) - 1
+    rho = rho_inf - 2 * step * (beta2**step) / bias_correction2
+    rectification = 0.0
+    if rho > 5.0:
+        rectification = (
+            (rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)
+        ) ** 0.5
+    coupled, factor = _decay(group)
+    return (step,), (
+        group["lr"],
+        1 - beta1,
+        beta2,
+        1 - beta2,
+        1 - beta1**step,
+        bias_correction2**0.5,
+        group["eps"],
+        rectification,
+        coupled,
+        factor,
+        bool(group["maximize"]),
+    )
+
+
+RADAM = Rule(
+    kernel="radam",
+    slots=("exp_avg", "exp_avg_sq"),
+    advance=_advance_radam,
+    check=_check_adam,
+)
+
+
+# --- ASGD
+
+
+def _check_asgd(group: Group) -> None:
+    _check_nonnegative(group, lr="learning rate", weight_decay="weight_decay value")
+
+
+def _advance_asgd(
+    group: Group, scalars: Numbers, fresh: bool, single: int
+) -> tuple[Numbers, Numbers]:
+    step, eta, mu = scalars
+    step += 1
+    lr, lambd = float(group["lr"]), group["lambd"]
+    next_eta = lr / ((1 + lambd * lr * step) ** group["alpha"])
+    return (step, next_eta, 1 / max(1, step - group["t0"])), (
+        -eta,
+        1 - lambd * eta,
+        mu,
+        group["weight_decay"],
+        bool(group["maximize"]),
+    )
+
+
+ASGD = Rule(
+    kernel="asgd",
+    slots=("ax",),
+    advance=_advance_asgd,
+    check=_check_asgd,
+    scalars=("step", "eta", "mu"),
+    first_scalars=lambda group: (0.0, float(group["lr"]), 1.0),
+)
+
+
+# --- Rprop, Lion
+
+
+def _check_rprop(group: Group) -> None:
+    _check_nonnegative(group, lr="learning rate")
+    if not 0.0 < group["etas"][0] < 1.0 < group["etas"][1]:
+        raise ValueError(f"Invalid eta values: {group['etas'][0]}, {group['etas'][1]}")
+
+
+def _advance_rprop(
+    group: Group, scalars: Numbers, fresh: bool, single: int
+) -> tuple[Numbers, Numbers]:
+    return (scalars[0] + 1,), (
+        *group["etas"],
+        *group["step_sizes"],
+        bool(group["maximize"]),
+    )
+
+
+RPROP = Rule(
+    kernel="rprop",
+    slots=("prev", "step_size"),
+    advance=_advance_rprop,
+    check=_check_rprop,
+    fill=lambda group: (0.0, float(group["lr"])),
+)
+
+
+def _check_lion(group: Group) -> None:
+    _check_nonnegative(group, lr="learning rate")
+    _check_betas(group)
+    _check_nonnegative(group, weight_decay="weight_decay value")
+
+
+def _advance_lion(
+    group: Group, scalars: Numbers, fresh: bool, single: int
+) -> tuple[Numbers, Numbers]:
+    beta1, beta2 = group["betas"]
+    return (), (
+        group["lr"],
+        1 - beta1,
+        1 - beta2,
+        1 - group["lr"] * group["weight_decay"],
+        bool(group["maximize"]),
+    )
+
+
+LION = Rule(
+    kernel="lion",
+    slots=("exp_avg",),
+    advance=_advance_lion,
+    check=_check_lion,
+    scalars=(),
+    first_scalars=lambda group: (),
+)
