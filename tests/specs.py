@@ -747,7 +747,7 @@ class _Norm(NamedTuple):
     """A batch normalization before its activation, and the magnitudes of its terms."""
 
     centred: np.ndarray  # (x - mean) / std
-    magnitude: np.ndarray  # (|x| + |mean|) / std
+    magnitude: np.ndarray  # (|x| + |mean|, or the mean of |x|) / std
     factor: np.ndarray  # weight / std
     z: np.ndarray
     z_scale: np.ndarray
@@ -763,15 +763,17 @@ def _norm(a: Arrays, options: Options) -> _Norm:
     if options.get("training"):
         mean = x.mean(axis=axes, keepdims=True) if x.size else spread(np.zeros(x.shape[1]))
         var = ((x - mean) ** 2).mean(axis=axes, keepdims=True) if x.size else mean
+        mean_scale = np.abs(x).mean(axis=axes, keepdims=True) if x.size else mean
     else:
         mean, var = spread(a["running_mean"]), spread(a["running_var"])
+        mean_scale = np.abs(mean)
     invstd = 1 / np.sqrt(var + x.dtype.type(options.get("eps", 1e-5)))
     weight, bias = (
         spread(a.get("weight", np.ones(x.shape[1]))),
         spread(a.get("bias", np.zeros(x.shape[1]))),
     )
     residual = a.get("residual", np.zeros_like(x))
-    centred, magnitude = (x - mean) * invstd, (np.abs(x) + np.abs(mean)) * invstd
+    centred, magnitude = (x - mean) * invstd, (np.abs(x) + mean_scale) * invstd
     z = centred * weight + bias + residual
     z_scale = magnitude * np.abs(weight) + np.abs(bias) + np.abs(residual)
     return _Norm(centred, magnitude, weight * invstd, z, z_scale)
