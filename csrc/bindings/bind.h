@@ -7,6 +7,7 @@ namespace dlk {
 
 void bind_losses(pybind11::module_& module);
 void bind_activations(pybind11::module_& module);
+void bind_norm(pybind11::module_& module);
 void bind_optim(pybind11::module_& module);
 void bind_exporter(pybind11::module_& module); // of tensor_make.cpp
 

@@ -64,6 +64,9 @@ py::object make_array(const TensorView& like, DType dtype, int ndim, const int64
 // The same shape as `like`, and the same order of dimensions in memory, without gaps.
 py::object make_array_like(const TensorView& like, DType dtype, TensorView& view);
 
+// The strides of such an array.
+void dense_strides_like(const TensorView& like, int64_t* strides);
+
 // A 0-d result: a NumPy scalar for NumPy (as NumPy's own reductions give), else a 0-d array.
 py::object make_scalar(const TensorView& like, DType dtype, double value);
 

@@ -300,9 +300,11 @@ py::object make_array(const TensorView& like, DType dtype, int ndim, const int64
   return view.array;
 }
 
-py::object make_array_like(const TensorView& like, DType dtype, TensorView& view) {
-  if (like.dense())
-    return make_array(like, dtype, like.ndim, like.shape, like.strides, view);
+void dense_strides_like(const TensorView& like, int64_t* strides) {
+  if (like.dense()) {
+    std::copy_n(like.strides, like.ndim, strides);
+    return;
+  }
   // From the outermost dimension in memory to the innermost. An expanded dimension (stride 0) says
   // nothing about the order and stays where it is.
   int order[kMaxDims];
@@ -318,12 +320,16 @@ py::object make_array_like(const TensorView& like, DType dtype, TensorView& view
       }
     }
   }
-  int64_t strides[kMaxDims];
   int64_t stride = 1;
   for (int place = like.ndim - 1; place >= 0; --place) {
     strides[order[place]] = stride;
     stride *= std::max<int64_t>(like.shape[order[place]], 1);
   }
+}
+
+py::object make_array_like(const TensorView& like, DType dtype, TensorView& view) {
+  int64_t strides[kMaxDims];
+  dense_strides_like(like, strides);
   return make_array(like, dtype, like.ndim, like.shape, strides, view);
 }
 

@@ -178,4 +178,5 @@ struct MathFunctionArgs {
 } // namespace dlk
 
 // The families'.
+#include "kernels/args_norm.h"
 #include "kernels/args_optim.h"

@@ -255,14 +255,14 @@ template <class T> DLK_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) {
 }
 #endif
 
-// Correctly rounded; NaN below zero.
+// Correctly rounded; NaN below zero. (The intrinsics without a mask read an undefined register.)
 template <class T> DLK_INLINE Vec<T> sqrt(Vec<T> a) {
   constexpr bool is_float = sizeof(T) == 4;
 #if defined(__AVX512F__)
   if constexpr (is_float)
-    a.part[0] = _mm512_sqrt_ps(a.part[0]);
+    a.part[0] = _mm512_maskz_sqrt_ps(0xffff, a.part[0]);
   else
-    a.part[0] = _mm512_sqrt_pd(a.part[0]);
+    a.part[0] = _mm512_maskz_sqrt_pd(0xff, a.part[0]);
 #elif defined(__AVX2__)
   if constexpr (is_float)
     DLK_PARTS(a.part[i] = _mm256_sqrt_ps(a.part[i]);)
@@ -278,6 +278,28 @@ template <class T> DLK_INLINE Vec<T> sqrt(Vec<T> a) {
 #endif
   return a;
 }
+
+// The first and the last eight of sixteen floats in memory as doubles: exact. From memory, because
+// a conversion that widens a register first has to shuffle it, on the port that sums need.
+#if defined(__AVX512F__)
+DLK_INLINE Vec<double> load_eight(const float* p) {
+  Vec<double> r;
+  r.part[0] = _mm512_cvtps_pd(_mm256_loadu_ps(p));
+  return r;
+}
+#elif defined(__AVX2__)
+DLK_INLINE Vec<double> load_eight(const float* p) {
+  Vec<double> r;
+  DLK_PARTS(r.part[i] = _mm256_cvtps_pd(_mm_loadu_ps(p + 4 * i));)
+  return r;
+}
+#else
+DLK_INLINE Vec<double> load_eight(const float* p) {
+  Vec<double> r;
+  DLK_PARTS(for (int lane = 0; lane < 2; ++lane) r.part[i][lane] = p[2 * i + lane];)
+  return r;
+}
+#endif
 
 // The larger of numbers that are not negative, compared as the integers that order them alike: on
 // AVX2 that keeps the multiplication ports free.

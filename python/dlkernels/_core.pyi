@@ -105,6 +105,90 @@ def optimizer_step(
     settings: list[Any],
     /,
 ) -> None: ...
+
+# Batch normalization. The channels are axis 1. `activation` is None, "relu", "leaky_relu" or
+# "silu"; parameters and statistics are float32 or of the input's dtype, all alike. `mask` is uint8,
+# (elements + 15) // 16 * 2 bytes: a bit per element in the memory order of an output that lies like
+# the input. Backward takes the statistics again where training is set and save_mean is None.
+
+def batch_norm(
+    input: Any,
+    weight: Any,
+    bias: Any,
+    running_mean: Any,
+    running_var: Any,
+    training: bool,
+    momentum: float,
+    eps: float,
+    activation: str | None,
+    negative_slope: float,
+    residual: Any,
+    save: bool,
+    out: Any,
+    /,
+) -> tuple[Any, Any, Any, Any]: ...
+def batch_norm_backward(
+    grad_output: Any,
+    input: Any,
+    weight: Any,
+    bias: Any,
+    running_mean: Any,
+    running_var: Any,
+    save_mean: Any,
+    save_invstd: Any,
+    training: bool,
+    eps: float,
+    activation: str | None,
+    negative_slope: float,
+    residual: Any,
+    mask: Any,
+    want: tuple[bool, bool, bool, bool],
+    /,
+) -> tuple[Any, Any, Any, Any]: ...
+def batch_norm_stats(input: Any, /) -> tuple[Any, Any]: ...
+def batch_norm_elemt(
+    input: Any,
+    weight: Any,
+    bias: Any,
+    mean: Any,
+    invstd: Any,
+    activation: str | None,
+    negative_slope: float,
+    residual: Any,
+    save: bool,
+    /,
+) -> tuple[Any, Any]: ...
+def batch_norm_backward_reduce(
+    grad_output: Any,
+    input: Any,
+    weight: Any,
+    bias: Any,
+    mean: Any,
+    invstd: Any,
+    activation: str | None,
+    negative_slope: float,
+    residual: Any,
+    mask: Any,
+    /,
+) -> tuple[Any, Any]: ...
+def batch_norm_backward_elemt(
+    grad_output: Any,
+    input: Any,
+    weight: Any,
+    bias: Any,
+    mean: Any,
+    invstd: Any,
+    sum_dy: Any,
+    sum_dy_xmu: Any,
+    count: float,
+    activation: str | None,
+    negative_slope: float,
+    residual: Any,
+    mask: Any,
+    want_input: bool,
+    want_residual: bool,
+    /,
+) -> tuple[Any, Any]: ...
 def torch_handles_available() -> bool: ...
 
 class ParameterTable:

@@ -1,0 +1,145 @@
+// Batch normalization, backward, where the positions of a channel lie side by side (NCHW): with dy
+// the gradient before the activation,
+//   dbias = sum(dy), dweight = invstd sum(dy (x - mean)), dresidual = dy,
+//   dx = weight invstd (dy - mean(dy) - (x - mean) invstd^2 mean(dy (x - mean))),
+// or weight invstd dy where the statistics were given. What the activation passes is computed again
+// from x as forward computed it, or read from its mask.
+//
+// Bytes per float32 element: 12 (16 with the residual's gradient) while one channel of x and of the
+// gradient fits in the cache: both sums are taken, then it is read again, last part first. Else 20.
+// Error: sums in double; dx in the computing type, in proportion to its largest term.
+// Tried and lost: fetching ahead, or the next channel, in the pass that writes; converting dy and
+// x - mean to double through memory instead of in registers (no difference).
+// Reference: torch.nn.functional.batch_norm.
+#include "kernels/batch_norm_backward.h"
+
+namespace dlk::DLK_ISA {
+namespace {
+
+struct Sums {
+  double dy = 0, dy_xmu = 0;
+};
+
+// Over elements [begin, end) of a channel.
+template <class T, class Activation>
+DLK_BLOCK Sums chunk_sums(const BatchNormArgs& args, const Activation& activation_of_all,
+                          int64_t channel_index, int64_t begin, int64_t end) {
+  using C = Compute<T>;
+  const Activation activation = activation_of_all;
+  const PlaneCoefficients<C> channel(Coefficients<C>(args, channel_index));
+  Wide<C> dy_sum[2] = {wide_zero<C>(), wide_zero<C>()}; // two, so that no addition waits
+  Wide<C> dy_xmu_sum[2] = {wide_zero<C>(), wide_zero<C>()};
+  for_each_plane_block(
+      args.positions, begin, end,
+      [&](int64_t batch, int64_t position, int64_t runs, int64_t size) DLK_BODY {
+        const Block<T> block(args, batch, channel_index, position, runs, size);
+        for (int64_t r = 0; r < runs; ++r) {
+          const GradientRun<T> run(block, r);
+          const RunAhead<T> input_ahead(block.input, r, runs, size);
+          const RunAhead<T> grad_ahead(block.grad_output, r, runs, size);
+          for_each_two_vecs<C>(
+              size,
+              [&](int64_t i) DLK_BODY {
+                input_ahead.fetch(i);
+                grad_ahead.fetch(i);
+              },
+              [&](int64_t i, auto lanes, auto which) DLK_BODY {
+                constexpr int w = decltype(which)::value;
+                const Vec<C> centred = load_lanes(run.input + i, lanes) - channel.mean(i);
+                const Wide<C> dy = widen(gradient_at(activation, channel, run, i, lanes, centred));
+                dy_sum[w] = dy_sum[w] + dy;
+                dy_xmu_sum[w] = fma(dy, widen(centred), dy_xmu_sum[w]);
+              });
+        }
+      });
+  return {sum_lanes(dy_sum[0] + dy_sum[1]), sum_lanes(dy_xmu_sum[0] + dy_xmu_sum[1])};
+}
+
+template <class T, class Activation>
+void write_block(const BatchNormArgs& args, const Activation& activation, int64_t channel,
+                 const Block<T>& block) {
+  using C = Compute<T>;
+  Coefficients<C> coefficients(args, channel);
+  if (args.training)
+    coefficients.differentiate_statistics(args, channel);
+  write_gradients<T>(args.training, activation, PlaneCoefficients<C>(coefficients), block);
+}
+
+// Channels are shared out.
+template <class T, class Activation>
+void channel_by_channel(BatchNormArgs& args, const Activation& activation) {
+  const int64_t elems = args.batches * args.positions;
+  parallel_chunks(args.channels, args.channels * elems, [&](int64_t begin, int64_t end, int) {
+    for (int64_t channel = begin; channel < end; ++channel) {
+      Sums total;
+      for (int64_t first = 0; first < elems; first += kNormChunkElems) {
+        const int64_t stop = first + kNormChunkElems < elems ? first + kNormChunkElems : elems;
+        const Sums chunk = chunk_sums<T>(args, activation, channel, first, stop);
+        total.dy += chunk.dy;
+        total.dy_xmu += chunk.dy_xmu;
+      }
+      args.sum_dy[channel] = total.dy;
+      args.sum_dy_xmu[channel] = total.dy_xmu;
+      if (args.elementwise)
+        write_block(args, activation, channel,
+                    Block<T>(args, args.batches - 1, channel, 0, args.batches, args.positions, -1));
+    }
+  });
+}
+
+// Chunks of channels are shared out, twice.
+template <class T, class Activation>
+void chunk_by_chunk(BatchNormArgs& args, const Activation& activation) {
+  if (args.reduce) {
+    parallel_plane_chunks(args, [&](int64_t item, int64_t channel, int64_t begin, int64_t end) {
+      const Sums sums = chunk_sums<T>(args, activation, channel, begin, end);
+      args.scratch[2 * item] = sums.dy;
+      args.scratch[2 * item + 1] = sums.dy_xmu;
+    });
+    const int64_t chunks = norm_chunks(args);
+    for (int64_t channel = 0; channel < args.channels; ++channel) {
+      args.sum_dy[channel] = args.sum_dy_xmu[channel] = 0;
+      const double* partial = args.scratch + 2 * channel * chunks;
+      for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+        args.sum_dy[channel] += partial[2 * chunk];
+        args.sum_dy_xmu[channel] += partial[2 * chunk + 1];
+      }
+    }
+  }
+  if (args.elementwise)
+    parallel_plane_chunks(args, [&](int64_t, int64_t channel, int64_t begin, int64_t end) {
+      for_each_plane_block(args.positions, begin, end,
+                           [&](int64_t batch, int64_t position, int64_t runs, int64_t size) {
+                             write_block(args, activation, channel,
+                                         Block<T>(args, batch, channel, position, runs, size));
+                           });
+    });
+}
+
+// With given sums there is one pass: plane after plane, as they lie.
+template <class T, class Activation>
+void plane_by_plane(BatchNormArgs& args, const Activation& activation) {
+  const int64_t planes = args.batches * args.channels;
+  parallel_chunks(planes, planes * args.positions, [&](int64_t begin, int64_t end, int) {
+    for (int64_t plane = begin; plane < end; ++plane) {
+      const int64_t batch = plane / args.channels, channel = plane % args.channels;
+      write_block(args, activation, channel, Block<T>(args, batch, channel, 0, 1, args.positions));
+    }
+  });
+}
+
+} // namespace
+
+void batch_norm_backward_planes(BatchNormArgs& args) noexcept {
+  with_norm_types(args, [&](auto type, auto activation) {
+    using T = decltype(type);
+    if (args.split)
+      chunk_by_chunk<T>(args, activation);
+    else if (args.reduce)
+      channel_by_channel<T>(args, activation);
+    else
+      plane_by_plane<T>(args, activation);
+  });
+}
+
+} // namespace dlk::DLK_ISA

@@ -1,0 +1,106 @@
+// How batch normalization walks arrays whose channels lie side by side.
+#pragma once
+
+#include "kernels/batch_norm.h"
+
+namespace dlk::DLK_ISA {
+
+// Columns are walked down with strides that the processor's own prefetchers do not follow: fetched
+// this many rows before they are read.
+constexpr int64_t kRowsAhead = 32;
+
+// function(Integer<vectors>, first column) for groups of columns whose sums stay in registers. How
+// many that are changes no result: a lane's sums depend on its own column alone.
+template <class T, class F> DLK_INLINE void for_each_column_group(int64_t columns, F function) {
+  constexpr int kVecs = kParts == 1 ? 4 : 1; // of 32 registers, or of 16
+  constexpr int64_t lanes = Vec<Compute<T>>::kLanes;
+  int64_t column = 0;
+  for (; column + kVecs * lanes <= columns; column += kVecs * lanes)
+    function(Integer<kVecs>(), column);
+  if constexpr (kVecs > 1)
+    for (; column < columns; column += lanes)
+      function(Integer<1>(), column);
+}
+
+// function(column, columns) over groups of `step` columns
+template <class F>
+DLK_INLINE void parallel_columns(int64_t width, int64_t step, int64_t work_elems, F function) {
+  parallel_chunks(chunk_count(width, step), work_elems, [&](int64_t begin, int64_t end, int) {
+    for (int64_t item = begin; item < end; ++item)
+      function(item * step, width - item * step < step ? width - item * step : step);
+  });
+}
+template <class F> DLK_INLINE void parallel_slabs(const BatchNormArgs& args, F function) {
+  parallel_columns(args.width, args.slab_columns, args.width * args.batches, function);
+}
+
+// function(chunk of rows, column, columns)
+template <class F> DLK_INLINE void parallel_chunk_columns(const BatchNormArgs& args, F function) {
+  constexpr int64_t step = kNormColumnsPerItem;
+  const int64_t parts = chunk_count(args.width, step);
+  parallel_chunks(norm_chunks(args) * parts, args.batches * args.width,
+                  [&](int64_t begin, int64_t end, int) {
+                    for (int64_t item = begin; item < end; ++item) {
+                      const int64_t column = item % parts * step;
+                      const int64_t left = args.width - column;
+                      function(item / parts, column, left < step ? left : step);
+                    }
+                  });
+}
+
+// function(first row, rows, elements of a row) over blocks of rows, the last ones first; what comes
+// after the last row is one of `tail` elements.
+template <class F> DLK_INLINE void parallel_rows(const BatchNormArgs& args, F function) {
+  constexpr int64_t kBlockElems = 32768;
+  const int64_t step = args.width < kBlockElems ? kBlockElems / args.width : 1;
+  const int64_t blocks = chunk_count(args.batches, step);
+  parallel_chunks(blocks + (args.tail > 0), args.batches * args.width + args.tail,
+                  [&](int64_t begin, int64_t end, int) {
+                    for (int64_t item = begin; item < end; ++item) {
+                      if (item == blocks) {
+                        function(args.batches, int64_t{1}, args.tail);
+                        continue;
+                      }
+                      const int64_t row = (blocks - 1 - item) * step, left = args.batches - row;
+                      function(row, left < step ? left : step, args.width);
+                    }
+                  });
+}
+
+template <class C>
+DLK_INLINE Coefficients<C> coefficients_of(const BatchNormArgs& args, int64_t channel,
+                                           bool differentiate) {
+  Coefficients<C> c(args, channel);
+  if (differentiate)
+    c.differentiate_statistics(args, channel);
+  return c;
+}
+
+// The coefficients of all columns, at the end of the scratch.
+template <class C> RowCoefficients<C> row_table(const BatchNormArgs& args, bool differentiate) {
+  const int64_t stride = args.width + kNormTablePadding;
+  const int64_t sums = args.reduce ? 2 * args.width * (norm_chunks(args) + 1) : 0;
+  const RowCoefficients<C> table{reinterpret_cast<C*>(args.scratch + sums), stride};
+  for (int64_t channel = 0; channel < args.channels; ++channel) {
+    const Coefficients<C> c = coefficients_of<C>(args, channel, differentiate);
+    for (int64_t column = channel; column < args.width; column += args.channels)
+      table.set(column, c);
+  }
+  for (int64_t i = 0; i < kNormCoefficients; ++i) // read, but not used
+    for (int64_t pad = 0; pad < kNormTablePadding; ++pad)
+      table.table[i * stride + args.width + pad] = 0;
+  return table;
+}
+
+// The coefficients of up to kNormSlabColumns channels.
+template <class C> struct SlabTable {
+  static constexpr int64_t kStride = kNormSlabColumns + kNormTablePadding;
+  alignas(kVecBytes) C values[kNormCoefficients * kStride] = {};
+  SlabTable(const BatchNormArgs& args, int64_t channel, int64_t channels, bool differentiate) {
+    for (int64_t c = 0; c < channels; ++c)
+      coefficients().set(c, coefficients_of<C>(args, channel + c, differentiate));
+  }
+  RowCoefficients<C> coefficients() { return {values, kStride}; }
+};
+
+} // namespace dlk::DLK_ISA
