@@ -203,10 +203,12 @@ def op_samples(name):
 
 
 def batch_norm_samples(name):
-    """Every combination of what an operator's code looks at, over samples of different layouts."""
+    """Every combination of what an operator's code looks at, dealt out over different layouts."""
+    choices = [(None, "relu", "leaky_relu", "silu"), *([(True, False)] * 3)]
+    every = list(itertools.product(*choices))
+    deal = (every[5 * i % len(every)] for i in itertools.count())
     for index, x in enumerate([*class_samples((3, 5, 2, 4)), *class_samples((6, 5))]):
-        activation = (None, "relu", "leaky_relu", "silu")[index % 4]
-        for training, added, affine in itertools.product((True, False), repeat=3):
+        for activation, training, added, affine in itertools.islice(deal, 2):
             weight, bias = (torch.rand(5).requires_grad_(x.requires_grad) for _ in "wb")
             if not affine:
                 weight = bias = None

@@ -82,7 +82,7 @@ def like_one_process(group, counts, dtype, layout, activation, with_residual):
         )
         assert_close(y, whole_y[mine], dtype, f"{what} output")
         assert y.dtype == x.dtype
-        assert y.stride() == x.stride()
+        assert y.numel() == 0 or y.is_contiguous(memory_format=layout)
         for a, b in zip(grads, whole_grads, strict=True):
             assert_close(a, b[mine], dtype, f"{what} gradient")
         for a, b in zip(parameters, whole_parameters, strict=True):
@@ -242,13 +242,13 @@ def test_several_processes_are_one(tmp_path):
 
 def test_alone_it_is_batch_norm():
     """Not distributed, in a group of one, and in evaluation: torch's module does the same."""
-    x = torch.randn(4, CHANNELS, 3, 3)
+    x, grad = torch.randn(2, 4, CHANNELS, 3, 3)
     results = []
     for kind in (SyncBatchNorm, torch.nn.SyncBatchNorm):
         module = fresh(kind, torch.float32)
         leaf = x.clone().requires_grad_()
         y = module(leaf)
-        y.square().sum().backward()
+        y.backward(grad)
         results.append((y.detach(), leaf.grad, module.eval()(x).detach(), module.running_var))
     for a, b in zip(*results, strict=True):
         assert_close(a, b, torch.float32, "alone")

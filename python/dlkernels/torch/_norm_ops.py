@@ -121,6 +121,8 @@ def _batch_norm(
         input, weight, bias, *running, training, momentum, eps, activation, negative_slope,
         residual, save, None,
     )  # fmt: skip
+    if save and not training:  # copies, for a step of training may come before backward
+        mean, spread = (None if r is None else r.clone() for r in running)
     kept = (mean, spread, mask, *(running if training else (None, None)))
     return output, *(_nothing(input) if tensor is None else tensor for tensor in kept)
 
@@ -151,7 +153,9 @@ def _(
 ) -> Any:
     output, nothing = torch.empty_like(input), _nothing(input)
     mean = spread = mask = new_mean = new_var = nothing
-    if save and training:
+    if save and not training:
+        mean, spread = torch.empty_like(running_mean), torch.empty_like(running_var)
+    elif save:
         wide = input.dtype if input.dtype is torch.float64 else torch.float32
         mean, spread = (input.new_empty([input.shape[1]], dtype=wide) for _ in range(2))
     if save and _makes_mask(activation, residual):
@@ -165,12 +169,10 @@ def _(
 
 
 def _save_batch_norm(ctx: Any, inputs: Any, output: Any) -> None:
-    input, weight, bias, residual, running_mean, running_var, training, _, eps, *rest = inputs
+    input, weight, bias, residual, _, _, training, _, eps, *rest = inputs
     activation, negative_slope, ctx.save = rest
     _, mean, spread, mask, new_mean, new_var = output
     ctx.mark_non_differentiable(mean, spread, mask, new_mean, new_var)
-    if not training:
-        mean, spread = running_mean, running_var
     if not _makes_mask(activation, residual):
         mask = None
     ctx.has_residual = residual is not None
