@@ -24,15 +24,16 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 TEST_IMAGES = 360
-LEAST_SHOWN = 1e-9  # a logarithmic axis has no zero
+LEAST_SHOWN = 1e-16  # a logarithmic axis has no zero
 FOLDER = Path(__file__).resolve().parent / "out"
 #: From the reference, which is drawn first and widest, so that each curve is seen.
 STYLES = (
     {"color": "#c9ced6", "linewidth": 5.0},
     {"color": "#d1495b", "linewidth": 1.8},
     {"color": "#1b3a5c", "linewidth": 1.4, "linestyle": (0, (1, 2.5))},
+    {"color": "#e09f3e", "linewidth": 1.0, "linestyle": (0, (5, 3))},
 )
-MARKERS = "xo"
+MARKERS = "xo+"
 
 
 @dataclass
@@ -69,10 +70,20 @@ class Network(Protocol):
 
 @dataclass
 class Run:
-    """One training and what came of it."""
+    """One training and what came of it.
+
+    Attributes:
+        name: What it is called.
+        network: What is trained.
+        tolerance: The most a loss may be away from the reference's, at any step.
+        losses: One per step.
+        seconds: One per step.
+        accuracy: On the test images.
+    """
 
     name: str
     network: Network
+    tolerance: float = 0.0
     losses: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     accuracy: float = 0.0
@@ -90,7 +101,6 @@ class Comparison:
         network: What is trained, in words.
         epochs: How often every image is seen.
         batch: Images per step.
-        tolerance: The most a loss may be away from the reference's, at any step.
         least_accuracy: Of each training, on the test images.
         picture: The name of the picture's file.
     """
@@ -98,7 +108,6 @@ class Comparison:
     network: str
     epochs: int
     batch: int
-    tolerance: float
     least_accuracy: float
     picture: str
 
@@ -114,10 +123,9 @@ class Comparison:
         print(f"Loss curves: {self.draw(runs)}")
         if found := self.failures(runs):
             sys.exit("\n".join(["FAILED", *found]))
-        print(
-            f"Checked: losses agree within {self.tolerance:g} at every step, "
-            f"test accuracy is at least {self.least_accuracy:.0%}."
-        )
+        for run in runs[:-1]:
+            print(f"Checked: losses of {run.name} within {run.tolerance:g} at every step.")
+        print(f"Checked: test accuracy at least {self.least_accuracy:.0%} for all.")
 
     def train(self, runs: Sequence[Run], data: Data, rng: np.random.Generator) -> None:
         """Trains them all on the same batches, in turns of an epoch, so that what else the machine
@@ -182,15 +190,18 @@ class Comparison:
         for run, style, marker in zip(others[::-1], STYLES[1:], MARKERS, strict=False):
             apart = np.maximum(run.apart_from(reference), LEAST_SHOWN)
             lower.semilogy(steps, apart, marker, color=style["color"], markersize=3, label=run.name)
-        lower.axhline(self.tolerance, color="black", linewidth=1, linestyle="--")
-        lower.annotate(
-            "allowed", (steps[-1], self.tolerance), (0, 4), textcoords="offset points", ha="right"
-        )
-        lower.set_ylim(LEAST_SHOWN / 2, self.tolerance * 10)
-        lower.set_xlim(0, steps[-1])
+        for tolerance in {run.tolerance for run in others}:
+            lower.axhline(tolerance, color="black", linewidth=1, linestyle="--")
+            lower.annotate(
+                "allowed", (steps[-1], tolerance), (0, 4), textcoords="offset points", ha="right"
+            )
+        lower.set_ylim(LEAST_SHOWN / 2, max(run.tolerance for run in others) * 10)
+        lower.set_xlim(0, steps[-1] * 1.01)
         lower.set_ylabel(f"away from {reference.name}\n(least shown: {LEAST_SHOWN:g})")
         lower.set_xlabel("step")
-        lower.legend(frameon=False, loc="center right", bbox_to_anchor=(1, 0.62), ncols=2)
+        lower.legend(
+            frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0
+        )
         for axes in (upper, lower):
             axes.grid(axis="y", color="#eceff3")
             axes.set_axisbelow(True)
@@ -206,7 +217,7 @@ class Comparison:
         found = []
         for run in runs:
             apart = run.apart_from(reference).max()
-            if not apart <= self.tolerance:
+            if not apart <= run.tolerance:
                 found.append(f"{run.name}: loss differs from {reference.name} by {apart:.2e}")
             if not run.accuracy >= self.least_accuracy:
                 found.append(
