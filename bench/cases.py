@@ -341,9 +341,9 @@ OVERHEAD = (
     ),
 )
 
-# Batch normalization in training. Forward reads 4 bytes and writes 4; backward reads 8 (its input and
-# the gradient) and writes 4. An activation changes nothing. A residual is 4 more to read and its
-# gradient 4 more to write, and a bit to remember the sign of the sum, once written and once read.
+# Batch normalization in training. Forward reads 4 bytes and writes 4; backward reads 8 (its input
+# and the gradient) and writes 4. An activation changes nothing. A residual is 4 more to read and
+# its gradient 4 more to write, and a bit to remember the sign of the sum, written and read once.
 LAYOUTS = ("contiguous_format", "channels_last")
 IMAGES = ((32, 64, 112, 112), (32, 256, 56, 56))
 NORM_PEERS = (OURS, TORCH, TUNED, COMPILED)

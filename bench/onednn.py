@@ -1,5 +1,5 @@
-"""oneDNN's own batch normalization, straight through its C library (2.x; on Debian `libdnnl2`), with
-every buffer made once and used again, which torch's way to it does not do.
+"""oneDNN's own batch normalization, straight through its C library (2.x; on Debian `libdnnl2`),
+with every buffer made once and used again, which torch's way to it does not do.
 """
 
 from __future__ import annotations

@@ -585,7 +585,7 @@ def test_integers_are_refused_as_torch_does():
 
 
 def test_errors_of_the_fused_arguments():
-    x, mean, var, weight, bias = inputs((4, 5, 6))
+    x, mean, var, *_ = inputs((4, 5, 6))
     kept = mean.clone()
     with pytest.raises(ValueError, match=r"activation: expected None, 'relu', .*, got 'gelu'"):
         batch_norm(x, mean, var, training=True, activation="gelu")
@@ -721,7 +721,8 @@ def test_modules_train_and_evaluate_like_torchs(dims, settings):
                 parameter.copy_(torch.linspace(0.5, 2, 5))
     for step in range(6):
         if step == 4:
-            ours.eval(), theirs.eval()  # noqa: B018
+            ours.eval()
+            theirs.eval()
         x = images(dims, settings.get("dtype", torch.float32))
         results = []
         for module in (ours, theirs):
@@ -763,7 +764,8 @@ def test_fused_modules_are_torchs_and_what_follows(dims, activation):
     fused.load_state_dict(plain.state_dict())
     for step in range(4):
         if step == 3:
-            fused.eval(), plain.eval()  # noqa: B018
+            fused.eval()
+            plain.eval()
         x, residual = images(dims), images(dims)
         for added in (None, residual):
             results = []

@@ -117,7 +117,8 @@ def test_modules_train_compiled_as_they_do_eagerly(momentum, backend):
         model.state_dict(), eager.state_dict(), rtol=2e-5, atol=2e-5, check_device=False
     )
     assert model.first_norm.num_batches_tracked == 3
-    eager.eval(), model.eval()  # noqa: B018
+    eager.eval()
+    model.eval()
     with torch.no_grad():
         torch.testing.assert_close(compiled(x), eager(x), rtol=2e-5, atol=2e-5)
 
@@ -127,7 +128,7 @@ def test_errors_are_torchs_in_a_compiled_graph():
     x = torch.randn(1, 3)
     with pytest.raises(Exception, match="Expected more than 1 value per channel when training"):
         compiled(x, None, None, training=True)
-    with pytest.raises(Exception, match="eps must be positive during training, but got 0.0"):
+    with pytest.raises(Exception, match=r"eps must be positive during training, but got 0\.0"):
         compiled(torch.randn(4, 3), None, None, training=True, eps=0.0)
     with pytest.raises(Exception, match="activation: expected None, 'relu'"):
         compiled(torch.randn(4, 3), None, None, training=True, activation="gelu")

@@ -211,7 +211,7 @@ def every_check(rank, store):
     layouts = (torch.contiguous_format, torch.channels_last)
     for dtype in DTYPES:
         for layout in layouts:
-            for name, counts in COUNTS.items():
+            for counts in COUNTS.values():
                 group = pair if len(counts) == 2 else world
                 if group is world or rank < 2:
                     like_one_process(group, counts, dtype, layout, None, False)
@@ -275,7 +275,7 @@ def test_constructor_repr_and_errors_are_torchs():
         texts = []
         for kind in (SyncBatchNorm, torch.nn.SyncBatchNorm):
             with pytest.raises(
-                ValueError, match="expected at least 2D|should be non-zero"
+                ValueError, match=r"expected at least 2D|should be non-zero"
             ) as error:
                 kind(3)(wrong)
             texts.append(str(error.value))

@@ -186,7 +186,7 @@ def batch_norm_backward(
     chosen = [i for i, tensor in enumerate(tensors) if want[i] and tensor is not None]
 
     def function(*at: Tensor) -> Tensor:
-        filled = list(tensors)
+        filled: Any = list(tensors)
         for i, tensor in zip(chosen, at, strict=True):
             filled[i] = tensor
         return finish_batch_norm(normalize(*filled[:3]), filled[3], activation, negative_slope)
@@ -202,5 +202,6 @@ def normalization(
     mean: Tensor, spread: Tensor, training: bool, eps: float
 ) -> Callable[..., Tensor]:
     """torch's, as `batch_norm_backward` takes it, in evaluation with these running statistics."""
-    statistics = (None, None) if training else (mean, spread)
-    return lambda x, weight, bias: F.batch_norm(x, *statistics, weight, bias, training, 0.0, eps)
+    statistics: Any = (None, None) if training else (mean, spread)
+    rest = training, 0.0, eps
+    return lambda x, weight, bias: F.batch_norm(x, *statistics, weight, bias, *rest)

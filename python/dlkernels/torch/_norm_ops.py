@@ -91,8 +91,8 @@ def call_backward(
     passed_on = activation is None and wanted[3]  # the residual's gradient is grad_output itself
     if passed_on:
         wanted = (*wanted[:3], False)
-    statistics = (None, None, mean, spread) if training else (mean, spread, None, None)
-    grads = _core.batch_norm_backward(
+    statistics: Any = (None, None, mean, spread) if training else (mean, spread, None, None)
+    grads = _core.batch_norm_backward(  # type: ignore[call-arg]
         grad_output.resolve_neg(), input, weight, bias, *statistics,
         training, eps, activation, negative_slope, residual, mask, wanted,
     )  # fmt: skip
@@ -114,10 +114,10 @@ def _batch_norm(
     negative_slope: float,
     save: bool,
 ) -> tuple[Tensor, ...]:
-    running = (running_mean, running_var)
+    running: Any = running_mean, running_var
     if training:
         running = tuple(None if r is None else r.clone() for r in running)
-    output, mean, spread, mask = _core.batch_norm(
+    output, mean, spread, mask = _core.batch_norm(  # type: ignore[call-arg]
         input, weight, bias, *running, training, momentum, eps, activation, negative_slope,
         residual, save, None,
     )  # fmt: skip
@@ -238,7 +238,7 @@ def _differentiate_batch_norm_backward(ctx: Any, *grad_grads: Any) -> Any:
         filled: list[Any] = [None] * len(tensors)
         for i, tensor in zip(chosen, at, strict=True):
             filled[i] = tensor
-        grads = composite.batch_norm_backward(
+        grads = composite.batch_norm_backward(  # type: ignore[call-arg]
             filled[0], filled[1:], passes, *ctx.activation, ctx.want, normalize
         )
         return tuple(grads[i] for i in wanted)

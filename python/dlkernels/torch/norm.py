@@ -85,7 +85,6 @@ def batch_norm(
     output: Tensor
     # The kernel would take one of the statistics alone, which torch refuses.
     if way == KERNEL and (running_mean is None) == (running_var is None):
-        arguments = training, momentum, eps, activation, negative_slope
         try:
             if torch.is_grad_enabled() and (
                 input.requires_grad
@@ -93,22 +92,17 @@ def batch_norm(
                 or (bias is not None and bias.requires_grad)
                 or (residual is not None and residual.requires_grad)
             ):
-                statistics = running_mean, running_var
-                output = _BatchNorm.apply(input, weight, bias, residual, statistics, arguments)
+                output = _apply(
+                    input, weight, bias, residual, running_mean, running_var,
+                    training, momentum, eps, activation, negative_slope,
+                )  # fmt: skip
             else:
                 output = _core.batch_norm(
-                    input,
-                    weight,
-                    bias,
-                    running_mean,
-                    running_var,
-                    *arguments,
-                    residual,
-                    False,
-                    None,
-                )[0]
+                    input, weight, bias, running_mean, running_var,
+                    training, momentum, eps, activation, negative_slope, residual, False, None,
+                )[0]  # fmt: skip
             if training and running_mean is not None and not running_mean.is_inference():
-                increment_version((running_mean, running_var))
+                increment_version((running_mean, running_var))  # type: ignore[arg-type]
             return output
         except _REFUSED:
             pass
@@ -119,19 +113,18 @@ def batch_norm(
             input, running_mean, running_var, weight, bias, residual,
             training, momentum, eps, activation, negative_slope,
         )  # fmt: skip
-    refused = way == KERNEL and training and running_mean is not None and running_var is not None
     # torch moves the statistics before it finds some errors: they get copies until all is well.
-    statistics = [
-        s.clone() if refused and s is not None else s for s in (running_mean, running_var)
-    ]
-    output = composite.batch_norm(
-        input, *statistics, weight, bias, residual,
+    refused = way == KERNEL and training and running_mean is not None
+    statistics: Any = running_mean, running_var
+    moved: Any = [s if s is None or not refused else s.clone() for s in statistics]
+    output = composite.batch_norm(  # type: ignore[call-arg]
+        input, *moved, weight, bias, residual,
         training, momentum, eps, activation, negative_slope,
     )  # fmt: skip
     if refused:
         with torch.no_grad():
-            for running, moved in zip((running_mean, running_var), statistics, strict=True):
-                running.copy_(moved)
+            for statistic, value in zip(statistics, moved, strict=True):
+                statistic.copy_(value)
     return output
 
 
@@ -195,16 +188,22 @@ class _BatchNorm(torch.autograd.Function):
         weight: Tensor | None,
         bias: Tensor | None,
         residual: Tensor | None,
-        statistics: tuple[Tensor, Tensor],
-        arguments: tuple[bool, float, float, str | None, float],
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        training: bool,
+        momentum: float,
+        eps: float,
+        activation: str | None,
+        negative_slope: float,
     ) -> Tensor:
-        training, _, eps, activation, negative_slope = arguments
         output: Tensor
         output, mean, spread, mask = _core.batch_norm(
-            input, weight, bias, *statistics, *arguments, residual, True, None
-        )
-        if not training:  # copies, for a step of training may come before backward
-            mean, spread = statistics[0].clone(), statistics[1].clone()
+            input, weight, bias, running_mean, running_var,
+            training, momentum, eps, activation, negative_slope, residual, True, None,
+        )  # fmt: skip
+        if not training and running_mean is not None and running_var is not None:
+            # Copies, for a step of training may come before backward.
+            mean, spread = running_mean.clone(), running_var.clone()
         if activation != "silu":
             residual = None
         if mask is not None:
@@ -215,31 +214,39 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
+        tensors: Any
+        grads: Any
         *tensors, mean, spread, mask = ctx.saved_tensors
         want = ctx.needs_input_grad[:4]
         if torch.is_grad_enabled() or is_batched(grad_output):
-            training, eps, *activation = ctx.arguments
+            training, eps, activation, negative_slope = ctx.arguments
             shape = grad_output.shape
             passes = None if mask is None else composite.unpacked(mask, shape, ctx.stride)
             normalize = composite.normalization(mean, spread, training, eps)
             grads = composite.batch_norm_backward(
-                grad_output, tensors, passes, *activation, want, normalize
+                grad_output, tensors, passes, activation, negative_slope, want, normalize
             )
         else:
-            grads = operators.call_backward(
+            grads = operators.call_backward(  # type: ignore[call-arg]
                 grad_output, *tensors, mean, spread, mask, *ctx.arguments, want
             )
-        return *grads, None, None
+        return *grads, *_NO_GRADS
+
+
+#: For the arguments of `_BatchNorm` that are no leaves.
+_NO_GRADS = (None,) * 7
+#: `_BatchNorm.apply` without its look for torch.func's transforms, which `route` has had.
+_apply: Any = super(torch.autograd.Function, _BatchNorm).apply
 
 
 def explain_batch_norm(arguments: dict[str, Any]) -> str:
     """Which way a call of `batch_norm` with these arguments would go, and why."""
     input = arguments["input"]
     names = ("running_mean", "running_var", "weight", "bias", "residual")
-    tensors = [arguments.get(name) for name in names]
+    tensors: Any = [arguments.get(name) for name in names]
     way = reason(input, *tensors)
     training, eps = arguments.get("training", False), arguments.get("eps", 1e-5)
-    if not way.startswith(TORCH) and not _has_kernel(input, *tensors, training, eps):
+    if not way.startswith(TORCH) and not _has_kernel(input, *tensors, training, eps):  # type: ignore[call-arg]
         return f"{TORCH}: an empty batch, an error, or dtypes or shapes that do not match"
     return way
 
@@ -323,23 +330,28 @@ class BatchNorm3d(_Plain, torch.nn.BatchNorm3d):
     __module__ = "dlkernels.torch.nn"
 
 
-def set_activation(module: Any, activation: str | None, negative_slope: float) -> None:
-    """Gives a module its activation, if there is such a one."""
-    check_fused(None, activation, None)
-    module.activation, module.negative_slope = activation, negative_slope
+class Activated(torch.nn.modules.batchnorm._BatchNorm):
+    """A batch norm and the activation behind it."""
+
+    activation: str | None
+    negative_slope: float
+
+    def set_activation(self, activation: str | None, negative_slope: float) -> None:
+        """Raises ValueError if there is no such activation."""
+        check_fused(None, activation, None)
+        self.activation, self.negative_slope = activation, negative_slope
+
+    def extra_repr(self) -> str:
+        """torch's, and the activation."""
+        text: str = super().extra_repr()
+        if self.activation is not None:
+            text += f", activation={self.activation!r}"
+        if self.activation == "leaky_relu":
+            text += f", negative_slope={self.negative_slope}"
+        return text
 
 
-def activation_text(module: Any) -> str:
-    """The activation's part of a module's repr."""
-    if module.activation is None:
-        return ""
-    slope = module.negative_slope
-    return f", activation={module.activation!r}" + (
-        f", negative_slope={slope}" if module.activation == "leaky_relu" else ""
-    )
-
-
-class _Fused(torch.nn.modules.batchnorm._BatchNorm):
+class _Fused(Activated):
     def __init__(
         self,
         num_features: int,
@@ -358,15 +370,11 @@ class _Fused(torch.nn.modules.batchnorm._BatchNorm):
         super().__init__(
             num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias
         )
-        set_activation(self, activation, negative_slope)
+        self.set_activation(activation, negative_slope)
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """``activation(batch_norm(input) + residual)``."""
         return normalize(self, input, self.activation, self.negative_slope, residual)
-
-    def extra_repr(self) -> str:
-        """torch's, and the activation."""
-        return super().extra_repr() + activation_text(self)
 
 
 _FUSED = """`torch.nn.{0}`, the residual and the activation in one pass forward and one backward.

@@ -36,7 +36,7 @@ def _in_torch(
     """The normalization in torch's operations and sums over the processes, in float64."""
     dims = [dim for dim in range(input.dim()) if dim != 1]
     shape = [-1] + [1] * (input.dim() - 2)
-    x = input.double()
+    x: Tensor = input.double()
     x = x - (_Sum.apply(x.sum(dims), group) / count).view(shape)
     variance = _Sum.apply(x.square().sum(dims), group) / count
     x = x * (variance + eps).rsqrt().view(shape)
@@ -73,7 +73,7 @@ class _SyncBatchNorm(torch.autograd.Function):
         ctx.activation = activation, negative_slope
         output, mask = torch.empty_like(input), None
         if input.numel() > 0:
-            output, mask = _core.batch_norm_elemt(
+            output, mask = _core.batch_norm_elemt(  # type: ignore[call-arg]
                 input, weight, bias, at, invstd, *ctx.activation, residual, True
             )
         ctx.stride = output.stride()
@@ -92,14 +92,14 @@ class _SyncBatchNorm(torch.autograd.Function):
         want = wants_input, wants_weight, wants_bias, wants_residual = ctx.needs_input_grad[:4]
         if torch.is_grad_enabled():
             passes = None if mask is None else composite.unpacked(mask, input.shape, ctx.stride)
-            return *composite.batch_norm_backward(
+            return *composite.batch_norm_backward(  # type: ignore[call-arg]
                 grad_output, (input, weight, bias, residual), passes, *ctx.activation, want,
                 lambda x, weight, bias: _in_torch(x, weight, bias, ctx.eps, ctx.count, ctx.group),
             ), None, None, None  # fmt: skip
         grad_output = grad_output.resolve_neg()
         channels = input.shape[1]
-        rest = (*ctx.activation, residual, mask)
-        at = (input, weight, bias, mean, invstd)
+        rest: Any = (*ctx.activation, residual, mask)
+        at: Any = (input, weight, bias, mean, invstd)
         empty = input.numel() == 0
         if empty:
             sums = torch.zeros(2 * channels, dtype=torch.float64)
@@ -118,7 +118,7 @@ class _SyncBatchNorm(torch.autograd.Function):
             grads[0] = torch.zeros_like(input) if wants_input else None
             grads[3] = torch.zeros_like(input) if wants_residual else None
         elif wants_input or (wants_residual and not passed_on):
-            grads[0], grads[3] = _core.batch_norm_backward_elemt(
+            grads[0], grads[3] = _core.batch_norm_backward_elemt(  # type: ignore[call-arg]
                 grad_output, *at, sums[:channels], sums[channels:], ctx.count, *rest,
                 wants_input, wants_residual and not passed_on,
             )  # fmt: skip
@@ -173,7 +173,7 @@ def _synchronized(
     return output
 
 
-class SyncBatchNorm(torch.nn.modules.batchnorm._BatchNorm):
+class SyncBatchNorm(norm.Activated):
     """`torch.nn.SyncBatchNorm` for CPU tensors, which torch's own refuses.
 
     In training, the statistics are those of the batches of all processes of a group of
@@ -223,7 +223,7 @@ class SyncBatchNorm(torch.nn.modules.batchnorm._BatchNorm):
             num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias
         )
         self.process_group = process_group
-        norm.set_activation(self, activation, negative_slope)
+        self.set_activation(activation, negative_slope)
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
@@ -241,24 +241,21 @@ class SyncBatchNorm(torch.nn.modules.batchnorm._BatchNorm):
         if not self._synchronizes():
             return norm.normalize(self, input, *activation, residual)
         if not input.is_cpu:
-            output = torch.nn.SyncBatchNorm.forward(self, input)  # type: ignore[arg-type]
+            output: Tensor = torch.nn.SyncBatchNorm.forward(self, input)  # type: ignore[arg-type]
             return composite.finish_batch_norm(output, residual, *activation)
         norm.check_fused(input, activation[0], residual)
         _, momentum = norm.statistics_of(self)
         running = norm.running_statistics(self)
         group = self.process_group or dist.group.WORLD
-        return _synchronized(
+        output = _synchronized(
             input, self.weight, self.bias, residual, running, group, momentum, self.eps, *activation
         )
+        return output
 
     def _synchronizes(self) -> bool:
         if not (self.training and dist.is_available() and dist.is_initialized()):
             return False
         return dist.get_world_size(self.process_group or dist.group.WORLD) > 1
-
-    def extra_repr(self) -> str:
-        """torch's, and the activation."""
-        return super().extra_repr() + norm.activation_text(self)
 
     @classmethod
     def convert_sync_batchnorm(cls, module: Any, process_group: Any | None = None) -> Any:
