@@ -203,5 +203,5 @@ def normalization(
 ) -> Callable[..., Tensor]:
     """torch's, as `batch_norm_backward` takes it, in evaluation with these running statistics."""
     statistics: Any = (None, None) if training else (mean, spread)
-    rest = training, 0.0, eps
-    return lambda x, weight, bias: F.batch_norm(x, *statistics, weight, bias, *rest)
+    rest: Any = training, 0.0, eps
+    return lambda *affine: F.batch_norm(affine[0], *statistics, *affine[1:], *rest)
