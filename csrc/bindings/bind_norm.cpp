@@ -38,7 +38,7 @@ private:
 class NormCall {
 public:
   const char* operation;
-  TensorView input;  // as the kernel reads it
+  TensorView input; // as the kernel reads it
   BatchNormArgs args{};
   DType parameter_dtype = DType::float32; // of parameters and statistics, once one was seen
   int64_t channels, count;
@@ -75,14 +75,19 @@ public:
               std::string(py::repr(activation)));
   }
 
+  void check_channels(const TensorView& view, const char* argument) const {
+    DLK_CHECK(view.ndim == 1 && view.shape[0] == channels, operation, ": ", argument,
+              ": expected shape (", channels, ",), got ", shape_text(view), "; ", argument,
+              " should contain ", channels, " elements not ", view.size());
+  }
+
   // A vector of one element per channel, of a dtype that goes with the input.
   std::optional<TensorView> vector(py::handle object, const char* argument, bool written = false) {
     if (object.is_none())
       return std::nullopt;
     TensorView view = written ? output_view_of(object, operation, argument)
                               : view_of(object, operation, argument);
-    DLK_CHECK(view.ndim == 1 && view.shape[0] == channels, operation, ": ", argument,
-              " should contain ", channels, " elements not ", view.size());
+    check_channels(view, argument);
     const bool half = item_size(input.dtype) == 2;
     DLK_CHECK_TYPE(view.dtype == input.dtype || (half && view.dtype == DType::float32), operation,
                    ": ", argument, ": expected dtype ", dtype_name(input.dtype),
@@ -99,8 +104,7 @@ public:
   // Statistics that an earlier call gave: float32 or float64, whatever the input's dtype.
   TensorView statistics(py::handle object, const char* argument) const {
     TensorView view = view_of(object, operation, argument);
-    DLK_CHECK(view.ndim == 1 && view.shape[0] == channels, operation, ": ", argument,
-              " should contain ", channels, " elements not ", view.size());
+    check_channels(view, argument);
     DLK_CHECK_TYPE(view.dtype == DType::float32 || view.dtype == DType::float64, operation, ": ",
                    argument, ": expected dtype float32 or float64, got ", dtype_name(view.dtype));
     return view;
@@ -257,9 +261,8 @@ private:
       const int64_t slabs = chunk_count(args.width, args.slab_columns);
       if (args.slab_columns > 16 && slabs < 2 * threads && threads > 1)
         continue;
-      return unbalanced(slabs, threads) || args.batches * args.slab_columns *
-                                                   item_size(args.dtype) * arrays >
-                                               kSlabBytes;
+      return unbalanced(slabs, threads) ||
+             args.batches * args.slab_columns * item_size(args.dtype) * arrays > kSlabBytes;
     }
     return true;
   }
@@ -292,6 +295,15 @@ void check_defined(py::handle running_mean, py::handle running_var, const char* 
   DLK_CHECK(!running_var.is_none(), operation, ": running_var must be defined in evaluation mode");
 }
 
+// In torch's words.
+void check_eps(const NormCall& call, bool training, double eps) {
+  DLK_CHECK(!training || call.count != 1,
+            "Expected more than 1 value per channel when training, got input size ",
+            size_text(call.input));
+  DLK_CHECK(!training || eps > 0, "batch_norm eps must be positive during training, but got ", eps);
+  DLK_CHECK(!(eps < 0), "batch_norm eps must be non-negative, but got ", eps);
+}
+
 // Where a result goes: a new array, `out` itself, or an array that is then copied to `out`.
 struct NormOutput {
   py::object array;
@@ -314,11 +326,7 @@ py::tuple batch_norm(py::handle input_object, py::handle weight_object, py::hand
   const auto running_mean = call.vector(running_mean_object, "running_mean", training);
   const auto running_var = call.vector(running_var_object, "running_var", training);
   const auto residual = call.same_as_input(residual_object, "residual");
-  DLK_CHECK(!training || call.count != 1,
-            "Expected more than 1 value per channel when training, got input size ",
-            size_text(came));
-  DLK_CHECK(!training || eps > 0, "batch_norm eps must be positive during training, but got ", eps);
-  DLK_CHECK(!(eps < 0), "batch_norm eps must be non-negative, but got ", eps);
+  check_eps(call, training, eps);
   if (training)
     for (const auto* running : {&running_mean, &running_var})
       if (*running) {
@@ -413,9 +421,9 @@ py::tuple batch_norm_stats(py::handle input_object) {
 }
 
 py::tuple batch_norm_elemt(py::handle input_object, py::handle weight_object,
-                           py::handle bias_object, py::handle mean_object,
-                           py::handle invstd_object, py::handle activation, double negative_slope,
-                           py::handle residual_object, bool save) {
+                           py::handle bias_object, py::handle mean_object, py::handle invstd_object,
+                           py::handle activation, double negative_slope, py::handle residual_object,
+                           bool save) {
   NormCall call(input_object, "batch_norm_elemt");
   BatchNormArgs& args = call.args;
   call.activate(activation, negative_slope);
@@ -502,7 +510,10 @@ py::tuple batch_norm_backward(py::handle grad_object, py::handle input_object,
   const BackwardOperands operands(call, grad_object, weight_object, bias_object, activation,
                                   negative_slope, residual_object, mask_object);
   std::optional<TensorView> mean, spread; // spread: 1 / std, or the running variance
-  if (training) {
+  check_eps(call, training, eps);
+  if (training && save_mean_object.is_none()) {
+    // nobody kept the statistics: they are taken again
+  } else if (training) {
     mean = call.statistics(save_mean_object, "save_mean");
     spread = call.statistics(save_invstd_object, "save_invstd");
   } else {
@@ -516,10 +527,19 @@ py::tuple batch_norm_backward(py::handle grad_object, py::handle input_object,
   args.training = training;
   call.lay_out(reduce && !call.empty(), writes, 2);
   operands.set(call);
-  call.load(*mean, args.mean);
-  call.load(*spread, args.invstd);
-  if (!training)
-    call.invert(args.invstd, eps);
+  if (mean) {
+    call.load(*mean, args.mean);
+    call.load(*spread, args.invstd);
+    if (!training)
+      call.invert(args.invstd, eps);
+  } else if (!call.empty()) {
+    NormCall forward(input_object, call.operation);
+    forward.args.eps = eps;
+    forward.lay_out(true, false, 1);
+    forward.run_forward();
+    std::copy_n(forward.args.mean, call.channels, args.mean);
+    std::copy_n(forward.args.invstd, call.channels, args.invstd);
+  }
   const Gradients gradients(call, want_input, want_residual);
   if (call.empty())
     std::fill_n(args.sum_dy, 2 * Doubles::padded(call.channels), 0.0);

@@ -26,7 +26,6 @@ struct NormOperand {
   ClassArray strides;
   py::object owner;
 };
-NormOperand norm_operand(const TensorView& view, const TensorView& input,
-                         const NormLayout& layout);
+NormOperand norm_operand(const TensorView& view, const TensorView& input, const NormLayout& layout);
 
 } // namespace dlk

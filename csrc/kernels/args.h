@@ -218,11 +218,11 @@ struct DoubleVectorArgs {
   double eps; // inverse_stds: values become 1 / sqrt(values + eps)
 };
 
-constexpr int64_t kNormChunkElems = 8192;     // planes: elements of a channel that one sum takes
-constexpr int64_t kNormSlabColumns = 64;      // the most of slab_columns
-constexpr int64_t kNormCoefficients = 5;      // of a channel
-constexpr int64_t kNormTablePadding = 16;     // rows: a vector may start on a table's last element
-constexpr int64_t kNormColumnsPerItem = 512;  // rows, split: columns of a chunk that one item takes
+constexpr int64_t kNormChunkElems = 8192;    // planes: elements of a channel that one sum takes
+constexpr int64_t kNormSlabColumns = 64;     // the most of slab_columns
+constexpr int64_t kNormCoefficients = 5;     // of a channel
+constexpr int64_t kNormTablePadding = 16;    // rows: a vector may start on a table's last element
+constexpr int64_t kNormColumnsPerItem = 512; // rows, split: columns of a chunk that one item takes
 
 // Rows that one sum takes.
 [[gnu::always_inline]] constexpr int64_t norm_chunk_rows(int64_t width) {

@@ -30,9 +30,7 @@ template <class C> struct Rectifier {
       : slope(C(args.negative_slope)), keep(args.leaky ? -1 : 0) {}
   DLK_INLINE Vec<C> negative(Vec<C> v) const { return from_bits<C>(bits_of(v * slope) & keep); }
   DLK_INLINE Vec<C> forward(Vec<C> z) const { return select(z < Vec<C>(C(0)), negative(z), z); }
-  DLK_INLINE IntVec<C> passes(Vec<C> z) const {
-    return (z <= Vec<C>(C(0))) ^ IntVec<C>(-1);
-  }
+  DLK_INLINE IntVec<C> passes(Vec<C> z) const { return (z <= Vec<C>(C(0))) ^ IntVec<C>(-1); }
   DLK_INLINE Vec<C> masked(Vec<C> g, IntVec<C> mask) const { return select(mask, g, negative(g)); }
   DLK_INLINE Vec<C> backward(Vec<C> g, Vec<C> z) const { return masked(g, passes(z)); }
 };
@@ -133,12 +131,58 @@ struct MaskRuns {
   DLK_INLINE int64_t at(int64_t run) const { return bit + run * stride; }
 };
 
+// Integer<n>() is n as a type.
+template <int kValue> struct Integer {
+  static constexpr int value = kValue;
+};
+
+// body(index, lanes, Integer<0 or 1>) over [0, size), in turn, so that two sets of sums let no
+// addition wait for the one before it; fetch(index) comes first.
+template <class C, class Fetch, class Body>
+DLK_INLINE void for_each_two_vecs(int64_t size, Fetch fetch, Body body) {
+  constexpr int64_t step = Vec<C>::kLanes;
+  int64_t index = 0;
+  for (; index + 2 * step <= size; index += 2 * step) {
+    fetch(index);
+    fetch(index + step);
+    body(index, WholeVec{}, Integer<0>());
+    body(index + step, WholeVec{}, Integer<1>());
+  }
+  for_each_vec<C>(size - index,
+                  [&](int64_t i, auto lanes) DLK_BODY { body(index + i, lanes, Integer<0>()); });
+}
+
+// What a walk over runs will read next, kElems from where it is: the processor's own prefetchers
+// stop at the end of a page, and a plane or a row is few pages long, or less than one.
+template <class T> struct RunAhead {
+  static constexpr int64_t kElems = 2048;
+  const T *here, *next;
+  int64_t size; // of what lies at `here`
+
+  RunAhead(const Runs<const T>& array, int64_t run, int64_t runs, int64_t n_size)
+      : here(array.at(run)), next(here), size(n_size) {
+    int64_t distance = 1;
+    if (size < kElems) { // whole runs ahead
+      const int64_t wanted = kElems / size;
+      distance = wanted < runs / 4 ? wanted : runs / 4 + 1;
+      size = kElems;
+    }
+    if (run + distance < runs)
+      next = array.at(run + distance);
+  }
+  DLK_INLINE void fetch(int64_t i) const {
+    const int64_t ahead = i + kElems;
+    __builtin_prefetch(ahead < size ? here + ahead : next + (ahead - size), 0, 2);
+  }
+};
+
 // A block's arrays, from one element on.
 template <class T> struct Block {
   Runs<const T> input, residual, grad_output;
   Runs<T> output, grad_residual;
   MaskRuns mask;
   int64_t runs, size;
+  int64_t channel_ahead = 0; // elements to the next channel, where it is to be fetched meanwhile
   bool nontemporal;
 
   // Element (batch, channel, position) on; runs follow each other along the batches, `step` = 1 or
@@ -208,18 +252,22 @@ DLK_BLOCK void normalize(const Activation& activation_of_all, const Channel& cha
   for (int64_t run = 0; run < block.runs; ++run) {
     const T *x = block.input.at(run), *residual = block.residual.at(run);
     T* y = block.output.at(run);
+    const int64_t ahead = block.channel_ahead;
     const auto before = [&](int64_t i, auto lanes) DLK_BODY {
+      if (ahead)
+        __builtin_prefetch(x + ahead + i, 0, 2);
       return fma(load_lanes(x + i, lanes) - channel.mean(i), channel.scale(i), channel.shift(i));
     };
     if constexpr (Activation::kMasks) {
       if (block.mask.data) {
         BitWriter mask(block.mask.data, block.mask.at(run));
-        for_each_vec_unfenced(y, block.size, block.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
-          const Vec<C> z = before(i, lanes) + load_lanes(residual + i, lanes);
-          const int64_t count = lanes_in<T>(lanes);
-          mask.append(mask_bits(activation.passes(z)) & ((1u << count) - 1), count);
-          store_lanes(y + i, activation.forward(z), lanes);
-        });
+        for_each_vec_unfenced(
+            y, block.size, block.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
+              const Vec<C> z = before(i, lanes) + load_lanes(residual + i, lanes);
+              const int64_t count = lanes_in<T>(lanes);
+              mask.append(mask_bits(activation.passes(z)) & ((1u << count) - 1), count);
+              store_lanes(y + i, activation.forward(z), lanes);
+            });
         mask.finish();
         continue;
       }

@@ -25,23 +25,32 @@ DLK_BLOCK Sums chunk_sums(const BatchNormArgs& args, const Activation& activatio
   using C = Compute<T>;
   const Activation activation = activation_of_all;
   const PlaneCoefficients<C> channel(Coefficients<C>(args, channel_index));
-  Wide<C> dy_sum = wide_zero<C>(), dy_xmu_sum = wide_zero<C>();
+  Wide<C> dy_sum[2] = {wide_zero<C>(), wide_zero<C>()}; // two, so that no addition waits
+  Wide<C> dy_xmu_sum[2] = {wide_zero<C>(), wide_zero<C>()};
   for_each_plane_block(
       args.positions, begin, end,
       [&](int64_t batch, int64_t position, int64_t runs, int64_t size) DLK_BODY {
         const Block<T> block(args, batch, channel_index, position, runs, size);
         for (int64_t r = 0; r < runs; ++r) {
           const GradientRun<T> run(block, r);
-          for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
-            const Vec<C> centred = load_lanes(run.input + i, lanes) - channel.mean(i);
-            const Wide<C> dy =
-                widen(gradient_at(activation, channel, run, i, lanes, centred));
-            dy_sum = dy_sum + dy;
-            dy_xmu_sum = fma(dy, widen(centred), dy_xmu_sum);
-          });
+          const RunAhead<T> input_ahead(block.input, r, runs, size);
+          const RunAhead<T> grad_ahead(block.grad_output, r, runs, size);
+          for_each_two_vecs<C>(
+              size,
+              [&](int64_t i) DLK_BODY {
+                input_ahead.fetch(i);
+                grad_ahead.fetch(i);
+              },
+              [&](int64_t i, auto lanes, auto which) DLK_BODY {
+                constexpr int w = decltype(which)::value;
+                const Vec<C> centred = load_lanes(run.input + i, lanes) - channel.mean(i);
+                const Wide<C> dy = widen(gradient_at(activation, channel, run, i, lanes, centred));
+                dy_sum[w] = dy_sum[w] + dy;
+                dy_xmu_sum[w] = fma(dy, widen(centred), dy_xmu_sum[w]);
+              });
         }
       });
-  return {sum_lanes(dy_sum), sum_lanes(dy_xmu_sum)};
+  return {sum_lanes(dy_sum[0] + dy_sum[1]), sum_lanes(dy_xmu_sum[0] + dy_xmu_sum[1])};
 }
 
 template <class T, class Activation>
@@ -70,9 +79,8 @@ void channel_by_channel(BatchNormArgs& args, const Activation& activation) {
       args.sum_dy[channel] = total.dy;
       args.sum_dy_xmu[channel] = total.dy_xmu;
       if (args.elementwise)
-        write_block(
-            args, activation, channel,
-            Block<T>(args, args.batches - 1, channel, 0, args.batches, args.positions, -1));
+        write_block(args, activation, channel,
+                    Block<T>(args, args.batches - 1, channel, 0, args.batches, args.positions, -1));
     }
   });
 }
@@ -100,9 +108,8 @@ void chunk_by_chunk(BatchNormArgs& args, const Activation& activation) {
     parallel_plane_chunks(args, [&](int64_t, int64_t channel, int64_t begin, int64_t end) {
       for_each_plane_block(args.positions, begin, end,
                            [&](int64_t batch, int64_t position, int64_t runs, int64_t size) {
-                             write_block(
-                                 args, activation, channel,
-                                 Block<T>(args, batch, channel, position, runs, size));
+                             write_block(args, activation, channel,
+                                         Block<T>(args, batch, channel, position, runs, size));
                            });
     });
 }

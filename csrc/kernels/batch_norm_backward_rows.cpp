@@ -27,6 +27,8 @@ DLK_INLINE void column_sums(const Activation& activation,
 #pragma GCC unroll 4
     for (int v = 0; v < kVecs; ++v) {
       const int64_t i = column + v * step;
+      __builtin_prefetch(run.input + kRowsAhead * block.input.stride + i, 0, 2);
+      __builtin_prefetch(run.grad_output + kRowsAhead * block.grad_output.stride + i, 0, 2);
       const Vec<C> centred = load_lanes(run.input + i, lanes) - channel.mean(i);
       const Wide<C> dy = widen(gradient_at(activation, channel, run, i, lanes, centred));
       dy_sum[v] = dy_sum[v] + dy;
@@ -36,8 +38,8 @@ DLK_INLINE void column_sums(const Activation& activation,
 #pragma GCC unroll 4
   for (int v = 0; v < kVecs; ++v) {
     const int64_t i = column + v * step;
-    store(dy_sums + i, load_wide<C>(dy_sums + i) + dy_sum[v]);
-    store(dy_xmu_sums + i, load_wide<C>(dy_xmu_sums + i) + dy_xmu_sum[v]);
+    store(dy_sums + i, load_doubles<C>(dy_sums + i) + dy_sum[v]);
+    store(dy_xmu_sums + i, load_doubles<C>(dy_xmu_sums + i) + dy_xmu_sum[v]);
   }
 }
 
@@ -97,8 +99,7 @@ void column_by_column(BatchNormArgs& args, const Activation& activation) {
   });
 }
 
-template <class T, class Activation>
-void sums(BatchNormArgs& args, const Activation& activation) {
+template <class T, class Activation> void sums(BatchNormArgs& args, const Activation& activation) {
   const RowCoefficients<Compute<T>> table = row_table<Compute<T>>(args, false);
   const int64_t width = args.width, chunks = norm_chunks(args);
   const int64_t chunk_rows = norm_chunk_rows(width);
@@ -146,8 +147,7 @@ void batch_norm_backward_rows(BatchNormArgs& args) noexcept {
       return;
     const RowCoefficients<Compute<T>> table = row_table<Compute<T>>(args, args.training);
     parallel_rows(args, [&](int64_t row, int64_t rows, int64_t size) {
-      write_gradients<T>(args.training, activation, table,
-                         Block<T>(args, row, 0, 0, rows, size));
+      write_gradients<T>(args.training, activation, table, Block<T>(args, row, 0, 0, rows, size));
     });
   });
 }

@@ -13,6 +13,14 @@
 namespace dlk::DLK_ISA {
 namespace {
 
+template <class C> struct MomentSums {
+  Wide<C> sum = wide_zero<C>(), squares = wide_zero<C>();
+  DLK_INLINE void add(Wide<C> d) {
+    sum = sum + d;
+    squares = fma(d, d, squares);
+  }
+};
+
 // Elements [begin, end) of a channel.
 template <class T>
 DLK_BLOCK Moments chunk_moments(const BatchNormArgs& args, int64_t channel, int64_t begin,
@@ -23,20 +31,23 @@ DLK_BLOCK Moments chunk_moments(const BatchNormArgs& args, int64_t channel, int6
   if (!(shift - shift == 0)) // infinite or NaN: what it does to the sums comes from its own addend
     shift = 0;
   const Wide<C> wide_shift = widen(Vec<C>(shift));
-  Wide<C> sum = wide_zero<C>(), squares = wide_zero<C>();
-  for_each_plane_block(
-      args.positions, begin, end,
-      [&](int64_t batch, int64_t position, int64_t runs, int64_t size) DLK_BODY {
-        const Block<T> block(args, batch, channel, position, runs, size);
-        for (int64_t run = 0; run < runs; ++run) {
-          const T* x = block.input.at(run);
-          for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
-            const Wide<C> d = widen(load_lanes(x + i, lanes, shift)) - wide_shift;
-            sum = sum + d;
-            squares = fma(d, d, squares);
-          });
-        }
-      });
+  MomentSums<C> sums[2]; // so that no addition waits for the one before
+  for_each_plane_block(args.positions, begin, end,
+                       [&](int64_t batch, int64_t position, int64_t runs, int64_t size) DLK_BODY {
+                         const Block<T> block(args, batch, channel, position, runs, size);
+                         for (int64_t run = 0; run < runs; ++run) {
+                           const T* x = block.input.at(run);
+                           const RunAhead<T> ahead(block.input, run, runs, size);
+                           for_each_two_vecs<C>(
+                               size, [&](int64_t i) DLK_BODY { ahead.fetch(i); },
+                               [&](int64_t i, auto lanes, auto which) DLK_BODY {
+                                 sums[which.value].add(load_wide_lanes(x + i, lanes, shift) -
+                                                       wide_shift);
+                               });
+                         }
+                       });
+  const Wide<C> sum = sums[0].sum + sums[1].sum;
+  const Wide<C> squares = sums[0].squares + sums[1].squares;
   const double count = double(end - begin), total = sum_lanes(sum);
   const double m2 = sum_lanes(squares) - total * (total / count);
   return {count, double(shift) + total / count, m2 < 0 ? 0 : m2};
@@ -54,6 +65,10 @@ void write_block(const BatchNormArgs& args, const Activation& activation, int64_
   normalize<T>(activation, PlaneCoefficients(Coefficients<Compute<T>>(args, channel)), block);
 }
 
+// A channel of up to this size is fetched while the one before it is written: two fit in L2. (A
+// longer one would push out what is still to be written.)
+constexpr int64_t kFetchedSlabBytes = 700 << 10;
+
 // Channels are shared out; the second pass over a channel goes backwards, from what was read last.
 template <class T, class Activation>
 void channel_by_channel(BatchNormArgs& args, const Activation& activation) {
@@ -67,10 +82,12 @@ void channel_by_channel(BatchNormArgs& args, const Activation& activation) {
         moments.merge(chunk.count, chunk.mean, chunk.m2);
       }
       finish_channel(args, channel, moments);
-      if (args.elementwise)
-        write_block(
-            args, activation, channel,
-            Block<T>(args, args.batches - 1, channel, 0, args.batches, args.positions, -1));
+      if (!args.elementwise)
+        continue;
+      Block<T> block(args, args.batches - 1, channel, 0, args.batches, args.positions, -1);
+      if (channel + 1 < args.channels && elems * int64_t(sizeof(T)) <= kFetchedSlabBytes)
+        block.channel_ahead = args.input.class_stride;
+      write_block(args, activation, channel, block);
     }
   });
 }
@@ -98,12 +115,11 @@ void chunk_by_chunk(BatchNormArgs& args, const Activation& activation) {
   }
   if (args.elementwise)
     parallel_plane_chunks(args, [&](int64_t, int64_t channel, int64_t begin, int64_t end) {
-      for_each_plane_block(
-          args.positions, begin, end,
-          [&](int64_t batch, int64_t position, int64_t runs, int64_t size) {
-            write_block(args, activation, channel,
-                        Block<T>(args, batch, channel, position, runs, size));
-          });
+      for_each_plane_block(args.positions, begin, end,
+                           [&](int64_t batch, int64_t position, int64_t runs, int64_t size) {
+                             write_block(args, activation, channel,
+                                         Block<T>(args, batch, channel, position, runs, size));
+                           });
     });
 }
 
@@ -114,8 +130,7 @@ void plane_by_plane(BatchNormArgs& args, const Activation& activation) {
   parallel_chunks(planes, planes * args.positions, [&](int64_t begin, int64_t end, int) {
     for (int64_t plane = begin; plane < end; ++plane) {
       const int64_t batch = plane / args.channels, channel = plane % args.channels;
-      write_block(args, activation, channel,
-                  Block<T>(args, batch, channel, 0, 1, args.positions));
+      write_block(args, activation, channel, Block<T>(args, batch, channel, 0, 1, args.positions));
     }
   });
 }

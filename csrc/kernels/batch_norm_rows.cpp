@@ -30,7 +30,9 @@ DLK_INLINE void column_moments(const Block<T>& block, int64_t column, double* me
   for (int64_t run = 0; run < block.runs; ++run, x += block.input.stride) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVecs; ++v) {
-      const Wide<C> d = widen(load(x + v * lanes)) - load_wide<C>(shifts + v * lanes);
+      __builtin_prefetch(x + kRowsAhead * block.input.stride + v * lanes, 0, 2);
+      const Wide<C> d =
+          load_wide_lanes(x + v * lanes, WholeVec{}) - load_doubles<C>(shifts + v * lanes);
       sum[v] = sum[v] + d;
       squares[v] = fma(d, d, squares[v]);
     }
@@ -39,7 +41,7 @@ DLK_INLINE void column_moments(const Block<T>& block, int64_t column, double* me
 #pragma GCC unroll 4
   for (int v = 0; v < kVecs; ++v) {
     const Wide<C> average = sum[v] / count;
-    store(mean + v * lanes, load_wide<C>(shifts + v * lanes) + average);
+    store(mean + v * lanes, load_doubles<C>(shifts + v * lanes) + average);
     store(m2 + v * lanes, max(zero, squares[v] - sum[v] * average));
   }
 }
@@ -53,8 +55,7 @@ DLK_BLOCK void moments_of_columns(const Block<T>& block, double* mean, double* m
 
 // Merges a chunk of `other_count` rows into the moments of `count` rows.
 DLK_BLOCK void merge_columns(int64_t columns, double count, double* mean, double* m2,
-                             double other_count, const double* other_mean,
-                             const double* other_m2) {
+                             double other_count, const double* other_mean, const double* other_m2) {
   const double share = other_count / (count + other_count);
   const Vec<double> mean_share(share), square_share(count * share);
   for_each_vec<double>(columns, [&](int64_t i, auto lanes) DLK_BODY {
@@ -106,8 +107,8 @@ void column_by_column(BatchNormArgs& args, const Activation& activation) {
 }
 
 // The moments of every channel, from those of the columns and of the elements after the last row.
-template <class T> void merge_channels(const BatchNormArgs& args, const double* mean,
-                                       const double* m2) {
+template <class T>
+void merge_channels(const BatchNormArgs& args, const double* mean, const double* m2) {
   if (args.width == args.channels)
     return finish_channels(args, 0, args.channels, mean, m2);
   const T* tail = static_cast<const T*>(args.input.data) + args.batches * args.input.batch_stride;
@@ -132,14 +133,15 @@ template <class T> void statistics(BatchNormArgs& args) {
         mean + args.width);
   });
   double *mean = partials, *m2 = partials + args.width;
-  parallel_columns(args.width, kNormSlabColumns, chunks * args.width, [&](int64_t column, int64_t columns) {
-    for (int64_t chunk = 1; chunk < chunks; ++chunk) {
-      const int64_t row = chunk * chunk_rows, left = args.batches - row;
-      const double* other = partials + 2 * chunk * args.width + column;
-      merge_columns(columns, double(row), mean + column, m2 + column,
-                    double(left < chunk_rows ? left : chunk_rows), other, other + args.width);
-    }
-  });
+  parallel_columns(
+      args.width, kNormSlabColumns, chunks * args.width, [&](int64_t column, int64_t columns) {
+        for (int64_t chunk = 1; chunk < chunks; ++chunk) {
+          const int64_t row = chunk * chunk_rows, left = args.batches - row;
+          const double* other = partials + 2 * chunk * args.width + column;
+          merge_columns(columns, double(row), mean + column, m2 + column,
+                        double(left < chunk_rows ? left : chunk_rows), other, other + args.width);
+        }
+      });
   merge_channels<T>(args, mean, m2);
 }
 

@@ -5,11 +5,12 @@
 
 namespace dlk::DLK_ISA {
 
+// Columns are walked down with strides that the processor's own prefetchers do not follow: fetched
+// this many rows before they are read.
+constexpr int64_t kRowsAhead = 32;
+
 // function(Integer<vectors>, first column) for groups of columns whose sums stay in registers. How
 // many that are changes no result: a lane's sums depend on its own column alone.
-template <int kValue> struct Integer {
-  static constexpr int value = kValue;
-};
 template <class T, class F> DLK_INLINE void for_each_column_group(int64_t columns, F function) {
   constexpr int kVecs = kParts == 1 ? 4 : 1; // of 32 registers, or of 16
   constexpr int64_t lanes = Vec<Compute<T>>::kLanes;
@@ -76,8 +77,7 @@ DLK_INLINE Coefficients<C> coefficients_of(const BatchNormArgs& args, int64_t ch
 }
 
 // The coefficients of all columns, at the end of the scratch.
-template <class C>
-RowCoefficients<C> row_table(const BatchNormArgs& args, bool differentiate) {
+template <class C> RowCoefficients<C> row_table(const BatchNormArgs& args, bool differentiate) {
   const int64_t stride = args.width + kNormTablePadding;
   const int64_t sums = args.reduce ? 2 * args.width * (norm_chunks(args) + 1) : 0;
   const RowCoefficients<C> table{reinterpret_cast<C*>(args.scratch + sums), stride};

@@ -15,8 +15,16 @@ template <> struct Wide<double> {
   Vec<double> low;
 };
 
+DLK_INLINE Wide<float> load_wide(const float* p) {
+  return {load_eight(p), load_eight(p + 8)};
+}
+DLK_INLINE Wide<double> load_wide(const double* p) {
+  return {load(p)};
+}
 DLK_INLINE Wide<float> widen(Vec<float> a) {
-  return {widen_low(a), widen_high(a)};
+  alignas(kVecBytes) float lanes[16];
+  store(lanes, a);
+  return load_wide(lanes);
 }
 DLK_INLINE Wide<double> widen(Vec<double> a) {
   return {a};
@@ -62,12 +70,20 @@ template <class C> DLK_INLINE void store(double* p, Wide<C> a) {
   if constexpr (sizeof(C) == 4)
     store(p + Vec<double>::kLanes, a.high);
 }
-template <class C> DLK_INLINE Wide<C> load_wide(const double* p) {
+// Of doubles: as many as C has lanes.
+template <class C> DLK_INLINE Wide<C> load_doubles(const double* p) {
   Wide<C> a;
   a.low = load(p);
   if constexpr (sizeof(C) == 4)
     a.high = load(p + Vec<double>::kLanes);
   return a;
+}
+template <class T, class Lanes>
+DLK_INLINE Wide<Compute<T>> load_wide_lanes(const T* p, Lanes lanes, Compute<T> fill = 0) {
+  if constexpr (kIsHalf<T> || sizeof(Lanes) > 1)
+    return widen(load_lanes(p, lanes, fill));
+  else
+    return load_wide(p);
 }
 template <class C> DLK_INLINE Wide<C> wide_of(double value) {
   Wide<C> a;

@@ -132,7 +132,10 @@ int64_t detect_cache_bytes() {
 #endif
   if (bytes <= 0)
     bytes = 32 * kMiB;
-  return std::clamp(bytes, kMiB / 4, 1024 * kMiB);
+  // Virtual machines report the cache of a whole package to two of its cores; none has this much to
+  // a core.
+  const int64_t cores = std::max<int64_t>(1, sysconf(_SC_NPROCESSORS_ONLN));
+  return std::clamp(bytes, kMiB / 4, std::min(1024 * kMiB, cores * 16 * kMiB));
 }
 
 } // namespace

@@ -264,49 +264,30 @@ DLK_INLINE Vec<double> sqrt(Vec<double> a) {
 #elif defined(__x86_64__)
   DLK_PARTS(a.part[i] = _mm_sqrt_pd(a.part[i]);)
 #else
-  DLK_PARTS(for (int lane = 0; lane < 2; ++lane) a.part[i][lane] =
-                __builtin_sqrt(a.part[i][lane]);)
+  DLK_PARTS(for (int lane = 0; lane < 2; ++lane) a.part[i][lane] = __builtin_sqrt(a.part[i][lane]);)
 #endif
   return a;
 }
 
-// The first and the last eight lanes as doubles: exact.
+// The first and the last eight of sixteen floats in memory as doubles: exact. From memory, because
+// a conversion that widens a register first has to shuffle it, on the port that sums need.
 #if defined(__AVX512F__)
-DLK_INLINE Vec<double> widen_low(Vec<float> a) {
+DLK_INLINE Vec<double> load_eight(const float* p) {
   Vec<double> r;
-  r.part[0] = _mm512_cvtps_pd(_mm512_castps512_ps256(a.part[0]));
-  return r;
-}
-DLK_INLINE Vec<double> widen_high(Vec<float> a) {
-  Vec<double> r;
-  r.part[0] = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a.part[0], 1));
+  r.part[0] = _mm512_cvtps_pd(_mm256_loadu_ps(p));
   return r;
 }
 #elif defined(__AVX2__)
-template <int kPart> DLK_INLINE Vec<double> widen_part(Vec<float> a) {
+DLK_INLINE Vec<double> load_eight(const float* p) {
   Vec<double> r;
-  r.part[0] = _mm256_cvtps_pd(_mm256_castps256_ps128(a.part[kPart]));
-  r.part[1] = _mm256_cvtps_pd(_mm256_extractf128_ps(a.part[kPart], 1));
+  DLK_PARTS(r.part[i] = _mm256_cvtps_pd(_mm_loadu_ps(p + 4 * i));)
   return r;
-}
-DLK_INLINE Vec<double> widen_low(Vec<float> a) {
-  return widen_part<0>(a);
-}
-DLK_INLINE Vec<double> widen_high(Vec<float> a) {
-  return widen_part<1>(a);
 }
 #else
-template <int kFirstPart> DLK_INLINE Vec<double> widen_parts(Vec<float> a) {
+DLK_INLINE Vec<double> load_eight(const float* p) {
   Vec<double> r;
-  DLK_PARTS(typename Vec<float>::Native four = a.part[kFirstPart + i / 2];
-            for (int lane = 0; lane < 2; ++lane) r.part[i][lane] = four[2 * (i % 2) + lane];)
+  DLK_PARTS(for (int lane = 0; lane < 2; ++lane) r.part[i][lane] = p[2 * i + lane];)
   return r;
-}
-DLK_INLINE Vec<double> widen_low(Vec<float> a) {
-  return widen_parts<0>(a);
-}
-DLK_INLINE Vec<double> widen_high(Vec<float> a) {
-  return widen_parts<2>(a);
 }
 #endif
 

@@ -49,10 +49,11 @@ def _load_openmp() -> None:
 _load_openmp()
 
 # ruff: noqa: E402, F403  (these need OpenMP to be loaded; each family lists its own names)
-from . import activations, losses, optim
+from . import activations, losses, norm, optim
 from ._core import build_info as _build_info
 from .activations import *
 from .losses import *
+from .norm import *
 from .runtime import (
     active_isa,
     empty_cache,
@@ -80,3 +81,4 @@ __all__ = [
 ]
 __all__ += activations.__all__
 __all__ += losses.__all__
+__all__ += norm.__all__

@@ -95,8 +95,10 @@ def activation_backward(
 ) -> Any: ...
 def math_function(name: str, x: Any, /) -> Any: ...
 
-# Batch normalization. The channels are axis 1. `activation` is None, "relu", "leaky_relu" or "silu";
-# parameters and statistics are float32 or of the input's dtype, all alike.
+# Batch normalization. The channels are axis 1. `activation` is None, "relu", "leaky_relu" or
+# "silu"; parameters and statistics are float32 or of the input's dtype, all alike. `mask` is uint8,
+# (elements + 15) // 16 * 2 bytes: a bit per element in the memory order of an output that lies like
+# the input. Backward takes the statistics again where training is set and save_mean is None.
 
 def batch_norm(
     input: Any,
