@@ -21,6 +21,8 @@ JAX = "JAX jit"
 FOREACH = "torch foreach"
 FUSED = "torch fused"
 NUMPY = "NumPy"
+IN_PLACE = "torch tuned, in place"
+ONEDNN = "oneDNN"
 
 Metric = Literal["speedup", "percent of roof", "microseconds", "page faults", "peak"]
 
@@ -84,6 +86,7 @@ class Case:
         shape: rows x classes, a plain count, N x C x H x W, or arrays x length.
         peers: Who runs it, in the order of a round.
         dtype: A torch type name.
+        layout: A torch memory format's name.
         batch: Calls per sample. One sample should last some milliseconds, so that the clock and
             the waking of sleeping threads do not show.
         tight: Time the loop around all calls of a sample instead of each call, because reading the
@@ -101,6 +104,7 @@ class Case:
     shape: tuple[int, ...]
     peers: tuple[str, ...]
     dtype: str = "float32"
+    layout: str = "contiguous_format"
     batch: int = 1
     tight: bool = False
     bytes_per_element: float | None = None
@@ -125,7 +129,8 @@ class Case:
     @property
     def name(self) -> str:
         """A unique, readable name."""
-        suffix = "" if self.dtype == "float32" else f" {self.dtype}"
+        special = (self.layout, "contiguous_format"), (self.dtype, "float32")
+        suffix = "".join(f" {value}" for value, usual in special if value != usual)
         return f"{self.title} {self.shape_text}{suffix}"
 
     @property
@@ -336,6 +341,101 @@ OVERHEAD = (
     ),
 )
 
+# Batch normalization in training. Forward reads 4 bytes and writes 4; backward reads 8 (its input
+# and the gradient) and writes 4. An activation changes nothing. A residual is 4 more to read and
+# its gradient 4 more to write, and a bit to remember the sign of the sum, written and read once.
+LAYOUTS = ("contiguous_format", "channels_last")
+IMAGES = ((32, 64, 112, 112), (32, 256, 56, 56))
+NORM_PEERS = (OURS, TORCH, TUNED, COMPILED)
+
+
+def norm_targets(default: float, tuned: float, compiled: float) -> tuple[Target, ...]:
+    """The three columns of the promised table."""
+    return (faster(default, TORCH), faster(tuned, TUNED), faster(compiled, COMPILED))
+
+
+def norm_cases(
+    title: str,
+    operation: str,
+    peers: tuple[str, ...],
+    bytes_per_element: float,
+    targets: tuple[Target, ...],
+    channels_last_targets: tuple[Target, ...],
+) -> tuple[Case, ...]:
+    """Both shapes, in both layouts."""
+    return tuple(
+        Case(
+            "batch norm",
+            title,
+            operation,
+            shape,
+            peers,
+            layout=layout,
+            bytes_per_element=bytes_per_element,
+            roof="nt copy",
+            targets=channels_last_targets if layout == "channels_last" else targets,
+        )
+        for shape in IMAGES
+        for layout in LAYOUTS
+    )
+
+
+BATCH_NORM = (
+    *norm_cases(
+        *("BN fwd+bwd", "batch_norm_train", NORM_PEERS, 20),
+        norm_targets(4, 1.9, 5),
+        norm_targets(4, 1.7, 5),
+    ),
+    *norm_cases(
+        *("BN+ReLU fwd+bwd", "batch_norm_relu_train", (*NORM_PEERS, IN_PLACE), 20),
+        norm_targets(7, 2.5, 8),
+        norm_targets(7, 2.5, 8),
+    ),
+    *norm_cases(
+        *("BN+add+ReLU fwd+bwd", "batch_norm_add_relu_train", (*NORM_PEERS, IN_PLACE), 28.25),
+        norm_targets(7, 2.5, 8),
+        norm_targets(7, 2.5, 8),
+    ),
+    *(
+        Case(
+            "batch norm",
+            "BN fwd+bwd",
+            "batch_norm_train",
+            shape,
+            NORM_PEERS,
+            batch=batch,
+            quick=True,
+            targets=(faster(1.3, TORCH), faster(1.3, TUNED)),
+        )
+        for shape, batch in (((32, 512, 7, 7), 5), ((4096, 512), 5), ((8, 2048, 1, 1), 200))
+    ),
+    # One way at a time, against the roof. oneDNN has its buffers made once for all calls.
+    *(
+        Case(
+            "batch norm",
+            title,
+            operation,
+            IMAGES[0],
+            peers,
+            layout=layout,
+            bytes_per_element=bytes_per_element,
+            roof="nt copy",
+            targets=targets,
+        )
+        for title, operation, peers, bytes_per_element, targets in (
+            (
+                *("BN forward", "batch_norm_forward", (OURS, TORCH, TUNED, ONEDNN), 8),
+                (faster(1, ONEDNN), Target("percent of roof", 65)),
+            ),
+            (
+                *("BN backward", "batch_norm_backward", (OURS, TORCH, TUNED), 12),
+                (Target("percent of roof", 60),),
+            ),
+        )
+        for layout in LAYOUTS
+    ),
+)
+
 # Not our kernel at all: what `dlkernels.tune_malloc()` does for torch's own batch norm.
 TUNE_MALLOC_ONLY = (
     Case(
@@ -356,6 +456,7 @@ CASES = (
     *CROSS_ENTROPY,
     *RELU,
     *(case for case in SGD if case not in MANY_SMALL),
+    *BATCH_NORM,
     *OVERHEAD,
     *TUNE_MALLOC_ONLY,
 )

@@ -24,6 +24,7 @@ What keeps the comparison fair:
 from __future__ import annotations
 
 import contextlib
+import ctypes.util
 import dataclasses
 import functools
 import gc
@@ -152,19 +153,29 @@ class TorchFront:
 
     cross_entropy: Callable[..., Any]
     relu: Callable[..., Any]
-    batch_norm: Callable[..., Any]
+    batch_norm: Callable[..., Any]  # also with residual= and activation=
     sgd: Callable[..., Any]
 
 
-def torch_eager(**sgd_options: Any) -> TorchFront:
-    """torch as it comes; `sgd_options` choose one of its SGD implementations."""
+def torch_eager(in_place: bool = False, **sgd_options: Any) -> TorchFront:
+    """torch as it comes; `sgd_options` choose one of its SGD implementations, and `in_place` says
+    whether what follows a batch norm is written over its result, as torchvision's networks do.
+    """
     import torch
     from torch.nn import functional
+
+    def batch_norm(
+        *args: Any, residual: Any = None, activation: str | None = None, **kwargs: Any
+    ) -> Any:
+        y = functional.batch_norm(*args, **kwargs)
+        if residual is not None:
+            y = y.add_(residual) if in_place else y + residual
+        return y if activation is None else getattr(functional, activation)(y, inplace=in_place)
 
     return TorchFront(
         cross_entropy=functional.cross_entropy,
         relu=functional.relu,
-        batch_norm=functional.batch_norm,
+        batch_norm=batch_norm,
         sgd=functools.partial(torch.optim.SGD, **sgd_options),
     )
 
@@ -184,20 +195,20 @@ def torch_compiled() -> TorchFront:
 
 
 def our_torch_front() -> TorchFront:
-    """The twins of dlkernels; batch norm is torch's, for want of a twin to measure."""
+    """The twins of dlkernels."""
     import dlkernels.torch.functional as twins
     from dlkernels.torch.optim import SGD
 
-    eager = torch_eager()
-    return dataclasses.replace(eager, cross_entropy=twins.cross_entropy, relu=twins.relu, sgd=SGD)
+    return TorchFront(twins.cross_entropy, twins.relu, twins.batch_norm, SGD)
 
 
 def normal(case: Case, seed: int) -> Any:
-    """A torch tensor of the case's shape and type; the same for every peer."""
+    """A torch tensor of the case's shape, type and layout; the same for every peer."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(case.shape, generator=generator).to(getattr(torch, case.dtype))
+    x = torch.randn(case.shape, generator=generator).to(getattr(torch, case.dtype))
+    return x.contiguous(memory_format=getattr(torch, case.layout))
 
 
 def class_targets(case: Case) -> Any:
@@ -290,26 +301,70 @@ def sgd_momentum(case: Case, front: TorchFront) -> Workload:
     return Workload(optimizer.step, lambda _: sum(map(magnitude, parameters)))
 
 
-def train_batch_norm(case: Case, front: TorchFront) -> Workload:
-    """Training mode, forward and backward from a dense random gradient."""
+def norm_vectors(case: Case) -> tuple[Any, ...]:
+    """Running mean and variance, weight and bias of a case's channels."""
     import torch
 
+    channels = case.shape[1]
+    affine = torch.ones(channels, requires_grad=True), torch.zeros(channels, requires_grad=True)
+    return torch.zeros(channels), torch.ones(channels), *affine
+
+
+def train_batch_norm(
+    case: Case, front: TorchFront, activation: str | None = None, with_residual: bool = False
+) -> Workload:
+    """Training mode, forward and backward from a dense random gradient."""
     x = normal(case, seed=0).requires_grad_()
     upstream = normal(case, seed=2)
-    channels = case.shape[1]
-    weight = torch.ones(channels, requires_grad=True)
-    bias = torch.zeros(channels, requires_grad=True)
-    mean, variance = torch.zeros(channels), torch.ones(channels)
+    vectors = norm_vectors(case)
+    options: dict[str, Any] = {"training": True}
+    if activation is not None:
+        options["activation"] = activation
+    leaves = [x, *vectors[2:]]
+    if with_residual:
+        options["residual"] = normal(case, seed=3).requires_grad_()
+        leaves.append(options["residual"])
 
     def run() -> object:
-        y = front.batch_norm(x, mean, variance, weight, bias, training=True)
+        y = front.batch_norm(x, *vectors, **options)
         y.backward(upstream)
         return y
 
     def reset() -> None:
-        x.grad = weight.grad = bias.grad = None
+        for leaf in leaves:
+            leaf.grad = None
 
-    return Workload(run, lambda y: magnitude(y) + magnitude(x.grad), reset)
+    return Workload(
+        run, lambda y: magnitude(y) + sum(magnitude(leaf.grad) for leaf in leaves), reset
+    )
+
+
+def forward_batch_norm(case: Case, front: TorchFront) -> Workload:
+    """Training mode, the forward pass alone."""
+    import torch
+
+    run = functools.partial(
+        front.batch_norm, normal(case, seed=0), *norm_vectors(case), training=True
+    )
+    return Workload(run, magnitude, context=torch.no_grad)
+
+
+def backward_batch_norm(case: Case, front: TorchFront) -> Workload:
+    """The backward pass alone; a fresh forward pass before each is not timed."""
+    x = normal(case, seed=0).requires_grad_()
+    upstream = normal(case, seed=2)
+    vectors = norm_vectors(case)
+    made: list[Any] = []
+
+    def reset() -> None:
+        for leaf in (x, *vectors[2:]):
+            leaf.grad = None
+        made[:] = [front.batch_norm(x, *vectors, training=True)]
+
+    def run() -> None:
+        made.pop().backward(upstream)
+
+    return Workload(run, lambda _: magnitude(x.grad), reset)
 
 
 TORCH_OPERATIONS: Mapping[str, Callable[[Case, TorchFront], Workload]] = {
@@ -322,6 +377,12 @@ TORCH_OPERATIONS: Mapping[str, Callable[[Case, TorchFront], Workload]] = {
     "relu_inplace": inplace_relu,
     "sgd_momentum": sgd_momentum,
     "batch_norm_train": train_batch_norm,
+    "batch_norm_relu_train": functools.partial(train_batch_norm, activation="relu"),
+    "batch_norm_add_relu_train": functools.partial(
+        train_batch_norm, activation="relu", with_residual=True
+    ),
+    "batch_norm_forward": forward_batch_norm,
+    "batch_norm_backward": backward_batch_norm,
 }
 
 
@@ -448,9 +509,9 @@ def build_ours(case: Case) -> Workload:
     return TORCH_OPERATIONS[case.operation](case, our_torch_front())
 
 
-def build_torch(case: Case, **sgd_options: Any) -> Workload:
+def build_torch(case: Case, **options: Any) -> Workload:
     """torch, eager."""
-    return TORCH_OPERATIONS[case.operation](case, torch_eager(**sgd_options))
+    return TORCH_OPERATIONS[case.operation](case, torch_eager(**options))
 
 
 def build_compiled(case: Case) -> Workload:
@@ -467,6 +528,17 @@ def build_after_tune_malloc(case: Case) -> Workload:
     return build_torch(case)
 
 
+def build_onednn(case: Case) -> Workload:
+    """oneDNN's own batch norm, on buffers that are made once."""
+    from bench.onednn import BatchNormForward
+
+    if case.operation != "batch_norm_forward":
+        raise NotImplementedError(f"no oneDNN form of {case.operation}")
+    _, _, weight, bias = norm_vectors(case)
+    run = BatchNormForward(normal(case, seed=0), weight.detach(), bias.detach(), eps=1e-5)
+    return Workload(run, magnitude)
+
+
 @dataclass(frozen=True)
 class Peer:
     """How a peer is run.
@@ -474,18 +546,23 @@ class Peer:
     Attributes:
         build: Makes its workload of a case.
         modules: What must be importable.
+        library: What the linker must find.
         child: Whether it needs a process of its own.
         environment: What that process is started with, beyond the benchmark's own environment.
     """
 
     build: Callable[[Case], Workload]
     modules: tuple[str, ...] = ("torch",)
+    library: str = ""
     child: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def missing(self) -> list[str]:
-        """The modules this machine does not have."""
-        return [name for name in self.modules if importlib.util.find_spec(name) is None]
+        """The modules and the library this machine does not have."""
+        names = [name for name in self.modules if importlib.util.find_spec(name) is None]
+        if self.library and ctypes.util.find_library(self.library) is None:
+            names.append(f"lib{self.library}")
+        return names
 
 
 PEERS: Mapping[str, Peer] = {
@@ -495,6 +572,10 @@ PEERS: Mapping[str, Peer] = {
     cases.FUSED: Peer(functools.partial(build_torch, fused=True)),
     cases.NUMPY: Peer(lambda case: numpy_workload(case, plain_numpy())),
     cases.TUNED: Peer(build_torch, child=True, environment=TUNED_ALLOCATOR),
+    cases.IN_PLACE: Peer(
+        functools.partial(build_torch, in_place=True), child=True, environment=TUNED_ALLOCATOR
+    ),
+    cases.ONEDNN: Peer(build_onednn, library="dnnl", child=True),
     cases.TUNE_MALLOC: Peer(build_after_tune_malloc, ("torch", "dlkernels"), child=True),
     cases.COMPILED: Peer(
         build_compiled,

@@ -406,6 +406,8 @@ PEER_STYLE = {
     cases.FOREACH: ("#5f6368", "v"),
     cases.FUSED: ("#2e6f95", "X"),
     cases.NUMPY: ("#b08968", "*"),
+    cases.IN_PLACE: ("#5f6368", "<"),
+    cases.ONEDNN: ("#4f772d", "h"),
 }
 ROOF_STYLE = {"read": ":", "in place": "-.", "copy": "--", "nt copy": "-"}
 ROOF_LABEL = {"read": "read", "in place": "in place", "copy": "copy", "nt copy": "streaming copy"}

@@ -1,6 +1,7 @@
 """The twins under torch.compile, export, modes, subclasses and transforms."""
 
 import gc
+import itertools
 import warnings
 
 import pytest
@@ -193,10 +194,44 @@ def op_samples(name):
                 output = y.detach().requires_grad_(x.requires_grad)
                 yield torch.randn(x.shape), output, 1, logarithm
                 yield spread(torch.randn(x.shape)), output, 1, logarithm
+    elif name.startswith("batch_norm"):
+        yield from batch_norm_samples(name)
     else:  # an activation's
         for activation in specs.ACTIVATIONS:
             for options in activation.options:
                 yield from activation_samples(name, activation, options)
+
+
+def batch_norm_samples(name):
+    """Every combination of what an operator's code looks at, dealt out over different layouts."""
+    choices = [(None, "relu", "leaky_relu", "silu"), *([(True, False)] * 3)]
+    every = list(itertools.product(*choices))
+    deal = (every[5 * i % len(every)] for i in itertools.count())
+    for index, x in enumerate([*class_samples((3, 5, 2, 4)), *class_samples((6, 5))]):
+        for activation, training, added, affine in itertools.islice(deal, 2):
+            weight, bias = (torch.rand(5).requires_grad_(x.requires_grad) for _ in "wb")
+            if not affine:
+                weight = bias = None
+            residual = torch.randn(x.shape).requires_grad_(x.requires_grad) if added else None
+            running = [torch.rand(5) + 0.5 for _ in "mv"]
+            if training and index % 3 == 0:
+                running = [None, None]
+            tensors = x, weight, bias, residual
+            numbers = 1e-5, activation, 0.1
+            if name == "batch_norm":
+                yield *tensors, *running, training, 0.1, *numbers, x.requires_grad or index % 2 == 0
+                continue
+            with torch.no_grad():
+                results = OPS.batch_norm(*tensors, *running, training, 0.1, *numbers, True)
+            mean, spread = results[1:3] if training else running
+            mask = results[3] if added and activation in ("relu", "leaky_relu") else None
+            if activation != "silu":
+                residual = None
+            want = [True, affine, affine, added and activation is not None]
+            if index % 4 == 2:
+                want[0] = False
+            grad = torch.randn(x.shape).requires_grad_(x.requires_grad)
+            yield grad, x, weight, bias, residual, mean, spread, mask, training, *numbers, want
 
 
 def activation_samples(name, activation, options):
@@ -241,6 +276,8 @@ def test_the_list_of_operators_is_complete():
         "activation_backward",
         "activation_masked",
         "activation_masked_backward",
+        "batch_norm",
+        "batch_norm_backward",
         "cross_entropy",
         "cross_entropy_backward",
         "nll_loss",

@@ -26,6 +26,7 @@ TWINS = {
     ("softmax", "with_dtype"): functional.softmax,
     ("log_softmax", ""): functional.log_softmax,
     ("log_softmax", "with_dtype"): functional.log_softmax,
+    ("nn.functional.batch_norm", ""): functional.batch_norm,
 }
 for name in ACTIVATIONS:
     for op in op_db:
@@ -143,6 +144,9 @@ MODULES = {
         torch.nn.NLLLoss,
         torch.nn.Softmax,
         torch.nn.LogSoftmax,
+        torch.nn.BatchNorm1d,
+        torch.nn.BatchNorm2d,
+        torch.nn.BatchNorm3d,
         *(getattr(torch.nn, row.module) for row in ACTIVATIONS.values()),
     )
 }
@@ -183,7 +187,9 @@ def test_modules_agree_with_torch(name, dtype):
         assert_close(grad, expected_grad, what)
 
 
-@pytest.mark.parametrize("name", ["CrossEntropyLoss", "NLLLoss"])
+@pytest.mark.parametrize(
+    "name", ["CrossEntropyLoss", "NLLLoss", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d"]
+)
 def test_module_error_inputs_raise_what_torch_raises(name):
     """op_db has no error inputs for these functions; module_db has some for their modules."""
     theirs, ours = MODULES[name]

@@ -21,8 +21,9 @@ from dlkernels import _core
 from dlkernels.torch import _composite as composite
 from dlkernels.torch import activations, ops
 from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_batched, reason, route
+from dlkernels.torch.norm import batch_norm, explain_batch_norm
 
-__all__ = ["cross_entropy", "log_softmax", "nll_loss", "softmax"]
+__all__ = ["batch_norm", "cross_entropy", "log_softmax", "nll_loss", "softmax"]
 
 _INDEX_DTYPES = (torch.int64, torch.uint8)
 #: A kernel's complaints about its arguments, made before anything is written: the call then goes to
@@ -462,6 +463,7 @@ if TYPE_CHECKING:
 
 
 _TWINS = (cross_entropy, log_softmax, nll_loss, softmax, *activations.FUNCTIONS.values())
+_TWINS += (batch_norm,)
 
 # --- explain
 
@@ -488,6 +490,8 @@ def explain(function: Any, *args: Any, **kwargs: Any) -> str:
     if function not in _TWINS:
         raise TypeError(f"explain: expected a function of dlkernels.torch, got {function!r}")
     bound = inspect.signature(function).bind(*args, **kwargs).arguments
+    if function is batch_norm:
+        return explain_batch_norm(bound)
     input, target, weight = bound["input"], bound.get("target"), bound.get("weight")
     if _autocasting("cpu") and function in (cross_entropy, nll_loss):
         input, target, weight = _autocast(input), _autocast(target), _autocast(weight)

@@ -11,6 +11,15 @@ from torch import Tensor
 
 from dlkernels.torch import activations
 from dlkernels.torch import functional as F
+from dlkernels.torch.norm import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    BatchNormAct1d,
+    BatchNormAct2d,
+    BatchNormAct3d,
+)
+from dlkernels.torch.sync_norm import SyncBatchNorm
 
 __all__ = ["CrossEntropyLoss", "LogSoftmax", "NLLLoss", "Softmax"]
 
@@ -87,6 +96,18 @@ class LogSoftmax(torch.nn.LogSoftmax):
 
 globals().update(activations.MODULES)
 __all__ += sorted(activations.MODULES)
+
+# --- batch norm: in `norm` and `sync_norm`
+
+__all__ += [
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "BatchNormAct1d",
+    "BatchNormAct2d",
+    "BatchNormAct3d",
+    "SyncBatchNorm",
+]
 
 if TYPE_CHECKING:
 

@@ -1,0 +1,413 @@
+"""Batch normalization's twins: the function, the modules, and what autograd needs of them. The
+activation that follows, and the residual added before it, are done in the same passes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import increment_version
+
+from dlkernels import _core
+from dlkernels.torch import _composite as composite
+from dlkernels.torch import _norm_ops as operators
+from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_batched, reason, route
+
+__all__ = [
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "BatchNormAct1d",
+    "BatchNormAct2d",
+    "BatchNormAct3d",
+    "batch_norm",
+]
+
+ACTIVATIONS = (None, "relu", "leaky_relu", "silu")
+
+#: A kernel's complaints about its arguments, made before anything is written: the call then goes to
+#: torch, which has an error of its own, or an answer.
+_REFUSED = (TypeError, ValueError)
+_HALF = (torch.bfloat16, torch.float16)
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    activation: str | None = None,
+    residual: Tensor | None = None,
+    negative_slope: float = 0.01,
+) -> Tensor:
+    """`torch.nn.functional.batch_norm`, with the residual and activation that follow it.
+
+    ``activation((input - mean) / sqrt(var + eps) * weight + bias + residual)``, the statistics over
+    everything but dimension 1. They are summed in float64, in every memory format.
+
+    Args:
+        input: ``(N, C, *)``, in any memory format.
+        running_mean: ``(C,)``, or None; updated in place in training.
+        running_var: ``(C,)``, or None; updated in place in training, with the unbiased variance.
+        weight: ``(C,)``, of the input's dtype or float32, as all the others of that shape.
+        bias: ``(C,)``.
+        training: Normalize by this batch's statistics, not by the running ones.
+        momentum: The running statistics move by this share.
+        eps: Added to the variance.
+        activation: None, ``"relu"``, ``"leaky_relu"`` or ``"silu"``.
+        residual: Added before the activation; of the input's shape.
+        negative_slope: Of ``"leaky_relu"``.
+
+    Returns:
+        A tensor like ``input``.
+
+    Raises:
+        RuntimeError: As torch.
+        ValueError: As torch; also where the activation is another, or the residual's shape is not
+            the input's.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([[0.0], [2.0]])
+        >>> batch_norm(x, None, None, training=True, eps=1e-12, activation="relu").tolist()
+        [[0.0], [1.0]]
+    """
+    if activation is not None or residual is not None:
+        check_fused(input, activation, residual)
+    way = route(input, running_mean, running_var, weight, bias, residual)
+    output: Tensor
+    # The kernel would take one of the statistics alone, which torch refuses.
+    if way == KERNEL and (running_mean is None) == (running_var is None):
+        try:
+            if torch.is_grad_enabled() and (
+                input.requires_grad
+                or (weight is not None and weight.requires_grad)
+                or (bias is not None and bias.requires_grad)
+                or (residual is not None and residual.requires_grad)
+            ):
+                output = _apply(
+                    input, weight, bias, residual, running_mean, running_var,
+                    training, momentum, eps, activation, negative_slope,
+                )  # fmt: skip
+            else:
+                output = _core.batch_norm(
+                    input, weight, bias, running_mean, running_var,
+                    training, momentum, eps, activation, negative_slope, residual, False, None,
+                )[0]  # fmt: skip
+            if training and running_mean is not None and not running_mean.is_inference():
+                increment_version((running_mean, running_var))  # type: ignore[arg-type]
+            return output
+        except _REFUSED:
+            pass
+    elif way == OPERATOR and _has_kernel(
+        input, running_mean, running_var, weight, bias, residual, training, eps
+    ):
+        return operators.batch_norm(
+            input, running_mean, running_var, weight, bias, residual,
+            training, momentum, eps, activation, negative_slope,
+        )  # fmt: skip
+    # torch moves the statistics before it finds some errors: they get copies until all is well.
+    refused = way == KERNEL and training and running_mean is not None
+    statistics: Any = running_mean, running_var
+    moved: Any = [s if s is None or not refused else s.clone() for s in statistics]
+    output = composite.batch_norm(  # type: ignore[call-arg]
+        input, *moved, weight, bias, residual,
+        training, momentum, eps, activation, negative_slope,
+    )  # fmt: skip
+    if refused:
+        with torch.no_grad():
+            for statistic, value in zip(statistics, moved, strict=True):
+                statistic.copy_(value)
+    return output
+
+
+def check_fused(input: Any, activation: str | None, residual: Any) -> None:
+    """What torch's function has no word for."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(
+            "batch_norm: activation: expected None, 'relu', 'leaky_relu' or 'silu', "
+            f"got {activation!r}"
+        )
+    if residual is None:
+        return
+    if not isinstance(residual, Tensor):
+        raise TypeError(f"batch_norm: residual: expected a tensor, got {type(residual).__name__}")
+    if residual.shape != input.shape:
+        raise ValueError(
+            f"batch_norm: residual: expected shape {tuple(input.shape)}, "
+            f"got {tuple(residual.shape)}"
+        )
+
+
+def _has_kernel(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    training: bool,
+    eps: float,
+) -> bool:
+    """Whether a kernel takes these tensors, which `route` let through."""
+    if input.dim() < 2 or input.numel() == 0 or not (eps > 0 or (eps == 0 and not training)):
+        return False
+    channels = input.shape[1]
+    if training and input.numel() == channels:
+        return False
+    if (running_mean is None) != (running_var is None) or (running_mean is None and not training):
+        return False
+    if residual is not None and residual.dtype is not input.dtype:
+        return False
+    vectors = [v for v in (running_mean, running_var, weight, bias) if v is not None]
+    dtypes = {v.dtype for v in vectors}
+    allowed = (input.dtype, torch.float32) if input.dtype in _HALF else (input.dtype,)
+    return (
+        len(dtypes) <= 1
+        and all(dtype in allowed for dtype in dtypes)
+        and all(v.dim() == 1 and v.shape[0] == channels for v in vectors)
+    )
+
+
+class _BatchNorm(torch.autograd.Function):
+    """Saves its input and two numbers per channel; of the activation one bit per element where a
+    residual was added, else nothing.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        training: bool,
+        momentum: float,
+        eps: float,
+        activation: str | None,
+        negative_slope: float,
+    ) -> Tensor:
+        output: Tensor
+        output, mean, spread, mask = _core.batch_norm(
+            input, weight, bias, running_mean, running_var,
+            training, momentum, eps, activation, negative_slope, residual, True, None,
+        )  # fmt: skip
+        if not training and running_mean is not None and running_var is not None:
+            # Copies, for a step of training may come before backward.
+            mean, spread = running_mean.clone(), running_var.clone()
+        if activation != "silu":
+            residual = None
+        if mask is not None:
+            ctx.stride = output.stride()
+        ctx.arguments = training, eps, activation, negative_slope
+        ctx.save_for_backward(input, weight, bias, residual, mean, spread, mask)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> Any:
+        tensors: Any
+        grads: Any
+        *tensors, mean, spread, mask = ctx.saved_tensors
+        want = ctx.needs_input_grad[:4]
+        if torch.is_grad_enabled() or is_batched(grad_output):
+            training, eps, activation, negative_slope = ctx.arguments
+            shape = grad_output.shape
+            passes = None if mask is None else composite.unpacked(mask, shape, ctx.stride)
+            normalize = composite.normalization(mean, spread, training, eps)
+            grads = composite.batch_norm_backward(
+                grad_output, tensors, passes, activation, negative_slope, want, normalize
+            )
+        else:
+            grads = operators.call_backward(  # type: ignore[call-arg]
+                grad_output, *tensors, mean, spread, mask, *ctx.arguments, want
+            )
+        return *grads, *_NO_GRADS
+
+
+#: For the arguments of `_BatchNorm` that are no leaves.
+_NO_GRADS = (None,) * 7
+#: `_BatchNorm.apply` without its look for torch.func's transforms, which `route` has had.
+_apply: Any = super(torch.autograd.Function, _BatchNorm).apply
+
+
+def explain_batch_norm(arguments: dict[str, Any]) -> str:
+    """Which way a call of `batch_norm` with these arguments would go, and why."""
+    input = arguments["input"]
+    names = ("running_mean", "running_var", "weight", "bias", "residual")
+    tensors: Any = [arguments.get(name) for name in names]
+    way = reason(input, *tensors)
+    training, eps = arguments.get("training", False), arguments.get("eps", 1e-5)
+    if not way.startswith(TORCH) and not _has_kernel(input, *tensors, training, eps):  # type: ignore[call-arg]
+        return f"{TORCH}: an empty batch, an error, or dtypes or shapes that do not match"
+    return way
+
+
+# --- modules
+
+
+def normalize(
+    module: Any,
+    input: Tensor,
+    activation: str | None = None,
+    negative_slope: float = 0.01,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """What torch's module does with its input, and the fused rest."""
+    module._check_input_dim(input)
+    training, momentum = statistics_of(module)
+    mean, variance = running_statistics(module)
+    return batch_norm(
+        input,
+        mean,
+        variance,
+        module.weight,
+        module.bias,
+        training,
+        momentum,
+        module.eps,
+        activation=activation,
+        residual=residual,
+        negative_slope=negative_slope,
+    )
+
+
+def statistics_of(module: Any) -> tuple[bool, Any]:
+    """Counts the batch, and returns whether its own statistics are used and the share by which the
+    running ones move.
+    """
+    momentum = 0.0 if module.momentum is None else module.momentum
+    if module.training and module.track_running_stats:
+        counter = module.num_batches_tracked
+        if counter is not None:
+            counter.add_(1)
+            if module.momentum is None:
+                # Under the compiler the count is not known, and stays a tensor.
+                compiling = torch.compiler.is_compiling()
+                momentum = counter if compiling else 1.0 / float(counter)
+    training = module.training or (module.running_mean is None and module.running_var is None)
+    return training, momentum
+
+
+def running_statistics(module: Any) -> tuple[Tensor | None, Tensor | None]:
+    """The module's, but for a training that does not track them."""
+    if module.training and not module.track_running_stats:
+        return None, None
+    return module.running_mean, module.running_var
+
+
+class _Plain(torch.nn.modules.batchnorm._BatchNorm):
+    """A module of torch's on our function."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`functional.batch_norm` of `input`."""
+        return normalize(self, input)
+
+
+class BatchNorm1d(_Plain, torch.nn.BatchNorm1d):
+    """`torch.nn.BatchNorm1d` on `functional.batch_norm`."""
+
+    __module__ = "dlkernels.torch.nn"
+
+
+class BatchNorm2d(_Plain, torch.nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d` on `functional.batch_norm`."""
+
+    __module__ = "dlkernels.torch.nn"
+
+
+class BatchNorm3d(_Plain, torch.nn.BatchNorm3d):
+    """`torch.nn.BatchNorm3d` on `functional.batch_norm`."""
+
+    __module__ = "dlkernels.torch.nn"
+
+
+class Activated(torch.nn.modules.batchnorm._BatchNorm):
+    """A batch norm and the activation behind it."""
+
+    activation: str | None
+    negative_slope: float
+
+    def set_activation(self, activation: str | None, negative_slope: float) -> None:
+        """Raises ValueError if there is no such activation."""
+        check_fused(None, activation, None)
+        self.activation, self.negative_slope = activation, negative_slope
+
+    def extra_repr(self) -> str:
+        """torch's, and the activation."""
+        text: str = super().extra_repr()
+        if self.activation is not None:
+            text += f", activation={self.activation!r}"
+        if self.activation == "leaky_relu":
+            text += f", negative_slope={self.negative_slope}"
+        return text
+
+
+class _Fused(Activated):
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
+        activation: str | None = "relu",
+        negative_slope: float = 0.01,
+    ) -> None:
+        """See the class."""
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias
+        )
+        self.set_activation(activation, negative_slope)
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        """``activation(batch_norm(input) + residual)``."""
+        return normalize(self, input, self.activation, self.negative_slope, residual)
+
+
+_FUSED = """`torch.nn.{0}`, the residual and the activation in one pass forward and one backward.
+
+State dicts are those of `torch.nn.{0}`.
+
+Args:
+    num_features: As torch.
+    eps: As torch.
+    momentum: As torch.
+    affine: As torch.
+    track_running_stats: As torch.
+    device: As torch.
+    dtype: As torch.
+    bias: As torch.
+    activation: ``"relu"``, ``"leaky_relu"``, ``"silu"`` or None.
+    negative_slope: Of ``"leaky_relu"``.
+
+Raises:
+    ValueError: There is no such activation.
+"""
+
+
+class BatchNormAct1d(_Fused, torch.nn.BatchNorm1d):
+    __doc__ = _FUSED.format("BatchNorm1d")
+    __module__ = "dlkernels.torch.nn"
+
+
+class BatchNormAct2d(_Fused, torch.nn.BatchNorm2d):
+    __doc__ = _FUSED.format("BatchNorm2d")
+    __module__ = "dlkernels.torch.nn"
+
+
+class BatchNormAct3d(_Fused, torch.nn.BatchNorm3d):
+    __doc__ = _FUSED.format("BatchNorm3d")
+    __module__ = "dlkernels.torch.nn"
