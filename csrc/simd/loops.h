@@ -72,9 +72,11 @@ template <class T, class Body> DLK_INLINE void for_each_vec(int64_t size, Body&&
 }
 
 // The same for a loop that writes `output`, past the cache if `nontemporal`: then a partial step
-// first, up to where the output is aligned.
+// first, up to where the output is aligned. Who streams short pieces calls stream_fence() after the
+// last of them: it waits for the stores.
 template <class T, class Body>
-DLK_INLINE void for_each_vec_to(const T* output, int64_t size, bool nontemporal, Body&& body) {
+DLK_INLINE void for_each_vec_unfenced(const T* output, int64_t size, bool nontemporal,
+                                      Body&& body) {
   constexpr int64_t lanes = Vec<Compute<T>>::kLanes, step_bytes = lanes * sizeof(T);
   const int64_t past = reinterpret_cast<uintptr_t>(output) % step_bytes;
   if (!nontemporal || past % sizeof(T))
@@ -88,7 +90,13 @@ DLK_INLINE void for_each_vec_to(const T* output, int64_t size, bool nontemporal,
     body(index, StreamedVec{});
   if (index < size)
     body(index, PartialVec{size - index});
-  stream_fence();
+}
+
+template <class T, class Body>
+DLK_INLINE void for_each_vec_to(const T* output, int64_t size, bool nontemporal, Body&& body) {
+  for_each_vec_unfenced(output, size, nontemporal, body);
+  if (nontemporal)
+    stream_fence();
 }
 
 // The same where a step must start on a multiple of the vector (a mask of bits goes with it):

@@ -49,9 +49,10 @@ def _load_openmp() -> None:
 _load_openmp()
 
 # ruff: noqa: E402, F403  (these need OpenMP to be loaded; each family lists its own names)
-from . import activations, losses, optim
+from . import activations, dropout as _dropout, image, losses, optim
 from ._core import build_info as _build_info
 from .activations import *
+from .dropout import *
 from .losses import *
 from .runtime import (
     active_isa,
@@ -71,6 +72,7 @@ __all__ = [
     "active_isa",
     "empty_cache",
     "get_num_threads",
+    "image",
     "memory_stats",
     "num_threads",
     "optim",
@@ -79,4 +81,5 @@ __all__ = [
     "tune_malloc",
 ]
 __all__ += activations.__all__
+__all__ += _dropout.__all__
 __all__ += losses.__all__
