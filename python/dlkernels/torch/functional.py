@@ -19,7 +19,7 @@ from torch.nn import _reduction
 
 from dlkernels import _core
 from dlkernels.torch import _composite as composite
-from dlkernels.torch import activations, ops
+from dlkernels.torch import activations, dropout as dropouts, ops
 from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_batched, reason, route
 
 __all__ = ["cross_entropy", "log_softmax", "nll_loss", "softmax"]
@@ -461,7 +461,19 @@ if TYPE_CHECKING:
         """The activations, for type checkers."""
 
 
-_TWINS = (cross_entropy, log_softmax, nll_loss, softmax, *activations.FUNCTIONS.values())
+# --- dropouts: made in `dropout`
+
+globals().update(dropouts.FUNCTIONS)
+__all__ += sorted(dropouts.FUNCTIONS)
+
+_TWINS = (
+    cross_entropy,
+    log_softmax,
+    nll_loss,
+    softmax,
+    *activations.FUNCTIONS.values(),
+    *dropouts.FUNCTIONS.values(),
+)
 
 # --- explain
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dlkernels.torch import activations
+from dlkernels.torch import activations, dropout as dropouts
 from dlkernels.torch import functional as F
 
 __all__ = ["CrossEntropyLoss", "LogSoftmax", "NLLLoss", "Softmax"]
@@ -87,6 +87,11 @@ class LogSoftmax(torch.nn.LogSoftmax):
 
 globals().update(activations.MODULES)
 __all__ += sorted(activations.MODULES)
+
+# --- dropouts: made in `dropout`
+
+globals().update(dropouts.MODULES)
+__all__ += sorted(dropouts.MODULES)
 
 if TYPE_CHECKING:
 
