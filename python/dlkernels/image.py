@@ -19,14 +19,20 @@ __all__ = ["denormalize", "normalize"]
 _LAYOUTS = ("HWC", "CHW")
 
 
-def _is_channels_last(operation: str, argument: str, layout: str) -> bool:
+def is_channels_last(operation: str, argument: str, layout: str) -> bool:
+    """Whether a layout has its channels last; what is none is a ValueError."""
     if layout not in _LAYOUTS:
         raise ValueError(f"{operation}: {argument}: expected 'HWC' or 'CHW', got {layout!r}")
     return layout == "HWC"
 
 
-def _numbers(operation: str, argument: str, values: Any) -> list[float]:
+def numbers(operation: str, argument: str, values: Any) -> list[float]:
+    """A number, or one per channel, as a list; what is neither is an error."""
     try:
+        if isinstance(values, (int, float)):
+            return [float(values)]
+        if isinstance(values, (list, tuple)):
+            return [float(value) for value in values]
         array = np.atleast_1d(np.asarray(values, dtype=np.float64))
     except (TypeError, ValueError):
         raise TypeError(
@@ -37,8 +43,8 @@ def _numbers(operation: str, argument: str, values: Any) -> list[float]:
             f"{operation}: {argument}: expected a number or one per channel, got shape "
             f"{array.shape}"
         )
-    numbers: list[float] = array.tolist()
-    return numbers
+    listed: list[float] = array.tolist()
+    return listed
 
 
 def _dtype_name(dtype: Any) -> str:
@@ -65,12 +71,12 @@ def _run(
         operation,
         x,
         out,
-        _numbers(operation, "mean", mean),
-        _numbers(operation, "std", std),
+        numbers(operation, "mean", mean),
+        numbers(operation, "std", std),
         scale,
         operation == "denormalize",
-        _is_channels_last(operation, "layout", layout),
-        _is_channels_last(operation, "out_layout", out_layout),
+        is_channels_last(operation, "layout", layout),
+        is_channels_last(operation, "out_layout", out_layout),
         _dtype_name(dtype),
     )
 
