@@ -102,7 +102,14 @@ def test_the_pattern_for_libm_finds_it() -> None:
         assert not LIBM.match(name)
 
 
-_VECTOR_KERNELS = ("cross_entropy", "cross_entropy_planes", "softmax", "activations", "optim_sgd")
+_VECTOR_KERNELS = (
+    "cross_entropy",
+    "cross_entropy_planes",
+    "softmax",
+    "activations",
+    "optim_sgd",
+    "dropout",
+)
 
 
 @LEVELS
@@ -138,7 +145,7 @@ def test_the_control_register_is_never_written(level: str) -> None:
 
 @LEVELS
 def test_large_outputs_are_streamed(level: str) -> None:
-    for kernel in ("cross_entropy", "softmax", "activations"):
+    for kernel in ("cross_entropy", "softmax", "activations", "dropout", "image"):
         code = _code(_object_of(level, kernel))
         assert re.search(r"\bv?movntp[sd]\b|\bv?movntdq\b", code), kernel
         assert "sfence" in code, kernel

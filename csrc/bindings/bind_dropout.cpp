@@ -34,8 +34,7 @@ Probability probability_of(double p, const char* operation) {
 double factor_of(const Probability& probability, DType dtype) {
   if (probability.chosen == 0)
     return 0;
-  return dtype == DType::float64 ? 1 / probability.keep
-                                 : 1 / static_cast<float>(probability.keep);
+  return dtype == DType::float64 ? 1 / probability.keep : 1 / static_cast<float>(probability.keep);
 }
 
 void set_alpha_factors(DropoutArgs& args, const Probability& probability, bool backward) {
@@ -178,8 +177,8 @@ struct BiasActDropout {
                  int activation, double first_parameter, double second_parameter,
                  const char* operation) {
     const Probability probability = probability_of(p, operation);
-    DLK_CHECK(activation >= 0 && activation < kActivations, operation,
-              ": no activation of index ", activation);
+    DLK_CHECK(activation >= 0 && activation < kActivations, operation, ": no activation of index ",
+              activation);
     x = view_of(x_object, operation, "input");
     check_floating(x, operation, "input");
     fill_rows(args, x, operation);
@@ -212,8 +211,8 @@ py::object bias_act_dropout(py::handle x_object, py::handle bias_object, py::han
                             uint64_t seed, double p, int activation, double first_parameter,
                             double second_parameter) {
   constexpr const char* operation = "bias_act_dropout";
-  BiasActDropout call(x_object, bias_object, seed, p, activation, first_parameter,
-                      second_parameter, operation);
+  BiasActDropout call(x_object, bias_object, seed, p, activation, first_parameter, second_parameter,
+                      operation);
   const TensorView& x = call.x;
   TensorView y, ordered;
   const py::object result = make_result(x, out, operation, "input", y);
@@ -240,8 +239,8 @@ py::object bias_act_dropout_backward(py::handle grad_object, py::handle x_object
                                      int activation, double first_parameter,
                                      double second_parameter) {
   constexpr const char* operation = "bias_act_dropout_backward";
-  BiasActDropout call(x_object, bias_object, seed, p, activation, first_parameter,
-                      second_parameter, operation);
+  BiasActDropout call(x_object, bias_object, seed, p, activation, first_parameter, second_parameter,
+                      operation);
   const TensorView& x = call.x;
   const TensorView grad = view_of(grad_object, operation, "grad_output");
   DLK_CHECK(same_shape(grad, x), operation, ": grad_output: expected shape ", shape_text(x),

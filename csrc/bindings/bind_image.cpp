@@ -58,8 +58,8 @@ DType dtype_of(const std::string& name, const char* operation) {
        {DType::float32, DType::float64, DType::bfloat16, DType::float16, DType::uint8})
     if (name == dtype_name(dtype))
       return dtype;
-  throw TypeError(text(operation, ": dtype: expected float32, float64, bfloat16, float16 or uint8, ",
-                       "got ", name));
+  throw TypeError(text(
+      operation, ": dtype: expected float32, float64, bfloat16, float16 or uint8, ", "got ", name));
 }
 
 // One number for each channel; one alone is for all of them.
@@ -76,8 +76,7 @@ std::vector<double> per_channel(const std::vector<double>& values, int64_t chann
 }
 
 // The numbers as the kernel takes them, over and over up to a whole vector for each channel.
-template <class T>
-std::vector<T> repeated(const std::vector<double>& values, int64_t repeats) {
+template <class T> std::vector<T> repeated(const std::vector<double>& values, int64_t repeats) {
   std::vector<T> result;
   result.reserve(values.size() * static_cast<size_t>(repeats));
   for (int64_t turn = 0; turn < repeats; ++turn)
@@ -159,8 +158,8 @@ py::object image_normalize(const char* operation, py::handle x_object, py::handl
   } else {
     DLK_CHECK(y.ndim == x.ndim && std::equal(shape, shape + x.ndim, y.shape), operation,
               ": out: expected shape ", shape_text(x.ndim, shape), ", got ", shape_text(y));
-    DLK_CHECK_TYPE(y.dtype == out_dtype, operation, ": out: expected dtype ",
-                   dtype_name(out_dtype), ", got ", dtype_name(y.dtype));
+    DLK_CHECK_TYPE(y.dtype == out_dtype, operation, ": out: expected dtype ", dtype_name(out_dtype),
+                   ", got ", dtype_name(y.dtype));
     // In place where each element keeps its place.
     DLK_CHECK(y.data != x.data || x.size() == 0 ||
                   (channels_last == out_channels_last && x.dtype == out_dtype),

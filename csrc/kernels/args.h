@@ -208,8 +208,8 @@ struct BiasActDropoutArgs {
   bool nontemporal = false;
 };
 
-// Chunks of rows whose sums are combined in the bias's gradient: fixed by the data, and few, because
-// each has a sum for every column.
+// Chunks of rows whose sums are combined in the bias's gradient: fixed by the data, and few,
+// because each has a sum for every column.
 constexpr int64_t kBiasChunks = 64;
 
 [[gnu::always_inline]] constexpr int64_t bias_chunk_rows(int64_t rows) {
@@ -222,7 +222,8 @@ struct ImageLayout {
   void* data = nullptr;
   DType dtype = DType::float32; // floating or uint8
   int64_t image_stride = 0, row_stride = 0;
-  int64_t plane_stride = 0; // 0: the channels of a pixel lie side by side; else of a channel's plane
+  int64_t plane_stride =
+      0; // 0: the channels of a pixel lie side by side; else of a channel's plane
 };
 
 struct ImageAffineArgs {

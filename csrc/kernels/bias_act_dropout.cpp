@@ -3,13 +3,13 @@
 //
 //   backward: dx = activation'(x + bias) * (grad * factor); dbias = the sum of dx's rows
 //
-// Backward adds the bias and draws the mask again, so x is all that is kept. Blocks of 1024 elements
-// go through a buffer in L1 in the computing type, so that an activation is compiled once for float
-// and once for double; with each step in registers instead, twenty activations would be compiled for
-// four types each, for no byte less of memory. Half types are rounded once, at the end.
-// Bytes per float32 element: 8 forward; 12 backward.
-// Error: the activation's own at the rounded sum, and 1 eps; dbias is summed in float64.
-// Reference: torch.dropout(activation(x + bias)).
+// Backward adds the bias and draws the mask again, so x is all that is kept. Blocks of 1024
+// elements go through a buffer in L1 in the computing type, so that an activation is compiled once
+// for float and once for double; with each step in registers instead, twenty activations would be
+// compiled for four types each, for no byte less of memory. Half types are rounded once, at the
+// end. Bytes per float32 element: 8 forward; 12 backward. Error: the activation's own at the
+// rounded sum, and 1 eps; dbias is summed in float64. Reference: torch.dropout(activation(x +
+// bias)).
 #include "kernels/activations.h"
 #include "kernels/dropout.h"
 

@@ -1,8 +1,9 @@
 // Which elements a dropout keeps, for the kernels that need to know.
 //
-// Element e of an array, counted as if it were row-major, has number e % 8 (16 bits) of Philox block
-// e / 8 (counter words 0 and 1; words 2 and 3 are 0) under the seed as key. It is kept where that
-// number is at most `limit`: a fraction of (limit + 1) / 65536, which is 1 - p to within 2^-17.
+// Element e of an array, counted as if it were row-major, has number e % 8 (16 bits) of Philox
+// block e / 8 (counter words 0 and 1; words 2 and 3 are 0) under the seed as key. It is kept where
+// that number is at most `limit`: a fraction of (limit + 1) / 65536, which is 1 - p to within
+// 2^-17.
 #pragma once
 
 #include "simd/loops.h"

@@ -10,43 +10,13 @@
 // Error: 1 eps of |x * factor| + |shift| (factor and shift are rounded from float64, then the sum);
 // half types are rounded once.
 // Reference: torchvision.transforms.v2: to_dtype(scale=True), normalize.
+#include "simd/bytes.h"
 #include "simd/loops.h"
 
 namespace dlk::DLK_ISA {
 namespace {
 
-// --- uint8 lanes as floating ones, and back
-
-template <class C> DLK_INLINE Vec<C> load_bytes(const uint8_t* p) {
-  Vec<C> r;
-#if defined(__AVX512F__)
-  if constexpr (sizeof(C) == 4) {
-    r.part[0] = _mm512_cvtepi32_ps(
-        _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
-    return r;
-  }
-#elif defined(__AVX2__)
-  if constexpr (sizeof(C) == 4) {
-    DLK_PARTS(r.part[i] = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(
-                  _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8 * i))));)
-    return r;
-  }
-#endif
-  constexpr int lanes = kNativeBytes / sizeof(C);
-  DLK_PARTS(for (int lane = 0; lane < lanes; ++lane) r.part[i][lane] = C(p[i * lanes + lane]);)
-  return r;
-}
-
-// To the nearest even whole number in [0, 255]. Added to `shift`, a number has its whole part in
-// the lowest bits. max() has its second operand of a NaN: 0.
-template <class C> DLK_INLINE void store_bytes(uint8_t* p, Vec<C> v, int64_t count) {
-  constexpr C shift = sizeof(C) == 4 ? C(12582912.0) : C(6755399441055744.0); // 1.5 * 2^23, 2^52
-  const Vec<C> whole = min(max(v, Vec<C>(0)), Vec<C>(255)) + Vec<C>(shift);
-  alignas(kVecBytes) C lanes[Vec<C>::kLanes];
-  store(lanes, from_bits<C>(bits_of(whole) & IntVec<C>(255)));
-  for (int64_t lane = 0; lane < count; ++lane)
-    __builtin_memcpy(p + lane, lanes + lane, 1); // little endian
-}
+// --- any type as the computing one, and back
 
 template <class T, class C> DLK_INLINE Vec<C> load_as(const T* p, WholeVec) {
   if constexpr (sizeof(T) == 1)
@@ -71,11 +41,15 @@ template <class T, class C> DLK_INLINE Vec<C> load_as(const T* p, PartialVec lan
   return load_as<T, C>(values, WholeVec{});
 }
 
+template <class C> DLK_INLINE int64_t covered(PartialVec lanes) {
+  return lanes.count;
+}
+template <class C, class Lanes> DLK_INLINE int64_t covered(Lanes) {
+  return Vec<C>::kLanes;
+}
+
 template <class T, class C, class Lanes> DLK_INLINE void store_as(T* p, Vec<C> v, Lanes lanes) {
-  constexpr bool partial = sizeof(Lanes) == sizeof(PartialVec);
-  int64_t count = Vec<C>::kLanes;
-  if constexpr (partial)
-    count = lanes.count;
+  const int64_t count = covered<C>(lanes);
   if constexpr (sizeof(T) == 1)
     store_bytes(p, v, count);
   else if constexpr (sizeof(Compute<T>) == sizeof(C))
@@ -93,15 +67,13 @@ template <class T, class C, class Lanes> DLK_INLINE void store_as(T* p, Vec<C> v
 // `size` elements side by side, in the computing type.
 template <class T, class C> DLK_BLOCK void convert(const void* from, C* to, int64_t size) {
   const T* p = static_cast<const T*>(from);
-  for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
-    store_lanes(to + i, load_as<T, C>(p + i, lanes), lanes);
-  });
+  for_each_vec<C>(size, [&](int64_t i, auto lanes)
+                            DLK_BODY { store_lanes(to + i, load_as<T, C>(p + i, lanes), lanes); });
 }
 template <class C> using Convert = void (*)(const void* from, C* to, int64_t size);
 
 // Pixels of channels side by side to planes of `pixels`, and back.
-template <class C>
-DLK_INLINE void transpose(const C* from, C* to, int64_t rows, int64_t columns) {
+template <class C> DLK_INLINE void transpose(const C* from, C* to, int64_t rows, int64_t columns) {
   for (int64_t column = 0; column < columns; ++column)
     for (int64_t row = 0; row < rows; ++row)
       to[column * rows + row] = from[row * columns + column];
@@ -112,43 +84,6 @@ template <class C> void to_planes(const C* from, C* to, int64_t pixels, int64_t 
 template <class C> void from_planes(const C* from, C* to, int64_t pixels, int64_t channels) {
   channels == 3 ? transpose(from, to, 3, pixels) : transpose(from, to, channels, pixels);
 }
-
-#if defined(__x86_64__)
-// Three channels of bytes to planes of bytes, 16 pixels at a time: of each plane some bytes lie in
-// each of three vectors. In the tables x gives 0.
-void to_byte_planes(const uint8_t* from, uint8_t* to, int64_t pixels) {
-  constexpr char x = -1;
-  const __m128i tables[3][3] = {
-      {_mm_setr_epi8(0, 3, 6, 9, 12, 15, x, x, x, x, x, x, x, x, x, x),
-       _mm_setr_epi8(x, x, x, x, x, x, 2, 5, 8, 11, 14, x, x, x, x, x),
-       _mm_setr_epi8(x, x, x, x, x, x, x, x, x, x, x, 1, 4, 7, 10, 13)},
-      {_mm_setr_epi8(1, 4, 7, 10, 13, x, x, x, x, x, x, x, x, x, x, x),
-       _mm_setr_epi8(x, x, x, x, x, 0, 3, 6, 9, 12, 15, x, x, x, x, x),
-       _mm_setr_epi8(x, x, x, x, x, x, x, x, x, x, x, 2, 5, 8, 11, 14)},
-      {_mm_setr_epi8(2, 5, 8, 11, 14, x, x, x, x, x, x, x, x, x, x, x),
-       _mm_setr_epi8(x, x, x, x, x, 1, 4, 7, 10, 13, x, x, x, x, x, x),
-       _mm_setr_epi8(x, x, x, x, x, x, x, x, x, x, 0, 3, 6, 9, 12, 15)}};
-  int64_t p = 0;
-  for (; p + 16 <= pixels; p += 16) {
-    const __m128i* in = reinterpret_cast<const __m128i*>(from + 3 * p);
-    const __m128i a = _mm_loadu_si128(in), b = _mm_loadu_si128(in + 1), c = _mm_loadu_si128(in + 2);
-    for (int plane = 0; plane < 3; ++plane) {
-      const __m128i* table = tables[plane];
-      const __m128i bytes = _mm_or_si128(
-          _mm_or_si128(_mm_shuffle_epi8(a, table[0]), _mm_shuffle_epi8(b, table[1])),
-          _mm_shuffle_epi8(c, table[2]));
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(to + plane * pixels + p), bytes);
-    }
-  }
-  for (; p < pixels; ++p)
-    for (int plane = 0; plane < 3; ++plane)
-      to[plane * pixels + p] = from[3 * p + plane];
-}
-#else
-void to_byte_planes(const uint8_t* from, uint8_t* to, int64_t pixels) {
-  transpose(from, to, pixels, 3);
-}
-#endif
 
 // body(index, lanes), past the cache where the type allows; the caller fences.
 template <class T, class C, class Body>
@@ -259,14 +194,12 @@ template <class F> DLK_INLINE void with_image_type(DType dtype, F f) {
 } // namespace
 
 void image_affine(ImageAffineArgs& args) noexcept {
-  const bool in_double =
-      args.input.dtype == DType::float64 || args.output.dtype == DType::float64;
+  const bool in_double = args.input.dtype == DType::float64 || args.output.dtype == DType::float64;
   with_image_type(args.input.dtype, [&](auto in) {
     using In = decltype(in);
     if (in_double) {
-      with_image_type(args.output.dtype, [&](auto out) {
-        run<decltype(out), double>(args, convert<In, double>);
-      });
+      with_image_type(args.output.dtype,
+                      [&](auto out) { run<decltype(out), double>(args, convert<In, double>); });
     } else if constexpr (sizeof(In) < 8) {
       with_image_type(args.output.dtype, [&](auto out) {
         if constexpr (sizeof(out) < 8)

@@ -36,8 +36,8 @@ DLK_INLINE IntVec<double> multiply_low_halves(IntVec<double> a, IntVec<double> b
 
 DLK_INLINE IntVec<double> xor3(IntVec<double> a, IntVec<double> b, IntVec<double> c) {
 #if defined(__AVX512F__)
-  a.part[0] = LaneTraits<double>::NativeInt(_mm512_ternarylogic_epi64(
-      __m512i(a.part[0]), __m512i(b.part[0]), __m512i(c.part[0]), 0x96));
+  a.part[0] = LaneTraits<double>::NativeInt(
+      _mm512_ternarylogic_epi64(__m512i(a.part[0]), __m512i(b.part[0]), __m512i(c.part[0]), 0x96));
   return a;
 #else
   return a ^ b ^ c;
@@ -99,7 +99,7 @@ DLK_INLINE IntVec<double> philox_lanes() {
 // The 64 numbers of 16 bits in eight blocks taken by philox_lanes(), in the order of memory (word
 // by word, the low half first): bit i says whether number i is at most `limit`.
 DLK_INLINE uint64_t at_most(const PhiloxWords& words, uint16_t limit) {
-  const IntVec<double>*w = words.word;
+  const IntVec<double>* w = words.word;
   uint64_t bits = 0;
 #if defined(__AVX512F__)
   const __m512i front = _mm512_mask_shuffle_epi32(__m512i(w[0].part[0]), 0xaaaa,
@@ -115,10 +115,10 @@ DLK_INLINE uint64_t at_most(const PhiloxWords& words, uint16_t limit) {
     return _mm256_cmpeq_epi16(_mm256_min_epu16(v, limits), v);
   };
   DLK_PARTS(
-      const __m256i front = _mm256_blend_epi32(
-          __m256i(w[0].part[i]), _mm256_slli_epi64(__m256i(w[1].part[i]), 32), 0xaa);
-      const __m256i back = _mm256_blend_epi32(
-          __m256i(w[2].part[i]), _mm256_slli_epi64(__m256i(w[3].part[i]), 32), 0xaa);
+      const __m256i front = _mm256_blend_epi32(__m256i(w[0].part[i]),
+                                               _mm256_slli_epi64(__m256i(w[1].part[i]), 32), 0xaa);
+      const __m256i back = _mm256_blend_epi32(__m256i(w[2].part[i]),
+                                              _mm256_slli_epi64(__m256i(w[3].part[i]), 32), 0xaa);
       const __m256i packed = _mm256_packs_epi16(at_most_limit(_mm256_unpacklo_epi64(front, back)),
                                                 at_most_limit(_mm256_unpackhi_epi64(front, back)));
       bits |= uint64_t(uint32_t(_mm256_movemask_epi8(packed))) << (32 * i);)
@@ -126,10 +126,10 @@ DLK_INLINE uint64_t at_most(const PhiloxWords& words, uint16_t limit) {
   const __m128i limits = _mm_set1_epi16(int16_t(limit));
   const auto at_most_limit = [=](__m128i v)
                                  DLK_BODY { return _mm_cmpeq_epi16(_mm_min_epu16(v, limits), v); };
-  DLK_PARTS(const __m128i front = _mm_blend_epi16(
-                __m128i(w[0].part[i]), _mm_slli_epi64(__m128i(w[1].part[i]), 32), 0xcc);
-            const __m128i back = _mm_blend_epi16(
-                __m128i(w[2].part[i]), _mm_slli_epi64(__m128i(w[3].part[i]), 32), 0xcc);
+  DLK_PARTS(const __m128i front = _mm_blend_epi16(__m128i(w[0].part[i]),
+                                                  _mm_slli_epi64(__m128i(w[1].part[i]), 32), 0xcc);
+            const __m128i back = _mm_blend_epi16(__m128i(w[2].part[i]),
+                                                 _mm_slli_epi64(__m128i(w[3].part[i]), 32), 0xcc);
             const __m128i packed = _mm_packs_epi16(at_most_limit(_mm_unpacklo_epi64(front, back)),
                                                    at_most_limit(_mm_unpackhi_epi64(front, back)));
             bits |= uint64_t(uint32_t(_mm_movemask_epi8(packed))) << (16 * i);)

@@ -49,7 +49,8 @@ def _load_openmp() -> None:
 _load_openmp()
 
 # ruff: noqa: E402, F403  (these need OpenMP to be loaded; each family lists its own names)
-from . import activations, dropout as _dropout, image, losses, optim
+from . import activations, image, losses, optim
+from . import dropout as _dropout
 from ._core import build_info as _build_info
 from .activations import *
 from .dropout import *

@@ -1,13 +1,13 @@
 """Dropout for NumPy arrays and anything with ``__dlpack__``, by a counter-based generator.
 
-Whether an element is kept is a function of the seed and of the element's place in the array, counted
-as if it were row-major: the same on every machine and instruction set, for any number of threads,
-dtype and strides. So nothing has to be kept for the backward functions: they take the same seed and
-draw the mask again.
+Whether an element is kept is a function of the seed and of the element's place in the array,
+counted as if it were row-major: the same on every machine and instruction set, for any number of
+threads, dtype and strides. So nothing has to be kept for the backward functions: they take the same
+seed and draw the mask again.
 
-Element ``e`` has the ``e % 8``-th number of 16 bits of block ``e // 8`` of Philox 4x32-10 (Salmon et
-al., SC 2011) under the seed as key, and is kept where that number is less than ``(1 - p) * 65536``,
-rounded to a whole number: the fraction kept is ``1 - p`` to within 2^-17.
+Element ``e`` has the ``e % 8``-th number of 16 bits of block ``e // 8`` of Philox 4x32-10 (Salmon
+et al., SC 2011) under the seed as key, and is kept where that number is less than
+``(1 - p) * 65536``, rounded to a whole number: the fraction kept is ``1 - p`` to within 2^-17.
 
 What is dropped is multiplied by 0, as in torch: there NaN stays NaN, and infinity becomes NaN.
 """
@@ -202,7 +202,7 @@ Example:
 
 
 def _define(dimensions: int) -> tuple[Any, Any]:
-    """`dropout1d` and its like: planes of `dimensions` dimensions are kept or dropped as a whole."""
+    """`dropout1d` and its like: planes of so many dimensions are kept or dropped as a whole."""
     name = f"dropout{dimensions}d"
 
     def forward(
@@ -545,7 +545,7 @@ def bias_act_dropout_backward(
         parameters: As `bias_act_dropout` had them.
 
     Returns:
-        An array like ``x``, and one like ``bias`` (summed in float64), which is None without a bias.
+        An array like ``x``, and one like ``bias`` (summed in float64) or None without a bias.
 
     Raises:
         TypeError: As `bias_act_dropout`.

@@ -48,12 +48,12 @@ def numbers(operation: str, argument: str, values: Any) -> list[float]:
 
 
 def _dtype_name(dtype: Any) -> str:
-    """"" for None."""
+    """ "" for None."""
     if dtype is None:
         return ""
     if isinstance(dtype, str) or str(dtype).startswith("torch."):
         return str(dtype).removeprefix("torch.")
-    return np.dtype(dtype).name
+    return str(np.dtype(dtype).name)
 
 
 def _run(
@@ -95,8 +95,8 @@ def normalize(
     """``(x * scale - mean) / std`` per channel, in another layout and dtype, in one pass.
 
     What ``torchvision.transforms.v2`` does with ``to_dtype(scale=True)``, ``normalize`` and a
-    permutation. Computed as ``x * (scale / std) + (-mean / std)``, the two numbers rounded once from
-    float64.
+    permutation. Computed as ``x * (scale / std) + (-mean / std)``, the two numbers rounded once
+    from float64.
 
     Args:
         x: uint8 or floating, one image or a batch: 3 or 4 dimensions, at most 4096 channels.
@@ -138,7 +138,7 @@ def denormalize(
     dtype: Any = None,
     out: Array | None = None,
 ) -> Any:
-    """The inverse of `normalize`: ``(x * std + mean) / scale``, by default as the bytes of a picture.
+    """The inverse of `normalize`: ``(x * std + mean) / scale``, by default as a picture's bytes.
 
     Args:
         x: Floating, one image or a batch: 3 or 4 dimensions, at most 4096 channels.

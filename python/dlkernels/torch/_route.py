@@ -37,9 +37,7 @@ def _is_distributed(kind: type) -> bool:
     return kind.__module__.startswith("torch.distributed.")
 
 
-def route(
-    input: Tensor, *others: Tensor | None, dtypes: frozenset[torch.dtype] = _FLOATING
-) -> str:
+def route(input: Tensor, *others: Tensor | None, dtypes: frozenset[torch.dtype] = _FLOATING) -> str:
     """The way for a call whose main tensor is `input`, of one of these dtypes; the others must be
     plain CPU tensors too.
 

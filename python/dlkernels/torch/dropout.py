@@ -1,4 +1,4 @@
-"""The dropouts' twins: functions for `functional`, modules for `nn`, the operators of compiled graphs.
+"""The dropouts' twins: functions for `functional`, modules for `nn`, operators for compiled graphs.
 
 A call draws one number from torch's default generator (or from ``generator=``), or takes ``seed=``,
 and that number makes the mask: see `dlkernels.dropout`. So masks follow `torch.manual_seed` and are
@@ -209,8 +209,10 @@ def dropout(
     """`torch.nn.functional.dropout`: elements become 0 with probability `p`, the others are
     multiplied by ``1 / (1 - p)``.
 
-    The mask is a function of a seed and of the element's place, whatever the memory format, dtype or
-    number of threads; it is not the mask that torch makes from the same `torch.manual_seed`.
+    The mask is a function of a seed and of the element's place, whatever the memory format, dtype
+    or number of threads; it is not the one that torch makes from the same `torch.manual_seed`.
+    torch.compile draws its seeds in its own way; there, ``seed=`` may be a tensor and there is no
+    ``generator=``.
 
     Args:
         input: Any shape, in any memory format.
@@ -349,9 +351,7 @@ def _feature_dropout(dimensions: int, shape: str, usual: tuple[int, ...], batche
             if ndim not in usual:
                 theirs(input, p, False)  # its warnings and errors
             plane_dims = 2 if batched(ndim) else 1
-        return _run(
-            theirs, input, p, training, inplace, seed, generator, plane_dims=plane_dims
-        )
+        return _run(theirs, input, p, training, inplace, seed, generator, plane_dims=plane_dims)
 
     function.__name__ = function.__qualname__ = name
     ones = ["1"] * dimensions
@@ -366,9 +366,7 @@ def _feature_dropout(dimensions: int, shape: str, usual: tuple[int, ...], batche
 
 dropout1d = _feature_dropout(1, "(N, C, L) or (C, L)", (2, 3), lambda ndim: ndim == 3)
 dropout2d = _feature_dropout(2, "(N, C, H, W)", (4,), lambda ndim: True)
-dropout3d = _feature_dropout(
-    3, "(N, C, D, H, W) or (C, D, H, W)", (4, 5), lambda ndim: ndim == 5
-)
+dropout3d = _feature_dropout(3, "(N, C, D, H, W) or (C, D, H, W)", (4, 5), lambda ndim: ndim == 5)
 
 # --- dropout_add
 
@@ -574,9 +572,7 @@ def _bias_act_gradients(
 
 # --- operators
 
-_LIBRARY.define(
-    "dropout(Tensor input, Tensor seed, float p, bool alpha, int plane_dims) -> Tensor"
-)
+_LIBRARY.define("dropout(Tensor input, Tensor seed, float p, bool alpha, int plane_dims) -> Tensor")
 _LIBRARY.define(
     "dropout_backward(Tensor grad_output, Tensor seed, float p, bool alpha, int plane_dims) "
     "-> Tensor"
@@ -608,9 +604,7 @@ def _dropout_add_operator(input: Tensor, residual: Tensor, seed: Tensor, p: floa
 
 
 @_implement("bias_act_dropout")
-def _bias_act_operator(
-    input: Tensor, bias: Tensor | None, seed: Tensor, *arguments: Any
-) -> Tensor:
+def _bias_act_operator(input: Tensor, bias: Tensor | None, seed: Tensor, *arguments: Any) -> Tensor:
     return _bias_act_kernel(input, bias, (_number_of(seed), *arguments))
 
 

@@ -19,7 +19,8 @@ from torch.nn import _reduction
 
 from dlkernels import _core
 from dlkernels.torch import _composite as composite
-from dlkernels.torch import activations, dropout as dropouts, ops
+from dlkernels.torch import activations, ops
+from dlkernels.torch import dropout as dropouts
 from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_batched, reason, route
 
 __all__ = ["cross_entropy", "log_softmax", "nll_loss", "softmax"]

@@ -53,11 +53,9 @@ def _arguments(
 
 
 def _kernel(input: Tensor, out: Tensor | None, arguments: _Arguments) -> Tensor:
-    *plain, dtype = arguments
+    dtype = str(arguments[-1]).removeprefix("torch.")
     name = "denormalize" if arguments[3] else "normalize"
-    result: Tensor = _core.image_normalize(
-        name, input, out, *plain, str(dtype).removeprefix("torch.")
-    )
+    result: Tensor = _core.image_normalize(name, input, out, *arguments[:-1], dtype)
     return result
 
 
@@ -76,9 +74,7 @@ def _in_torch(input: Tensor, arguments: _Arguments) -> Tensor:
             f"{tuple(input.shape)}"
         )
     if not all(std):
-        raise ValueError(
-            f"{'de' * inverse}normalize: std: expected numbers other than 0, got 0"
-        )
+        raise ValueError(f"{'de' * inverse}normalize: std: expected numbers other than 0, got 0")
     x = input.double() if torch.float64 in (input.dtype, dtype) else input.float()
     means, stds = (
         torch.tensor(values, dtype=x.dtype, device=x.device).view(-1, *(() if last else (1, 1)))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dlkernels.torch import activations, dropout as dropouts
+from dlkernels.torch import activations
+from dlkernels.torch import dropout as dropouts
 from dlkernels.torch import functional as F
 
 __all__ = ["CrossEntropyLoss", "LogSoftmax", "NLLLoss", "Softmax"]
