@@ -268,7 +268,7 @@ def test_empty(operation: Operation, call: Call, dtype: str, isa: str) -> None:
             for result in call.run(arrays, options, None):
                 result = np.asarray(result)
                 if result.ndim:
-                    assert result.size == 0
+                    assert result.size == 0 or not result.any()  # sums of no rows are 0
                 elif options.get("reduction", "mean") == "mean":
                     assert np.isnan(result.astype(np.float64))
                 else:
