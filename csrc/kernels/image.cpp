@@ -7,8 +7,8 @@
 // taken apart by byte shuffles instead (16 pixels in 15 operations).
 // float64 computes in float64, everything else in float32. To uint8: clamped to [0, 255], nearest
 // even, NaN is 0.
-// Error: 1 eps of |x * factor| + |shift| (factor and shift are rounded from float64, then the sum);
-// half types are rounded once.
+// Error: 1 eps of |x * factor| + |shift| (factor and shift are rounded from float64, then the sum;
+// 1.5 without a fused multiply-add); half types are rounded once.
 // Reference: torchvision.transforms.v2: to_dtype(scale=True), normalize.
 #include "simd/bytes.h"
 #include "simd/loops.h"

@@ -126,7 +126,7 @@ def dropout(
     Example:
         >>> import numpy as np
         >>> dropout(np.ones(8), 0.5, seed=1).tolist()
-        [0.0, 2.0, 0.0, 0.0, 2.0, 2.0, 0.0, 2.0]
+        [2.0, 0.0, 2.0, 0.0, 2.0, 0.0, 0.0, 0.0]
     """
     return _run("dropout", x, out, p, training, seed)
 
@@ -152,7 +152,7 @@ def dropout_backward(
     Example:
         >>> import numpy as np
         >>> dropout_backward(np.ones(8), 0.5, seed=1).tolist()
-        [0.0, 2.0, 0.0, 0.0, 2.0, 2.0, 0.0, 2.0]
+        [2.0, 0.0, 2.0, 0.0, 2.0, 0.0, 0.0, 0.0]
     """
     return _run("dropout_backward", grad_output, None, p, training, seed, backward=True)
 
@@ -230,7 +230,7 @@ def _define(dimensions: int) -> tuple[Any, Any]:
         "shape": "N, C, " + ", ".join("DHW"[-dimensions:] if dimensions > 1 else "L"),
         "example": f"(1, 8, {ones})",
         "at": ", ".join(["0", ":", *["0"] * dimensions]),
-        "result": "[0.0, 2.0, 0.0, 0.0, 2.0, 2.0, 0.0, 2.0]",
+        "result": "[2.0, 0.0, 2.0, 0.0, 2.0, 0.0, 0.0, 0.0]",
     }
     for function, own, text in (
         (forward, name, _FEATURES),
@@ -275,7 +275,7 @@ def alpha_dropout(
     Example:
         >>> import numpy as np
         >>> alpha_dropout(np.ones(4), 0.5, seed=1).round(4).tolist()
-        [-0.7792, 1.6656, -0.7792, -0.7792]
+        [1.6656, -0.7792, 1.6656, -0.7792]
     """
     return _run("alpha_dropout", x, out, p, training, seed, alpha=True)
 
@@ -301,7 +301,7 @@ def alpha_dropout_backward(
     Example:
         >>> import numpy as np
         >>> alpha_dropout_backward(np.ones(4), 0.5, seed=1).round(4).tolist()
-        [0.0, 0.8864, 0.0, 0.0]
+        [0.8864, 0.0, 0.8864, 0.0]
     """
     return _run(
         "alpha_dropout_backward", grad_output, None, p, training, seed, alpha=True, backward=True
@@ -335,7 +335,7 @@ def feature_alpha_dropout(
     Example:
         >>> import numpy as np
         >>> feature_alpha_dropout(np.ones((1, 4, 3)), 0.5, seed=1)[0, :, 2].round(4).tolist()
-        [-0.7792, 1.6656, -0.7792, -0.7792]
+        [1.6656, -0.7792, 1.6656, -0.7792]
     """
     return _run("feature_alpha_dropout", x, out, p, training, seed, alpha=True, plane_dims=2)
 
@@ -361,7 +361,7 @@ def feature_alpha_dropout_backward(
     Example:
         >>> import numpy as np
         >>> feature_alpha_dropout_backward(np.ones((1, 4, 3)), seed=1)[0, :, 2].round(4).tolist()
-        [0.0, 0.8864, 0.0, 0.0]
+        [0.8864, 0.0, 0.8864, 0.0]
     """
     return _run(
         "feature_alpha_dropout_backward", grad_output, None, p, training, seed,
@@ -398,8 +398,10 @@ def dropout_add(
     Example:
         >>> import numpy as np
         >>> dropout_add(np.ones(4), np.full(4, 0.25), 0.5, seed=1).tolist()
-        [0.25, 2.25, 0.25, 0.25]
+        [2.25, 0.25, 2.25, 0.25]
     """
+    if residual is None:
+        raise TypeError("dropout_add: residual: expected an array, got None")
     p = _checked_p("dropout_add", p) if training else 0.0
     bits = seed_bits("dropout_add", seed) if p else 0
     x, residual = _as_array(x), _as_array(residual)
@@ -428,7 +430,7 @@ def dropout_add_backward(
         >>> import numpy as np
         >>> dx, dresidual = dropout_add_backward(np.ones(4), 0.5, seed=1)
         >>> dx.tolist(), dresidual.tolist()
-        ([0.0, 2.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0])
+        ([2.0, 0.0, 2.0, 0.0], [1.0, 1.0, 1.0, 1.0])
     """
     grad_output = _as_array(grad_output)
     return dropout_backward(grad_output, p, training, seed=seed), grad_output
@@ -512,7 +514,7 @@ def bias_act_dropout(
         >>> import numpy as np
         >>> x = np.array([[1.0, 2.0, 3.0, -4.0]])
         >>> bias_act_dropout(x, np.ones(4), "relu", 0.5, seed=1).tolist()
-        [[0.0, 6.0, 0.0, 0.0]]
+        [[4.0, 0.0, 8.0, 0.0]]
     """
     p = _checked_p("bias_act_dropout", p) if training else 0.0
     bits = seed_bits("bias_act_dropout", seed) if p else 0
@@ -556,7 +558,7 @@ def bias_act_dropout_backward(
         >>> x = np.array([[1.0, 2.0, 3.0, -4.0]])
         >>> dx, dbias = bias_act_dropout_backward(np.ones((1, 4)), x, np.ones(4), seed=1)
         >>> dx.tolist(), dbias.tolist()
-        ([[0.0, 2.0, 0.0, 0.0]], [0.0, 2.0, 0.0, 0.0])
+        ([[2.0, 0.0, 2.0, 0.0]], [2.0, 0.0, 2.0, 0.0])
     """
     p = _checked_p("bias_act_dropout_backward", p) if training else 0.0
     bits = seed_bits("bias_act_dropout_backward", seed) if p else 0

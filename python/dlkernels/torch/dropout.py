@@ -231,7 +231,7 @@ def dropout(
     Example:
         >>> import torch
         >>> dropout(torch.ones(8), 0.5, seed=1).tolist()
-        [0.0, 2.0, 0.0, 0.0, 2.0, 2.0, 0.0, 2.0]
+        [2.0, 0.0, 2.0, 0.0, 2.0, 0.0, 0.0, 0.0]
     """
     return _run(F.dropout, input, p, training, inplace, seed, generator)
 
@@ -264,7 +264,7 @@ def alpha_dropout(
     Example:
         >>> import torch
         >>> alpha_dropout(torch.ones(3), 0.5, True, seed=1).tolist()
-        [-0.7791..., 1.6655..., -0.7791...]
+        [1.6655..., -0.7791..., 1.6655...]
     """
     return _run(F.alpha_dropout, input, p, training, inplace, seed, generator, alpha=True)
 
@@ -298,7 +298,7 @@ def feature_alpha_dropout(
     Example:
         >>> import torch
         >>> feature_alpha_dropout(torch.ones(1, 2, 2), 0.5, True, seed=1)[0, :, 0].tolist()
-        [-0.7791..., 1.6655...]
+        [1.6655..., -0.7791...]
     """
     return _run(
         F.feature_alpha_dropout, input, p, training, inplace, seed, generator, True, plane_dims=2
@@ -325,7 +325,7 @@ Raises:
 Example:
     >>> import torch
     >>> {name}(torch.ones({sizes}), seed=1)[{at}].tolist()
-    [0.0, 2.0, 0.0, 0.0]
+    [2.0, 0.0, 2.0, 0.0]
 """
 
 
@@ -399,7 +399,7 @@ def dropout_add(
     Example:
         >>> import torch
         >>> dropout_add(torch.ones(4), torch.full((4,), 0.25), 0.5, seed=1).tolist()
-        [0.25, 2.25, 0.25, 0.25]
+        [2.25, 0.25, 2.25, 0.25]
     """
     _check(p, seed, generator)
     if input.shape != residual.shape:
@@ -487,7 +487,7 @@ def bias_act_dropout(
         >>> import torch
         >>> x = torch.tensor([[1.0, 2.0, 3.0, -4.0]])
         >>> bias_act_dropout(x, torch.ones(4), "relu", 0.5, seed=1).tolist()
-        [[0.0, 6.0, 0.0, 0.0]]
+        [[4.0, 0.0, 8.0, 0.0]]
     """
     _check(p, seed, generator)
     numbers = activation_numbers(activation, parameters)

@@ -106,6 +106,11 @@ class _Affine(torch.autograd.Function):
 
 
 def _run(input: Tensor, out: Tensor | None, arguments: _Arguments) -> Tensor:
+    if input.dtype not in _DTYPES:
+        raise TypeError(
+            f"{'de' * arguments[3]}normalize: x: expected uint8 or a floating dtype, got "
+            f"{input.dtype}"
+        )
     way = route(input, out, dtypes=_DTYPES)
     if arguments[-1] not in (_DTYPES if arguments[3] else _FLOATING):
         raise TypeError(
