@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -61,8 +62,9 @@ def _seed_tensor(seed: Any, generator: torch.Generator | None) -> Tensor:
         return _draw(generator)
     if isinstance(seed, Tensor):
         return seed
-    signed = seed if seed < 2**63 else seed - 2**64
-    return torch.full((), signed, dtype=torch.int64)
+    if not isinstance(seed, int):
+        raise TypeError(f"dropout: seed: expected a whole number, got {seed!r}")
+    return torch.full((), seed if seed <= _SEEDS else seed - 2**64, dtype=torch.int64)
 
 
 def _check(p: float, seed: Any, generator: torch.Generator | None) -> None:
@@ -85,21 +87,19 @@ def _kernel(input: Tensor, out: Tensor | None, arguments: Any, backward: bool) -
 
 def _factors(input: Tensor, arguments: Any) -> tuple[Tensor, Tensor | None]:
     """What the kernel multiplies an input like this by, and what it adds, as tensors."""
-    plane_dims = arguments[3]
-    shape = input.shape[:plane_dims] if plane_dims else input.shape
-    dtype = input.dtype.to_real() if input.dtype.is_complex else input.dtype
-    made = dtype if dtype in (torch.float32, torch.float64, torch.bfloat16) else torch.float32
+    seed, p, alpha, plane_dims = arguments
+    shape = tuple(input.shape[:plane_dims] if plane_dims else input.shape)
     spread = (*shape, *[1] * (input.dim() - len(shape)))
+    dtype = input.dtype
+    # Made by NumPy: inside a transform a new tensor of torch's may be no plain one.
+    made = np.float64 if dtype is torch.float64 else np.float32
 
-    def as_input(tensor: Tensor) -> Tensor:
-        return tensor.view(spread).to(device=input.device, dtype=dtype)
+    def as_input(values: Any, backward: bool) -> Tensor:
+        result = _core.dropout("dropout", values, None, None, seed, p, alpha, 0, 0, backward)
+        return torch.from_numpy(result).view(spread).to(device=input.device, dtype=dtype)
 
-    seed, p, alpha, _ = arguments
-    elements = (seed, p, alpha, 0)
-    factor = as_input(_kernel(torch.ones(shape, dtype=made), None, elements, True))
-    if not alpha:
-        return factor, None
-    return factor, as_input(_kernel(torch.zeros(shape, dtype=made), None, elements, False))
+    factor = as_input(np.ones(shape, made), True)
+    return factor, as_input(np.zeros(shape, made), False) if alpha else None
 
 
 def _in_torch(input: Tensor, arguments: Any, inplace: bool) -> Tensor:
@@ -164,8 +164,9 @@ def _run(
     """What every twin does; `theirs` is torch's function."""
     _check(p, seed, generator)
     way = route(input)
-    of_torch = seed is None and generator is None
-    if way == TORCH and (of_torch or not isinstance(input, Tensor) or not _takes_floats(input)):
+    if p != p or not isinstance(input, Tensor) or not input.dtype.is_floating_point:
+        return theirs(input, p, training, inplace)  # its errors
+    if way == TORCH and seed is None and generator is None:
         return theirs(input, p, training, inplace)
     if not training or p == 0 or input.numel() == 0:
         return input
@@ -190,11 +191,6 @@ def _run(
     if not input.is_inference():
         increment_version(input)
     return input
-
-
-def _takes_floats(input: Tensor) -> bool:
-    """Of other dtypes torch has something to say."""
-    return input.dtype.is_floating_point or input.dtype.is_complex
 
 
 def dropout(
@@ -515,7 +511,12 @@ def bias_act_dropout(
             return _bias_act_kernel(input, bias, arguments)
         except _REFUSED:
             pass
-    return _bias_act_in_torch(input, bias, arguments)
+    return _bias_act_in_torch(input, bias, numbers, _bias_act_factor(input, arguments))
+
+
+def _bias_act_factor(input: Tensor, arguments: Any) -> Tensor:
+    seed, p, *_ = arguments
+    return _factors(input, (seed, p, False, 0))[0]
 
 
 def _bias_act_kernel(input: Tensor, bias: Tensor | None, arguments: Any) -> Tensor:
@@ -523,17 +524,16 @@ def _bias_act_kernel(input: Tensor, bias: Tensor | None, arguments: Any) -> Tens
     return output
 
 
-def _bias_act_in_torch(input: Tensor, bias: Tensor | None, arguments: Any) -> Tensor:
+def _bias_act_in_torch(input: Tensor, bias: Tensor | None, numbers: Any, factor: Tensor) -> Tensor:
     """The same in torch's operations, differentiable any number of times."""
-    seed, p, index, *numbers = arguments
+    index, *values = numbers
     row = composite.ACTIVATION_ROWS[index]
-    values = {
-        parameter.name: parameter.from_number(number)
-        for parameter, number in zip(row.parameters, numbers, strict=False)
+    named = {
+        parameter.name: parameter.from_number(value)
+        for parameter, value in zip(row.parameters, values, strict=False)
     }
-    function = getattr(F, row.name)
-    hidden = function(input if bias is None else input + bias, **values)
-    return _in_torch(hidden, (seed, p, False, 0), False)
+    hidden: Tensor = getattr(F, row.name)(input if bias is None else input + bias, **named)
+    return hidden * factor
 
 
 class _BiasActDropout(torch.autograd.Function):
@@ -549,7 +549,8 @@ class _BiasActDropout(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         input, bias = ctx.saved_tensors
         if torch.is_grad_enabled() or is_batched(grad_output):
-            return *_bias_act_gradients(grad_output, input, bias, ctx.arguments), None
+            numbers, factor = ctx.arguments[2:], _bias_act_factor(input, ctx.arguments)
+            return *_bias_act_gradients(grad_output, input, bias, numbers, factor), None
         grad, grad_bias = _core.bias_act_dropout_backward(
             grad_output.resolve_neg(), input, bias, *ctx.arguments
         )
@@ -557,15 +558,15 @@ class _BiasActDropout(torch.autograd.Function):
 
 
 def _bias_act_gradients(
-    grad_output: Tensor, input: Tensor, bias: Tensor | None, arguments: Any
+    grad_output: Tensor, input: Tensor, bias: Tensor | None, numbers: Any, factor: Tensor
 ) -> tuple[Tensor, Tensor | None]:
     """The gradients through torch's operations."""
     if bias is None:
         return composite.differentiate(
-            lambda x: _bias_act_in_torch(x, None, arguments), input, grad_output
+            lambda x: _bias_act_in_torch(x, None, numbers, factor), input, grad_output
         ), None
     grad, grad_bias = composite.differentiate_all(
-        lambda x, b: _bias_act_in_torch(x, b, arguments), (input, bias), grad_output
+        lambda x, b: _bias_act_in_torch(x, b, numbers, factor), (input, bias), grad_output
     )
     return grad, grad_bias
 
@@ -698,11 +699,12 @@ def _save_bias_act_backward(ctx: Any, inputs: Any, output: Any) -> None:
 
 def _differentiate_bias_act_backward(ctx: Any, grad_grad: Tensor, grad_grad_bias: Tensor) -> Any:
     grad_output, input, bias, seed = ctx.saved_tensors
-    arguments = (_number_of(seed), ctx.p, ctx.index, ctx.a, ctx.b)
+    numbers = ctx.index, ctx.a, ctx.b
+    factor = torch.ops.dlkernels.dropout(torch.ones_like(input), seed, ctx.p, False, 0)
     tensors = (grad_output, input) if bias is None else (grad_output, input, bias)
 
     def total(grad_output: Tensor, input: Tensor, bias: Tensor | None = None) -> Tensor:
-        grad, grad_bias = _bias_act_gradients(grad_output, input, bias, arguments)
+        grad, grad_bias = _bias_act_gradients(grad_output, input, bias, numbers, factor)
         product = (grad * grad_grad).sum()
         return product if grad_bias is None else product + (grad_bias * grad_grad_bias).sum()
 
