@@ -240,7 +240,7 @@ _LIBRARY.define(
 
 @_implement("image_normalize")
 def _image_normalize(input: Tensor, *arguments: Any) -> Tensor:
-    return _kernel(input, None, arguments)  # type: ignore[arg-type]
+    return _kernel(input, None, arguments)
 
 
 @torch.library.register_fake("dlkernels::image_normalize", lib=_LIBRARY)
@@ -269,7 +269,7 @@ def _save(ctx: Any, inputs: Any, output: Tensor) -> None:
 
 
 def _differentiate(ctx: Any, grad_output: Tensor) -> Any:
-    arguments = _backward_arguments(tuple(ctx.arguments), ctx.dtype)  # type: ignore[arg-type]
+    arguments = _backward_arguments(tuple(ctx.arguments), ctx.dtype)
     grad = torch.ops.dlkernels.image_normalize(grad_output, *arguments)
     return grad, *([None] * 7)
 
