@@ -138,11 +138,13 @@ def processor() -> dict[str, Any]:
         if kind != "Instruction":
             caches[f"L{level}"] = size
     largest = caches[max(caches)] if caches else "0K"
+    cores = len(os.sched_getaffinity(0))
     return {
         "processor": model,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores,
         "caches": ", ".join(f"{level} {size}" for level, size in caches.items()),
-        "last_level_cache_bytes": int(largest.rstrip("K")) * 1024,
+        # what the cores at hand can count on of a cache that a whole package shares
+        "last_level_cache_bytes": min(int(largest.rstrip("K")) * 1024, cores * 16 * 2**20),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
     }
 

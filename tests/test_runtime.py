@@ -133,7 +133,7 @@ def test_defaults() -> None:
     assert state["reason"] == "best supported"
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")
     assert 0 < state["pool"] <= memory / 4
-    assert 256 * 1024 <= state["cache"] <= 1 << 30
+    assert 256 * 1024 <= state["cache"] <= min(1 << 30, 16 * MIB * (os.cpu_count() or 1))
 
 
 def test_environment_num_threads() -> None:

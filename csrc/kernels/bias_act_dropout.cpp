@@ -112,12 +112,10 @@ template <class T> void forward(const BiasActDropoutArgs& args) {
       T* y = static_cast<T*>(args.output) + begin;
       const bool aligned = reinterpret_cast<uintptr_t>(y) % (Vec<C>::kLanes * sizeof(T)) == 0;
       const bool nontemporal = args.nontemporal && aligned; // a step must not straddle words
-      for_each_vec_unfenced(y, size, nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
+      for_each_vec_to(y, size, nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
         store_lanes(y + i, load(values + i) * keep_at(words, i, factor), lanes);
       });
     }
-    if (args.nontemporal)
-      stream_fence();
   });
 }
 
@@ -149,7 +147,7 @@ template <class T> void backward(const BiasActDropoutArgs& args) {
         });
         differentiate(grad, values, size, args.parameters);
         T* dx = static_cast<T*>(args.output) + begin;
-        for_each_vec_unfenced(dx, size, args.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
+        for_each_vec_to(dx, size, args.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
           store_lanes(dx + i, load_lanes(grad + i, lanes), lanes);
         });
         if (sums)
@@ -159,8 +157,6 @@ template <class T> void backward(const BiasActDropoutArgs& args) {
           });
       }
     }
-    if (args.nontemporal)
-      stream_fence();
   });
   if (!args.grad_bias)
     return;

@@ -15,7 +15,8 @@
 // Reference: torch.nn.functional.cross_entropy; z_loss: Chowdhery et al., PaLM, 2022; softcap:
 // Gemma 2. Tried and lost: the second exponential instead of the scratch row (compute doubles); a
 // backward kernel from the saved log-sum-exp (no faster, and other bits than the gradient made in
-// forward).
+// forward); writing a row between the blocks of the next (no faster, and two scratch rows crowd
+// L2); fetching the next row in both phases (a quarter slower).
 #include "kernels/class_rows.h"
 
 namespace dlk::DLK_ISA {

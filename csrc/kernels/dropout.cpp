@@ -51,7 +51,6 @@ DLK_INLINE void drawn_to(const T* output, bool nontemporal, const KeepMask& mask
   constexpr int64_t step_bytes = Vec<C>::kLanes * sizeof(T);
   if (nontemporal && reinterpret_cast<uintptr_t>(output + begin) % step_bytes == 0) {
     for_each_drawn<C, StreamedVec>(mask, begin, end, body);
-    stream_fence();
   } else {
     for_each_drawn<C, WholeVec>(mask, begin, end, body);
   }
@@ -104,14 +103,12 @@ template <class T> void planes(const DropoutArgs& args) {
           word = mask.one(drawn * kDrawElems);
         }
         const uint32_t bits = word >> (index % kDrawElems) & 1 ? ~uint32_t(0) : 0;
-        for_each_vec_unfenced(
+        for_each_vec_to(
             y + begin, stop - begin, args.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
               store_lanes(y + begin + i, formula(load_lanes(x + begin + i, lanes), bits), lanes);
             });
         begin = stop;
       }
-      if (args.nontemporal)
-        stream_fence();
     });
   });
 }

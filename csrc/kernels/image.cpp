@@ -85,11 +85,11 @@ template <class C> void from_planes(const C* from, C* to, int64_t pixels, int64_
   channels == 3 ? transpose(from, to, 3, pixels) : transpose(from, to, channels, pixels);
 }
 
-// body(index, lanes), past the cache where the type allows; the caller fences.
+// body(index, lanes), past the cache where the type allows.
 template <class T, class C, class Body>
 DLK_INLINE void for_each_to(const T* to, int64_t size, bool nontemporal, Body&& body) {
   if constexpr (sizeof(T) > 1 && sizeof(Compute<T>) == sizeof(C))
-    for_each_vec_unfenced(to, size, nontemporal, body);
+    for_each_vec_to(to, size, nontemporal, body);
   else
     for_each_vec<C>(size, body);
 }
@@ -181,8 +181,6 @@ template <class Out, class C> void run(const ImageAffineArgs& args, Convert<C> c
       pass.block(static_cast<const char*>(in.data) + from * in_item,
                  static_cast<Out*>(out.data) + to, pixels);
     }
-    if (args.nontemporal)
-      stream_fence();
   });
 }
 

@@ -72,11 +72,9 @@ template <class T, class Body> DLK_INLINE void for_each_vec(int64_t size, Body&&
 }
 
 // The same for a loop that writes `output`, past the cache if `nontemporal`: then a partial step
-// first, up to where the output is aligned. Who streams short pieces calls stream_fence() after the
-// last of them: it waits for the stores.
+// first, up to where the output is aligned.
 template <class T, class Body>
-DLK_INLINE void for_each_vec_unfenced(const T* output, int64_t size, bool nontemporal,
-                                      Body&& body) {
+DLK_INLINE void for_each_vec_to(const T* output, int64_t size, bool nontemporal, Body&& body) {
   constexpr int64_t lanes = Vec<Compute<T>>::kLanes, step_bytes = lanes * sizeof(T);
   const int64_t past = reinterpret_cast<uintptr_t>(output) % step_bytes;
   if (!nontemporal || past % sizeof(T))
@@ -90,13 +88,6 @@ DLK_INLINE void for_each_vec_unfenced(const T* output, int64_t size, bool nontem
     body(index, StreamedVec{});
   if (index < size)
     body(index, PartialVec{size - index});
-}
-
-template <class T, class Body>
-DLK_INLINE void for_each_vec_to(const T* output, int64_t size, bool nontemporal, Body&& body) {
-  for_each_vec_unfenced(output, size, nontemporal, body);
-  if (nontemporal)
-    stream_fence();
 }
 
 // The same where a step must start on a multiple of the vector (a mask of bits goes with it):
@@ -128,13 +119,15 @@ struct CompensatedSum {
   }
 };
 
-// function(begin, end, thread) over chunks [0, count)
+// function(begin, end, thread) over chunks [0, count); what it streams past the cache is seen by
+// everyone afterwards (a fence a piece: one a row would stop the stores of the next).
 template <class Function>
 DLK_INLINE void parallel_chunks(int64_t count, int64_t work_elems, Function function) {
   runtime::parallel_for(
       count, work_elems,
       [](void* context, int64_t begin, int64_t end, int thread) noexcept {
         (*static_cast<Function*>(context))(begin, end, thread);
+        stream_fence();
       },
       &function);
 }
