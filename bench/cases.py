@@ -281,6 +281,87 @@ RELU = (
     ),
 )
 
+# Dropout reads 4 and writes 4 bytes each way, and keeps nothing for backward.
+WITHOUT_JAX = (OURS, TORCH, TUNED, COMPILED)
+DROPOUT = (
+    Case(
+        "dropout",
+        "dropout forward",
+        "dropout_forward",
+        (32_000_000,),
+        WITHOUT_JAX,
+        bytes_per_element=8,
+        roof="nt copy",
+        targets=(Target("percent of roof", 75),),
+    ),
+    Case(
+        "dropout",
+        "dropout fwd+bwd",
+        "dropout_train",
+        (32_000_000,),
+        WITHOUT_JAX,
+        bytes_per_element=16,
+        roof="nt copy",
+        targets=(faster(14, TORCH), faster(10, TUNED)),
+    ),
+    Case(
+        "dropout",
+        "alpha_dropout fwd+bwd",
+        "alpha_dropout_train",
+        (32_000_000,),
+        WITHOUT_JAX,
+        bytes_per_element=16,
+        roof="nt copy",
+        targets=(faster(14, TORCH), faster(10, TUNED)),
+    ),
+    Case(
+        "dropout",
+        "dropout in place",
+        "dropout_inplace",
+        (32_000_000,),
+        (OURS, TORCH),
+        bytes_per_element=8,
+        roof="in place",
+        targets=(faster(1, TORCH),),
+    ),
+    Case(
+        "dropout",
+        "dropout fwd+bwd",
+        "dropout_train",
+        (1_000_000,),
+        WITHOUT_JAX,
+        batch=10,
+        bytes_per_element=16,
+        roof="nt copy",
+        quick=True,
+        targets=(faster(1, TORCH),),
+    ),
+    Case(
+        "dropout",
+        "dropout forward",
+        "dropout_forward",
+        (16384,),
+        WITHOUT_JAX,
+        batch=200,
+        quick=True,
+        targets=(faster(0.9, TORCH), faster(0.9, TUNED)),
+    ),
+)
+
+# A byte in, a float32 out.
+IMAGES = (
+    Case(
+        "images",
+        "uint8 NHWC to normalized NCHW",
+        "normalize_images",
+        (64, 224, 224, 3),
+        WITHOUT_JAX,
+        bytes_per_element=5,
+        roof="nt copy",
+        targets=(faster(5, TORCH), faster(3, TUNED)),
+    ),
+)
+
 # SGD with momentum reads parameter, gradient and momentum, and writes parameter and momentum:
 # 20 bytes per element, at the speed of an in-place pass.
 SGD = (
@@ -455,6 +536,8 @@ CASES = (
     *MANY_SMALL,
     *CROSS_ENTROPY,
     *RELU,
+    *DROPOUT,
+    *IMAGES,
     *(case for case in SGD if case not in MANY_SMALL),
     *BATCH_NORM,
     *OVERHEAD,

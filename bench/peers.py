@@ -154,6 +154,9 @@ class TorchFront:
     cross_entropy: Callable[..., Any]
     relu: Callable[..., Any]
     batch_norm: Callable[..., Any]  # also with residual= and activation=
+    dropout: Callable[..., Any]
+    alpha_dropout: Callable[..., Any]
+    normalize_images: Callable[..., Any]
     sgd: Callable[..., Any]
 
 
@@ -176,6 +179,9 @@ def torch_eager(in_place: bool = False, **sgd_options: Any) -> TorchFront:
         cross_entropy=functional.cross_entropy,
         relu=functional.relu,
         batch_norm=batch_norm,
+        dropout=functional.dropout,
+        alpha_dropout=functional.alpha_dropout,
+        normalize_images=normalize_images,
         sgd=functools.partial(torch.optim.SGD, **sgd_options),
     )
 
@@ -190,6 +196,9 @@ def torch_compiled() -> TorchFront:
         cross_entropy=compiled(eager.cross_entropy),
         relu=compiled(eager.relu),
         batch_norm=compiled(eager.batch_norm),
+        dropout=compiled(eager.dropout),
+        alpha_dropout=compiled(eager.alpha_dropout),
+        normalize_images=compiled(eager.normalize_images),
         sgd=eager.sgd,
     )
 
@@ -197,9 +206,28 @@ def torch_compiled() -> TorchFront:
 def our_torch_front() -> TorchFront:
     """The twins of dlkernels."""
     import dlkernels.torch.functional as twins
+    from dlkernels.torch import image
     from dlkernels.torch.optim import SGD
 
-    return TorchFront(twins.cross_entropy, twins.relu, twins.batch_norm, SGD)
+    eager = torch_eager()
+    return dataclasses.replace(
+        eager,
+        cross_entropy=twins.cross_entropy,
+        relu=twins.relu,
+        batch_norm=twins.batch_norm,
+        dropout=twins.dropout,
+        alpha_dropout=twins.alpha_dropout,
+        normalize_images=image.normalize,
+        sgd=SGD,
+    )
+
+
+def normalize_images(x: Any, mean: Any, std: Any) -> Any:
+    """What one writes in torch: pictures of bytes, channels last, to normalized planes."""
+    import torch
+
+    mean, std = torch.tensor(mean), torch.tensor(std)
+    return ((x.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
 
 
 def normal(case: Case, seed: int) -> Any:
@@ -283,6 +311,67 @@ def inplace_relu(case: Case, front: TorchFront) -> Workload:
     import torch
 
     run = functools.partial(front.relu, normal(case, seed=0), inplace=True)
+    return Workload(run, magnitude, context=torch.no_grad)
+
+
+def forward_dropout(case: Case, front: TorchFront) -> Workload:
+    """A fresh output, no gradient."""
+    import torch
+
+    x = normal(case, seed=0)
+    run = functools.partial(front.dropout, x, 0.1)
+    return Workload(run, lambda y: scale_of_kept(y, x), context=torch.no_grad)
+
+
+def train_dropout(case: Case, front: TorchFront) -> Workload:
+    """Forward, and backward from a dense random gradient, of one of the two dropouts."""
+    alpha = case.operation.startswith("alpha")
+    function = front.alpha_dropout if alpha else front.dropout
+    x = normal(case, seed=0).requires_grad_()
+    upstream = normal(case, seed=2)
+
+    def run() -> object:
+        y = function(x, 0.1, True)
+        y.backward(upstream)
+        return y
+
+    def reset() -> None:
+        x.grad = None
+
+    def fingerprint(y: Any) -> float:
+        return scale_of_kept(x.grad, upstream) + round(float(y.detach().var()), 1)
+
+    return Workload(run, fingerprint, reset)
+
+
+def inplace_dropout(case: Case, front: TorchFront) -> Workload:
+    """Over the input itself, which dwindles and so starts each sample anew."""
+    import torch
+
+    x = torch.ones(case.shape)
+
+    def run() -> object:
+        return front.dropout(x, 0.1, True, True)
+
+    return Workload(run, lambda y: scale_of_kept(y, 1.0), lambda: x.fill_(1.0), torch.no_grad)
+
+
+def scale_of_kept(y: Any, x: Any) -> float:
+    """What a dropout multiplied by what it kept, and about how much it dropped: the same for
+    everybody's random numbers."""
+    dropped = y.detach() == 0
+    kept = magnitude(y) / magnitude(x * ~dropped)
+    return kept + round(1 - float(dropped.double().mean()), 1)
+
+
+def images(case: Case, front: TorchFront) -> Workload:
+    """A batch of pictures of bytes."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(256, case.shape, generator=generator, dtype=torch.uint8)
+    statistics = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    run = functools.partial(front.normalize_images, x, *statistics)
     return Workload(run, magnitude, context=torch.no_grad)
 
 
@@ -375,6 +464,11 @@ TORCH_OPERATIONS: Mapping[str, Callable[[Case, TorchFront], Workload]] = {
     "relu_forward": forward_relu,
     "relu_train": train_relu,
     "relu_inplace": inplace_relu,
+    "dropout_forward": forward_dropout,
+    "dropout_train": train_dropout,
+    "alpha_dropout_train": train_dropout,
+    "dropout_inplace": inplace_dropout,
+    "normalize_images": images,
     "sgd_momentum": sgd_momentum,
     "batch_norm_train": train_batch_norm,
     "batch_norm_relu_train": functools.partial(train_batch_norm, activation="relu"),

@@ -129,6 +129,40 @@ def assert_same_bits(actual: Any, expected: Any, label: str = "") -> None:
             )
 
 
+# --- random numbers
+
+
+def philox(key: int, counter: tuple[Any, Any, Any, Any]) -> list[np.ndarray]:
+    """The four words of Philox 4x32-10's blocks, as its authors define it, of arrays of words."""
+    low, high = key & 0xFFFFFFFF, key >> 32
+    a, b, c, d = (np.asarray(word, np.uint64) for word in counter)
+    mask, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+    for _ in range(10):
+        first, second = np.uint64(0xD2511F53) * a, np.uint64(0xCD9E8D57) * c
+        a = (second >> half) ^ b ^ np.uint64(low)
+        c = (first >> half) ^ d ^ np.uint64(high)
+        b, d = second & mask, first & mask
+        low, high = (low + 0x9E3779B9) & 0xFFFFFFFF, (high + 0xBB67AE85) & 0xFFFFFFFF
+    return [a, b, c, d]
+
+
+def dropout_numbers(seed: int, size: int) -> np.ndarray:
+    """The numbers of 16 bits that decide which of `size` elements a dropout keeps."""
+    block = np.arange(-(-size // 8), dtype=np.uint64)
+    zero = np.zeros_like(block)
+    words = philox(
+        seed % 2**64, (block & np.uint64(0xFFFFFFFF), block >> np.uint64(32), zero, zero)
+    )
+    halves = [part for word in words for part in (word & np.uint64(0xFFFF), word >> np.uint64(16))]
+    return np.stack(halves, axis=-1).reshape(-1)[:size]
+
+
+def dropout_mask(seed: int, p: float, shape: tuple[int, ...]) -> np.ndarray:
+    """Which elements a dropout keeps."""
+    numbers = dropout_numbers(seed, int(np.prod(shape, dtype=np.int64)))
+    return (numbers < round((1 - p) * 65536)).reshape(shape)
+
+
 # --- arrays in special places
 
 _PAGE = mmap.PAGESIZE

@@ -105,7 +105,7 @@ def test_the_pattern_for_libm_finds_it() -> None:
 _VECTOR_KERNELS = (
     *("cross_entropy", "cross_entropy_planes", "softmax", "activations", "optim_sgd"),
     *("batch_norm_planes", "batch_norm_rows"),
-    *("batch_norm_backward_planes", "batch_norm_backward_rows"),
+    *("batch_norm_backward_planes", "batch_norm_backward_rows", "dropout"),
 )
 
 
@@ -148,6 +148,8 @@ def test_large_outputs_are_streamed(level: str) -> None:
         "activations",
         "batch_norm_planes",
         "batch_norm_rows",
+        "dropout",
+        "image",
     ):
         code = _code(_object_of(level, kernel))
         assert re.search(r"\bv?movntp[sd]\b|\bv?movntdq\b", code), kernel

@@ -268,7 +268,7 @@ def test_empty(operation: Operation, call: Call, dtype: str, isa: str) -> None:
             for result in call.run(arrays, options, None):
                 result = np.asarray(result)
                 if result.ndim:
-                    assert result.size == 0
+                    assert result.size == 0 or not result.any()  # sums of no rows are 0
                 elif options.get("reduction", "mean") == "mean":
                     assert np.isnan(result.astype(np.float64))
                 else:
@@ -518,7 +518,9 @@ def test_wrong_shapes_are_refused(operation: Operation, call: Call) -> None:
     if len(names) < 2:
         pytest.skip("one array alone")
     for name in names:
-        wrongs = [arrays[name][:-1], arrays[name][None]]
+        wrongs = [arrays[name][:-1]]
+        if name not in operation.free_rows:
+            wrongs.append(arrays[name][None])
         if operation.elementwise or call.name.startswith(("softmax", "log_softmax")):
             wrongs.append(arrays[name][..., :-1])
         for wrong in wrongs:

@@ -8,6 +8,8 @@ namespace dlk {
 void bind_losses(pybind11::module_& module);
 void bind_activations(pybind11::module_& module);
 void bind_norm(pybind11::module_& module);
+void bind_dropout(pybind11::module_& module);
+void bind_image(pybind11::module_& module);
 void bind_optim(pybind11::module_& module);
 void bind_exporter(pybind11::module_& module); // of tensor_make.cpp
 

@@ -89,5 +89,7 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
   dlk::bind_losses(module);
   dlk::bind_activations(module);
   dlk::bind_norm(module);
+  dlk::bind_dropout(module);
+  dlk::bind_image(module);
   dlk::bind_optim(module);
 }

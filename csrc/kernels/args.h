@@ -178,5 +178,6 @@ struct MathFunctionArgs {
 } // namespace dlk
 
 // The families'.
+#include "kernels/args_dropout.h"
 #include "kernels/args_norm.h"
 #include "kernels/args_optim.h"

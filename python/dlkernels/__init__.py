@@ -49,9 +49,11 @@ def _load_openmp() -> None:
 _load_openmp()
 
 # ruff: noqa: E402, F403  (these need OpenMP to be loaded; each family lists its own names)
-from . import activations, losses, norm, optim
+from . import activations, image, losses, norm, optim
+from . import dropout as _dropout
 from ._core import build_info as _build_info
 from .activations import *
+from .dropout import *
 from .losses import *
 from .norm import *
 from .runtime import (
@@ -72,6 +74,7 @@ __all__ = [
     "active_isa",
     "empty_cache",
     "get_num_threads",
+    "image",
     "memory_stats",
     "num_threads",
     "optim",
@@ -80,5 +83,6 @@ __all__ = [
     "tune_malloc",
 ]
 __all__ += activations.__all__
+__all__ += _dropout.__all__
 __all__ += losses.__all__
 __all__ += norm.__all__

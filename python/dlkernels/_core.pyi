@@ -189,6 +189,57 @@ def batch_norm_backward_elemt(
     want_residual: bool,
     /,
 ) -> tuple[Any, Any]: ...
+def dropout(
+    operation: str,
+    x: Any,
+    residual: Any,
+    out: Any,
+    seed: int,
+    p: float,
+    alpha: bool,
+    plane_dims: int,
+    ndim: int,
+    backward: bool,
+    /,
+) -> Any: ...
+def bias_act_dropout(
+    x: Any,
+    bias: Any,
+    out: Any,
+    seed: int,
+    p: float,
+    activation: int,
+    first_parameter: float,
+    second_parameter: float,
+    /,
+) -> Any: ...
+def bias_act_dropout_backward(
+    grad_output: Any,
+    x: Any,
+    bias: Any,
+    seed: int,
+    p: float,
+    activation: int,
+    first_parameter: float,
+    second_parameter: float,
+    /,
+) -> tuple[Any, Any]: ...
+def philox(
+    key: int, first: int, second: int, third: int, fourth: int, /
+) -> tuple[int, int, int, int]: ...
+def image_normalize(
+    operation: str,
+    x: Any,
+    out: Any,
+    means: list[float],
+    stds: list[float],
+    scale: float | None,
+    inverse: bool,
+    channels_last: bool,
+    out_channels_last: bool,
+    dtype: str,
+    /,
+) -> Any: ...
 def torch_handles_available() -> bool: ...
 
 class ParameterTable:

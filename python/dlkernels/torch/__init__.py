@@ -9,7 +9,7 @@ defaults, errors and state dicts.
 
 from __future__ import annotations
 
-from dlkernels.torch import functional, nn, ops, optim
+from dlkernels.torch import functional, image, nn, ops, optim
 from dlkernels.torch.functional import explain
 
-__all__ = ["explain", "functional", "nn", "ops", "optim"]
+__all__ = ["explain", "functional", "image", "nn", "ops", "optim"]

@@ -37,14 +37,15 @@ def _is_distributed(kind: type) -> bool:
     return kind.__module__.startswith("torch.distributed.")
 
 
-def route(input: Tensor, *others: Tensor | None) -> str:
-    """The way for a call whose main tensor is `input`; the others must be plain CPU tensors too.
+def route(input: Tensor, *others: Tensor | None, dtypes: frozenset[torch.dtype] = _FLOATING) -> str:
+    """The way for a call whose main tensor is `input`, of one of these dtypes; the others must be
+    plain CPU tensors too.
 
     A kernel may still refuse a tensor (a negated view), before it writes anything.
     """
     plain = True
     try:
-        if input.dtype not in _FLOATING:
+        if input.dtype not in dtypes:
             return TORCH
         for tensor in (input, *others):
             if tensor is None:

@@ -20,6 +20,7 @@ from torch.nn import _reduction
 from dlkernels import _core
 from dlkernels.torch import _composite as composite
 from dlkernels.torch import activations, ops
+from dlkernels.torch import dropout as dropouts
 from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_batched, reason, route
 from dlkernels.torch.norm import batch_norm, explain_batch_norm
 
@@ -462,8 +463,20 @@ if TYPE_CHECKING:
         """The activations, for type checkers."""
 
 
-_TWINS = (cross_entropy, log_softmax, nll_loss, softmax, *activations.FUNCTIONS.values())
-_TWINS += (batch_norm,)
+# --- dropouts: made in `dropout`
+
+globals().update(dropouts.FUNCTIONS)
+__all__ += sorted(dropouts.FUNCTIONS)
+
+_TWINS = (
+    cross_entropy,
+    log_softmax,
+    nll_loss,
+    softmax,
+    batch_norm,
+    *activations.FUNCTIONS.values(),
+    *dropouts.FUNCTIONS.values(),
+)
 
 # --- explain
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dlkernels.torch import activations
+from dlkernels.torch import dropout as dropouts
 from dlkernels.torch import functional as F
 from dlkernels.torch.norm import (
     BatchNorm1d,
@@ -108,6 +109,10 @@ __all__ += [
     "BatchNormAct3d",
     "SyncBatchNorm",
 ]
+# --- dropouts: made in `dropout`
+
+globals().update(dropouts.MODULES)
+__all__ += sorted(dropouts.MODULES)
 
 if TYPE_CHECKING:
 

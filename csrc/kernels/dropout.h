@@ -1,0 +1,97 @@
+// Which elements a dropout keeps, for the kernels that need to know.
+//
+// Element e of an array, counted as if it were row-major, has number e % 8 (16 bits) of Philox
+// block e / 8 (counter words 0 and 1; words 2 and 3 are 0) under the seed as key. It is kept where
+// that number is at most `limit`: a fraction of (limit + 1) / 65536, which is 1 - p to within
+// 2^-17.
+#pragma once
+
+#include "simd/loops.h"
+#include "simd/philox.h"
+
+namespace dlk::DLK_ISA {
+
+class KeepMask {
+public:
+  KeepMask(uint64_t seed, uint16_t limit) : random_(seed), limit_(limit) {}
+
+  // Bits of the elements [first, first + 64); `first` is a multiple of 64.
+  DLK_INLINE uint64_t aligned(int64_t first) const {
+    const IntVec<double> block = IntVec<double>(first / 8) + philox_lanes();
+    const IntVec<double> zero(0);
+    return at_most(random_(PhiloxWords{{block, shift_right(block, 32), zero, zero}}), limit_);
+  }
+
+  // The same, not inlined: for what is not a long loop.
+  DLK_BLOCK uint64_t one(int64_t first) const { return aligned(first); }
+
+  // Bits of `count` elements from any first one, 64 a word.
+  DLK_BLOCK void draw(uint64_t* words, int64_t first, int64_t count) const {
+    const int shift = int(first % kDrawElems);
+    int64_t next = first - shift;
+    uint64_t current = aligned(next);
+    for (int64_t done = 0; done < count; done += kDrawElems, ++words) {
+      *words = current >> shift;
+      if (shift == 0 ? done + kDrawElems >= count : done + kDrawElems - shift >= count)
+        return;
+      next += kDrawElems;
+      current = aligned(next);
+      if (shift)
+        *words |= current << (kDrawElems - shift);
+    }
+  }
+
+private:
+  Philox random_;
+  uint16_t limit_;
+};
+
+// `kept` in the lanes whose bit is set, else `dropped`.
+template <class T> DLK_INLINE Vec<T> choose(uint32_t bits, Vec<T> kept, Vec<T> dropped) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    kept.part[0] = _mm512_mask_blend_ps(__mmask16(bits), dropped.part[0], kept.part[0]);
+  else
+    kept.part[0] = _mm512_mask_blend_pd(__mmask8(bits), dropped.part[0], kept.part[0]);
+  return kept;
+#else
+  return select(mask_from_bits<T>(bits), kept, dropped);
+#endif
+}
+
+// `kept` in the lanes whose bit is set, else 0.
+template <class T> DLK_INLINE Vec<T> keep(uint32_t bits, Vec<T> kept) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    kept.part[0] = _mm512_maskz_mov_ps(__mmask16(bits), kept.part[0]);
+  else
+    kept.part[0] = _mm512_maskz_mov_pd(__mmask8(bits), kept.part[0]);
+  return kept;
+#else
+  return from_bits<T>(mask_from_bits<T>(bits) & bits_of(kept));
+#endif
+}
+
+// body(index, lanes, bits) over [begin, end) in whole vectors, then a partial one; `begin` is a
+// multiple of 64. The lowest bits are those of the vector's lanes. `Whole` is WholeVec or
+// StreamedVec.
+template <class T, class Whole, class Body>
+DLK_INLINE void for_each_drawn(const KeepMask& mask, int64_t begin, int64_t end, Body&& body) {
+  constexpr int lanes = Vec<T>::kLanes;
+  int64_t index = begin;
+  for (; index + kDrawElems <= end; index += kDrawElems) {
+    const uint64_t bits = mask.aligned(index);
+#pragma GCC unroll 8
+    for (int at = 0; at < kDrawElems; at += lanes)
+      body(index + at, Whole{}, uint32_t(bits >> at));
+  }
+  if (index >= end)
+    return;
+  uint64_t bits = mask.one(index);
+  for (; index + lanes <= end; index += lanes, bits >>= lanes)
+    body(index, Whole{}, uint32_t(bits));
+  if (index < end)
+    body(index, PartialVec{end - index}, uint32_t(bits));
+}
+
+} // namespace dlk::DLK_ISA

@@ -1,0 +1,567 @@
+"""Dropout for NumPy arrays and anything with ``__dlpack__``, by a counter-based generator.
+
+Whether an element is kept is a function of the seed and of the element's place in the array,
+counted as if it were row-major: the same on every machine and instruction set, for any number of
+threads, dtype and strides. So nothing has to be kept for the backward functions: they take the same
+seed and draw the mask again.
+
+Element ``e`` has the ``e % 8``-th number of 16 bits of block ``e // 8`` of Philox 4x32-10 (Salmon
+et al., SC 2011) under the seed as key, and is kept where that number is less than
+``(1 - p) * 65536``, rounded to a whole number: the fraction kept is ``1 - p`` to within 2^-17.
+
+What is dropped is multiplied by 0, as in torch: there NaN stays NaN, and infinity becomes NaN.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from dlkernels import _core
+from dlkernels.activations import ACTIVATIONS, Array, _as_array, _choice
+
+__all__ = [
+    "alpha_dropout",
+    "alpha_dropout_backward",
+    "bias_act_dropout",
+    "bias_act_dropout_backward",
+    "dropout",
+    "dropout1d",
+    "dropout1d_backward",
+    "dropout2d",
+    "dropout2d_backward",
+    "dropout3d",
+    "dropout3d_backward",
+    "dropout_add",
+    "dropout_add_backward",
+    "dropout_backward",
+    "feature_alpha_dropout",
+    "feature_alpha_dropout_backward",
+]
+
+
+def seed_bits(operation: str, seed: Any) -> int:
+    """A seed as the kernels take it: 64 bits.
+
+    Args:
+        operation: For the error.
+        seed: Any whole number in [-2^63, 2^64); a negative one counts from the end.
+
+    Returns:
+        A number in [0, 2^64).
+
+    Raises:
+        TypeError: It is no whole number.
+        ValueError: It has more than 64 bits.
+
+    Example:
+        >>> seed_bits("dropout", -1) == 2**64 - 1
+        True
+    """
+    try:
+        value = operator.index(seed)
+    except TypeError:
+        raise TypeError(f"{operation}: seed: expected a whole number, got {seed!r}") from None
+    if not -(2**63) <= value < 2**64:
+        raise ValueError(f"{operation}: seed: expected a number of 64 bits, got {value}")
+    return value % 2**64
+
+
+def _checked_p(operation: str, p: float) -> float:
+    if not 0 <= p <= 1:
+        raise ValueError(f"{operation}: p: expected a probability in [0, 1], got {p}")
+    return float(p)
+
+
+def _run(
+    operation: str,
+    x: Array,
+    out: Array | None,
+    p: float,
+    training: bool,
+    seed: Any,
+    *,
+    alpha: bool = False,
+    plane_dims: int = 0,
+    ndim: int = 0,
+    backward: bool = False,
+) -> Any:
+    """What every function here but the fused ones does."""
+    p = _checked_p(operation, p)
+    x = _as_array(x)
+    if not training or p == 0:
+        if out is None:
+            return x
+        return _core.dropout(operation, x, None, out, 0, 0.0, False, plane_dims, ndim, backward)
+    bits = seed_bits(operation, seed)
+    return _core.dropout(operation, x, None, out, bits, p, alpha, plane_dims, ndim, backward)
+
+
+def dropout(
+    x: Array,
+    p: float = 0.5,
+    training: bool = True,
+    *,
+    seed: int | None = None,
+    out: Array | None = None,
+) -> Any:
+    """Sets elements to 0 with probability `p` and multiplies the others by ``1 / (1 - p)``
+    (`torch.nn.functional.dropout`).
+
+    Args:
+        x: Any shape, floating.
+        p: The probability to drop, in [0, 1].
+        training: If false, `x` is the result, as it is where `p` is 0.
+        seed: A number of 64 bits; wanted in training. The same one gives the same mask.
+        out: Where the result goes, of x's shape and dtype; may be ``x`` itself.
+
+    Returns:
+        An array like ``x`` (or ``out``); ``x`` itself where nothing is done.
+
+    Raises:
+        TypeError: The dtype is not floating, or `seed` no whole number.
+        ValueError: `p` is no probability; `out` has another shape, is read-only or overlaps `x` in
+            part.
+
+    Example:
+        >>> import numpy as np
+        >>> dropout(np.ones(8), 0.5, seed=1).tolist()
+        [2.0, 0.0, 2.0, 0.0, 2.0, 0.0, 0.0, 0.0]
+    """
+    return _run("dropout", x, out, p, training, seed)
+
+
+def dropout_backward(
+    grad_output: Array, p: float = 0.5, training: bool = True, *, seed: int | None = None
+) -> Any:
+    """Gradient of `dropout`: the same mask and factor on `grad_output`.
+
+    Args:
+        grad_output: The gradient of the result.
+        p: As `dropout` had it.
+        training: As `dropout` had it.
+        seed: As `dropout` had it.
+
+    Returns:
+        An array like ``grad_output``; itself where `dropout` did nothing.
+
+    Raises:
+        TypeError: The dtype is not floating, or `seed` no whole number.
+        ValueError: `p` is no probability.
+
+    Example:
+        >>> import numpy as np
+        >>> dropout_backward(np.ones(8), 0.5, seed=1).tolist()
+        [2.0, 0.0, 2.0, 0.0, 2.0, 0.0, 0.0, 0.0]
+    """
+    return _run("dropout_backward", grad_output, None, p, training, seed, backward=True)
+
+
+_FEATURES = """{summary}
+
+Args:
+    x: ``({shape})``, floating.
+    p: The probability to drop, in [0, 1].
+    training: If false, `x` is the result, as it is where `p` is 0.
+    seed: A number of 64 bits; wanted in training.
+    out: Where the result goes, of x's shape and dtype; may be ``x`` itself.
+
+Returns:
+    An array like ``x`` (or ``out``); ``x`` itself where nothing is done.
+
+Raises:
+    TypeError: The dtype is not floating, or `seed` no whole number.
+    ValueError: `x` has another number of dimensions; as `dropout`.
+
+Example:
+    >>> import numpy as np
+    >>> {name}(np.ones({example}), seed=1)[{at}].tolist()
+    {result}
+"""
+
+_FEATURES_BACKWARD = """Gradient of `{name}`: the same mask and factor on `grad_output`.
+
+Args:
+    grad_output: The gradient of the result.
+    p: As `{name}` had it.
+    training: As `{name}` had it.
+    seed: As `{name}` had it.
+
+Returns:
+    An array like ``grad_output``; itself where `{name}` did nothing.
+
+Raises:
+    TypeError: The dtype is not floating, or `seed` no whole number.
+    ValueError: As `{name}`.
+
+Example:
+    >>> import numpy as np
+    >>> {name}_backward(np.ones({example}), seed=1)[{at}].tolist()
+    {result}
+"""
+
+
+def _define(dimensions: int) -> tuple[Any, Any]:
+    """`dropout1d` and its like: planes of so many dimensions are kept or dropped as a whole."""
+    name = f"dropout{dimensions}d"
+
+    def forward(
+        x: Array,
+        p: float = 0.5,
+        training: bool = True,
+        *,
+        seed: int | None = None,
+        out: Array | None = None,
+    ) -> Any:
+        return _run(name, x, out, p, training, seed, plane_dims=2, ndim=dimensions + 2)
+
+    def backward(
+        grad_output: Array, p: float = 0.5, training: bool = True, *, seed: int | None = None
+    ) -> Any:
+        return _run(
+            f"{name}_backward", grad_output, None, p, training, seed,
+            plane_dims=2, ndim=dimensions + 2, backward=True,
+        )  # fmt: skip
+
+    ones = ", ".join(["1"] * dimensions)
+    texts = {
+        "name": name,
+        "summary": f"`dropout` of whole channels: `torch.nn.functional.{name}` of a batch.",
+        "shape": "N, C, " + ", ".join("DHW"[-dimensions:] if dimensions > 1 else "L"),
+        "example": f"(1, 8, {ones})",
+        "at": ", ".join(["0", ":", *["0"] * dimensions]),
+        "result": "[2.0, 0.0, 2.0, 0.0, 2.0, 0.0, 0.0, 0.0]",
+    }
+    for function, own, text in (
+        (forward, name, _FEATURES),
+        (backward, f"{name}_backward", _FEATURES_BACKWARD),
+    ):
+        function.__name__ = function.__qualname__ = own
+        function.__doc__ = text.format(**texts)
+    return forward, backward
+
+
+dropout1d, dropout1d_backward = _define(1)
+dropout2d, dropout2d_backward = _define(2)
+dropout3d, dropout3d_backward = _define(3)
+
+
+def alpha_dropout(
+    x: Array,
+    p: float = 0.5,
+    training: bool = True,
+    *,
+    seed: int | None = None,
+    out: Array | None = None,
+) -> Any:
+    """Dropout that keeps the mean 0 and variance 1 that SELU makes: elements become SELU's lower
+    limit, -1.7581, then all are scaled and shifted (`torch.nn.functional.alpha_dropout`, whose
+    `training` is false unless said otherwise).
+
+    Args:
+        x: Any shape, floating.
+        p: The probability to drop, in [0, 1]; where it is 1, ``x * 0`` is the result.
+        training: If false, `x` is the result, as it is where `p` is 0.
+        seed: A number of 64 bits; wanted in training.
+        out: Where the result goes, of x's shape and dtype; may be ``x`` itself.
+
+    Returns:
+        An array like ``x`` (or ``out``); ``x`` itself where nothing is done.
+
+    Raises:
+        TypeError: The dtype is not floating, or `seed` no whole number.
+        ValueError: As `dropout`.
+
+    Example:
+        >>> import numpy as np
+        >>> alpha_dropout(np.ones(4), 0.5, seed=1).round(4).tolist()
+        [1.6656, -0.7792, 1.6656, -0.7792]
+    """
+    return _run("alpha_dropout", x, out, p, training, seed, alpha=True)
+
+
+def alpha_dropout_backward(
+    grad_output: Array, p: float = 0.5, training: bool = True, *, seed: int | None = None
+) -> Any:
+    """Gradient of `alpha_dropout`: the scale where an element was kept, else 0.
+
+    Args:
+        grad_output: The gradient of the result.
+        p: As `alpha_dropout` had it.
+        training: As `alpha_dropout` had it.
+        seed: As `alpha_dropout` had it.
+
+    Returns:
+        An array like ``grad_output``; itself where `alpha_dropout` did nothing.
+
+    Raises:
+        TypeError: The dtype is not floating, or `seed` no whole number.
+        ValueError: `p` is no probability.
+
+    Example:
+        >>> import numpy as np
+        >>> alpha_dropout_backward(np.ones(4), 0.5, seed=1).round(4).tolist()
+        [0.8864, 0.0, 0.8864, 0.0]
+    """
+    return _run(
+        "alpha_dropout_backward", grad_output, None, p, training, seed, alpha=True, backward=True
+    )
+
+
+def feature_alpha_dropout(
+    x: Array,
+    p: float = 0.5,
+    training: bool = True,
+    *,
+    seed: int | None = None,
+    out: Array | None = None,
+) -> Any:
+    """`alpha_dropout` of whole channels (`torch.nn.functional.feature_alpha_dropout`).
+
+    Args:
+        x: ``(N, C, ...)``, at least two dimensions, floating.
+        p: The probability to drop, in [0, 1]; where it is 1, ``x * 0`` is the result.
+        training: If false, `x` is the result, as it is where `p` is 0.
+        seed: A number of 64 bits; wanted in training.
+        out: Where the result goes, of x's shape and dtype; may be ``x`` itself.
+
+    Returns:
+        An array like ``x`` (or ``out``); ``x`` itself where nothing is done.
+
+    Raises:
+        TypeError: The dtype is not floating, or `seed` no whole number.
+        ValueError: `x` has fewer dimensions; as `dropout`.
+
+    Example:
+        >>> import numpy as np
+        >>> feature_alpha_dropout(np.ones((1, 4, 3)), 0.5, seed=1)[0, :, 2].round(4).tolist()
+        [1.6656, -0.7792, 1.6656, -0.7792]
+    """
+    return _run("feature_alpha_dropout", x, out, p, training, seed, alpha=True, plane_dims=2)
+
+
+def feature_alpha_dropout_backward(
+    grad_output: Array, p: float = 0.5, training: bool = True, *, seed: int | None = None
+) -> Any:
+    """Gradient of `feature_alpha_dropout`: the scale where a channel was kept, else 0.
+
+    Args:
+        grad_output: The gradient of the result.
+        p: As `feature_alpha_dropout` had it.
+        training: As `feature_alpha_dropout` had it.
+        seed: As `feature_alpha_dropout` had it.
+
+    Returns:
+        An array like ``grad_output``; itself where `feature_alpha_dropout` did nothing.
+
+    Raises:
+        TypeError: The dtype is not floating, or `seed` no whole number.
+        ValueError: There are fewer than two dimensions; `p` is no probability.
+
+    Example:
+        >>> import numpy as np
+        >>> feature_alpha_dropout_backward(np.ones((1, 4, 3)), seed=1)[0, :, 2].round(4).tolist()
+        [0.8864, 0.0, 0.8864, 0.0]
+    """
+    return _run(
+        "feature_alpha_dropout_backward", grad_output, None, p, training, seed,
+        alpha=True, plane_dims=2, backward=True,
+    )  # fmt: skip
+
+
+def dropout_add(
+    x: Array,
+    residual: Array,
+    p: float = 0.5,
+    training: bool = True,
+    *,
+    seed: int | None = None,
+    out: Array | None = None,
+) -> Any:
+    """``dropout(x) + residual`` in one pass, rounded once.
+
+    Args:
+        x: Any shape, floating.
+        residual: Of x's shape and dtype.
+        p: The probability to drop, in [0, 1].
+        training: If false, ``x + residual`` is the result.
+        seed: A number of 64 bits; wanted in training unless `p` is 0.
+        out: Where the result goes, of x's shape and dtype; may be ``x`` or ``residual`` itself.
+
+    Returns:
+        An array like ``x`` (or ``out``).
+
+    Raises:
+        TypeError: A dtype is not floating or they differ, or `seed` is no whole number.
+        ValueError: The shapes differ; as `dropout`.
+
+    Example:
+        >>> import numpy as np
+        >>> dropout_add(np.ones(4), np.full(4, 0.25), 0.5, seed=1).tolist()
+        [2.25, 0.25, 2.25, 0.25]
+    """
+    if residual is None:
+        raise TypeError("dropout_add: residual: expected an array, got None")
+    p = _checked_p("dropout_add", p) if training else 0.0
+    bits = seed_bits("dropout_add", seed) if p else 0
+    x, residual = _as_array(x), _as_array(residual)
+    return _core.dropout("dropout_add", x, residual, out, bits, p, False, 0, 0, False)
+
+
+def dropout_add_backward(
+    grad_output: Array, p: float = 0.5, training: bool = True, *, seed: int | None = None
+) -> tuple[Any, Any]:
+    """Gradients of `dropout_add` for ``x`` and for ``residual``, which is `grad_output` itself.
+
+    Args:
+        grad_output: The gradient of the result.
+        p: As `dropout_add` had it.
+        training: As `dropout_add` had it.
+        seed: As `dropout_add` had it.
+
+    Returns:
+        Two arrays like ``grad_output``.
+
+    Raises:
+        TypeError: The dtype is not floating, or `seed` no whole number.
+        ValueError: `p` is no probability.
+
+    Example:
+        >>> import numpy as np
+        >>> dx, dresidual = dropout_add_backward(np.ones(4), 0.5, seed=1)
+        >>> dx.tolist(), dresidual.tolist()
+        ([2.0, 0.0, 2.0, 0.0], [1.0, 1.0, 1.0, 1.0])
+    """
+    grad_output = _as_array(grad_output)
+    return dropout_backward(grad_output, p, training, seed=seed), grad_output
+
+
+def activation_numbers(activation: str, parameters: dict[str, Any]) -> tuple[int, float, float]:
+    """An activation by its name and arguments as the kernels take it.
+
+    Args:
+        activation: Its name.
+        parameters: Its arguments by name, defaults where they are missing.
+
+    Returns:
+        Its index and its two numbers.
+
+    Raises:
+        TypeError: It has no argument of a name, or needs one.
+        ValueError: There is no such activation, or an argument is none of its choices.
+
+    Example:
+        >>> activation_numbers("relu", {})[1:]
+        (0.0, 0.0)
+    """
+    row = ACTIVATIONS.get(activation)
+    if row is None:
+        names = ", ".join(sorted(ACTIVATIONS))
+        raise ValueError(
+            f"bias_act_dropout: activation: expected one of {names}; got {activation!r}"
+        )
+    unknown = parameters.keys() - {parameter.name for parameter in row.parameters}
+    if unknown:
+        raise TypeError(
+            f"bias_act_dropout: {activation} has no argument {', '.join(sorted(unknown))}"
+        )
+    numbers = []
+    for parameter in row.parameters:
+        value = parameters.get(parameter.name, parameter.default)
+        if value is parameter.argument.empty:
+            raise TypeError(f"bias_act_dropout: {activation} needs its argument {parameter.name}")
+        numbers.append(
+            _choice(activation, parameter.name, parameter.choices, value)
+            if parameter.choices
+            else float(value)
+        )
+    first, second = [*numbers, 0.0, 0.0][:2]
+    return row.index, first, second
+
+
+def bias_act_dropout(
+    x: Array,
+    bias: Array | None,
+    activation: str = "relu",
+    p: float = 0.5,
+    training: bool = True,
+    *,
+    seed: int | None = None,
+    out: Array | None = None,
+    **parameters: Any,
+) -> Any:
+    """``dropout(activation(x + bias))`` in one pass, rounded once.
+
+    Args:
+        x: ``(..., C)``, floating.
+        bias: ``(C,)``, of x's dtype; None for none.
+        activation: The name of an activation of this package.
+        p: The probability to drop, in [0, 1].
+        training: If false, nothing is dropped.
+        seed: A number of 64 bits; wanted in training unless `p` is 0.
+        out: Where the result goes, of x's shape and dtype; may be ``x`` itself.
+        parameters: The activation's own arguments, by name.
+
+    Returns:
+        An array like ``x`` (or ``out``).
+
+    Raises:
+        TypeError: A dtype is not floating or they differ; `seed` is no whole number; an argument of
+            the activation is missing or unknown.
+        ValueError: The shapes do not fit; there is no such activation; as `dropout`.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.array([[1.0, 2.0, 3.0, -4.0]])
+        >>> bias_act_dropout(x, np.ones(4), "relu", 0.5, seed=1).tolist()
+        [[4.0, 0.0, 8.0, 0.0]]
+    """
+    p = _checked_p("bias_act_dropout", p) if training else 0.0
+    bits = seed_bits("bias_act_dropout", seed) if p else 0
+    numbers = activation_numbers(activation, parameters)
+    bias = None if bias is None else _as_array(bias)
+    return _core.bias_act_dropout(_as_array(x), bias, out, bits, p, *numbers)
+
+
+def bias_act_dropout_backward(
+    grad_output: Array,
+    x: Array,
+    bias: Array | None,
+    activation: str = "relu",
+    p: float = 0.5,
+    training: bool = True,
+    *,
+    seed: int | None = None,
+    **parameters: Any,
+) -> tuple[Any, Any]:
+    """Gradients of `bias_act_dropout` for ``x`` and for ``bias``.
+
+    Args:
+        grad_output: The gradient of the result, of its shape and dtype.
+        x: As `bias_act_dropout` had it.
+        bias: As `bias_act_dropout` had it.
+        activation: As `bias_act_dropout` had it.
+        p: As `bias_act_dropout` had it.
+        training: As `bias_act_dropout` had it.
+        seed: As `bias_act_dropout` had it.
+        parameters: As `bias_act_dropout` had them.
+
+    Returns:
+        An array like ``x``, and one like ``bias`` (summed in float64) or None without a bias.
+
+    Raises:
+        TypeError: As `bias_act_dropout`.
+        ValueError: As `bias_act_dropout`.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.array([[1.0, 2.0, 3.0, -4.0]])
+        >>> dx, dbias = bias_act_dropout_backward(np.ones((1, 4)), x, np.ones(4), seed=1)
+        >>> dx.tolist(), dbias.tolist()
+        ([[2.0, 0.0, 2.0, 0.0]], [2.0, 0.0, 2.0, 0.0])
+    """
+    p = _checked_p("bias_act_dropout_backward", p) if training else 0.0
+    bits = seed_bits("bias_act_dropout_backward", seed) if p else 0
+    numbers = activation_numbers(activation, parameters)
+    dx, dbias = _core.bias_act_dropout_backward(grad_output, x, bias, bits, p, *numbers)
+    return dx, dbias

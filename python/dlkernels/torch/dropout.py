@@ -1,0 +1,792 @@
+"""The dropouts' twins: functions for `functional`, modules for `nn`, operators for compiled graphs.
+
+A call draws one number from torch's default generator (or from ``generator=``), or takes ``seed=``,
+and that number makes the mask: see `dlkernels.dropout`. So masks follow `torch.manual_seed` and are
+drawn again by activation checkpointing; they are not those that torch draws from the same seed. A
+number is all that is kept for backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.graph import increment_version
+
+from dlkernels import _core
+from dlkernels.dropout import activation_numbers, seed_bits
+from dlkernels.torch import _composite as composite
+from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_batched, route
+from dlkernels.torch.activations import may_overwrite
+from dlkernels.torch.ops import _LIBRARY, _implement
+
+__all__ = ["FUNCTIONS", "MODULES"]
+
+#: A kernel's complaints about its arguments, made before anything is written: the same is then done
+#: in torch's operations.
+_REFUSED = (TypeError, ValueError)
+
+#: What a draw is below; every draw takes one number from the generator.
+_SEEDS = 2**63 - 1
+
+# --- seeds
+
+
+def _draw(generator: torch.Generator | None) -> Tensor:
+    """One number of the generator's, or of the default one's."""
+    if generator is None:
+        return torch.randint(_SEEDS, ())
+    return torch.randint(_SEEDS, (), generator=generator, device=generator.device)
+
+
+def _seed_number(seed: Any, generator: torch.Generator | None) -> int:
+    """The seed of a call, as the kernels take it."""
+    if seed is None:
+        return int(_draw(generator))
+    if isinstance(seed, Tensor):
+        return _number_of(seed)
+    return seed_bits("dropout", seed)
+
+
+def _number_of(seed: Tensor) -> int:
+    return int(seed.item()) % 2**64
+
+
+def _seed_tensor(seed: Any, generator: torch.Generator | None) -> Tensor:
+    """The same for a compiled graph, which has it as a tensor."""
+    if seed is None:
+        return _draw(generator)
+    if isinstance(seed, Tensor):
+        return seed
+    if not isinstance(seed, int):
+        raise TypeError(f"dropout: seed: expected a whole number, got {seed!r}")
+    return torch.full((), seed if seed <= _SEEDS else seed - 2**64, dtype=torch.int64)
+
+
+def _check(p: float, seed: Any, generator: torch.Generator | None) -> None:
+    if p < 0.0 or p > 1.0:
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+    if seed is not None and generator is not None:
+        raise ValueError("dropout: seed and generator: expected one of them, got both")
+
+
+# --- dropout and its relatives: `kind` is (alpha, plane_dims), as the kernel takes them
+
+
+def _kernel(input: Tensor, out: Tensor | None, arguments: Any, backward: bool) -> Tensor:
+    seed, p, alpha, plane_dims = arguments
+    result: Tensor = _core.dropout(
+        "dropout", input, None, out, seed, p, alpha, plane_dims, 0, backward
+    )
+    return result
+
+
+def _factors(input: Tensor, arguments: Any) -> tuple[Tensor, Tensor | None]:
+    """What the kernel multiplies an input like this by, and what it adds, as tensors."""
+    seed, p, alpha, plane_dims = arguments
+    shape = tuple(input.shape[:plane_dims] if plane_dims else input.shape)
+    spread = (*shape, *[1] * (input.dim() - len(shape)))
+    dtype = input.dtype
+    # Made by NumPy: inside a transform a new tensor of torch's may be no plain one.
+    made = np.float64 if dtype is torch.float64 else np.float32
+
+    def as_input(values: Any, backward: bool) -> Tensor:
+        result = _core.dropout("dropout", values, None, None, seed, p, alpha, 0, 0, backward)
+        return torch.from_numpy(result).view(spread).to(device=input.device, dtype=dtype)
+
+    factor = as_input(np.ones(shape, made), True)
+    return factor, as_input(np.zeros(shape, made), False) if alpha else None
+
+
+def _in_torch(input: Tensor, arguments: Any, inplace: bool) -> Tensor:
+    """The same in torch's operations, for tensors that no kernel takes."""
+    factor, shift = _factors(input, arguments)
+    output = input.mul_(factor) if inplace else input * factor
+    if shift is None:
+        return output
+    return output.add_(shift) if inplace else output + shift
+
+
+class _Dropout(torch.autograd.Function):
+    """Saves no tensor: the mask is drawn again."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, inplace: bool, arguments: Any) -> Tensor:
+        output = _kernel(input, input if inplace else None, arguments, False)
+        if inplace:
+            ctx.mark_dirty(input)
+            output = input
+        ctx.arguments = arguments
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> Any:
+        return _gradient(grad_output, ctx.arguments), None, None
+
+
+class _Backward(torch.autograd.Function):
+    """Linear in grad_output, so its own backward is itself."""
+
+    @staticmethod
+    def forward(ctx: Any, grad_output: Tensor, arguments: Any) -> Tensor:
+        ctx.arguments = arguments
+        return _kernel(grad_output.resolve_neg(), None, arguments, True)
+
+    @staticmethod
+    def backward(ctx: Any, grad_grad: Tensor) -> Any:
+        return _gradient(grad_grad, ctx.arguments), None
+
+
+def _gradient(grad_output: Tensor, arguments: Any) -> Tensor:
+    if is_batched(grad_output):
+        return grad_output * _factors(grad_output, arguments)[0]
+    if torch.is_grad_enabled():
+        grad: Tensor = _Backward.apply(grad_output, arguments)
+        return grad
+    return _kernel(grad_output.resolve_neg(), None, arguments, True)
+
+
+def _run(
+    theirs: Callable[..., Tensor],
+    input: Tensor,
+    p: float,
+    training: bool,
+    inplace: bool,
+    seed: Any,
+    generator: torch.Generator | None,
+    alpha: bool = False,
+    plane_dims: int = 0,
+) -> Tensor:
+    """What every twin does; `theirs` is torch's function."""
+    _check(p, seed, generator)
+    way = route(input)
+    if p != p or not isinstance(input, Tensor) or not input.dtype.is_floating_point:
+        return theirs(input, p, training, inplace)  # its errors
+    if way == TORCH and seed is None and generator is None:
+        return theirs(input, p, training, inplace)
+    if not training or p == 0 or input.numel() == 0:
+        return input
+    if input.dim() < plane_dims:
+        raise RuntimeError("Feature dropout requires at least 2 dimensions in the input")
+    if way == OPERATOR:
+        number = _seed_tensor(seed, generator)
+        output: Tensor = torch.ops.dlkernels.dropout(input, number, p, alpha, plane_dims)
+        return input.copy_(output) if inplace else output
+    arguments = (_seed_number(seed, generator), p, alpha, plane_dims)
+    if way == TORCH or (inplace and not may_overwrite(input)):
+        return _in_torch(input, arguments, inplace)
+    try:
+        if input.requires_grad and torch.is_grad_enabled():
+            output = _Dropout.apply(input, inplace, arguments)
+            return output
+        output = _kernel(input, input if inplace else None, arguments, False)
+    except _REFUSED:
+        return _in_torch(input, arguments, inplace)
+    if not inplace:
+        return output
+    if not input.is_inference():
+        increment_version(input)
+    return input
+
+
+def dropout(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+    *,
+    seed: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """`torch.nn.functional.dropout`: elements become 0 with probability `p`, the others are
+    multiplied by ``1 / (1 - p)``.
+
+    The mask is a function of a seed and of the element's place, whatever the memory format, dtype
+    or number of threads; it is not the one that torch makes from the same `torch.manual_seed`.
+    torch.compile draws its seeds in its own way; there, ``seed=`` may be a tensor and there is no
+    ``generator=``.
+
+    Args:
+        input: Any shape, in any memory format.
+        p: The probability to drop, in [0, 1].
+        training: If false, `input` is the result, as it is where `p` is 0.
+        inplace: Write the result over ``input``.
+        seed: A number of 64 bits (or a tensor of one) that decides the mask; if None, one is drawn.
+        generator: Where it is drawn from, instead of torch's default generator.
+
+    Returns:
+        A tensor like ``input``; ``input`` itself where nothing is done.
+
+    Raises:
+        ValueError: `p` is no probability, or both `seed` and `generator` are given.
+
+    Example:
+        >>> import torch
+        >>> dropout(torch.ones(8), 0.5, seed=1).tolist()
+        [2.0, 0.0, 2.0, 0.0, 2.0, 0.0, 0.0, 0.0]
+    """
+    return _run(F.dropout, input, p, training, inplace, seed, generator)
+
+
+def alpha_dropout(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = False,
+    inplace: bool = False,
+    *,
+    seed: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """`torch.nn.functional.alpha_dropout`, which keeps the mean 0 and variance 1 that SELU makes.
+
+    Args:
+        input: Any shape, in any memory format.
+        p: The probability to drop, in [0, 1].
+        training: If false, `input` is the result, as it is where `p` is 0.
+        inplace: Write the result over ``input``.
+        seed: As in `dropout`.
+        generator: As in `dropout`.
+
+    Returns:
+        A tensor like ``input``; ``input`` itself where nothing is done.
+
+    Raises:
+        ValueError: As `dropout`.
+
+    Example:
+        >>> import torch
+        >>> alpha_dropout(torch.ones(3), 0.5, True, seed=1).tolist()
+        [1.6655..., -0.7791..., 1.6655...]
+    """
+    return _run(F.alpha_dropout, input, p, training, inplace, seed, generator, alpha=True)
+
+
+def feature_alpha_dropout(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = False,
+    inplace: bool = False,
+    *,
+    seed: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """`torch.nn.functional.feature_alpha_dropout`: `alpha_dropout` of whole channels.
+
+    Args:
+        input: ``(N, C, ...)``, in any memory format.
+        p: The probability to drop, in [0, 1].
+        training: If false, `input` is the result, as it is where `p` is 0.
+        inplace: Write the result over ``input``.
+        seed: As in `dropout`.
+        generator: As in `dropout`.
+
+    Returns:
+        A tensor like ``input``; ``input`` itself where nothing is done.
+
+    Raises:
+        RuntimeError: There are fewer than two dimensions.
+        ValueError: As `dropout`.
+
+    Example:
+        >>> import torch
+        >>> feature_alpha_dropout(torch.ones(1, 2, 2), 0.5, True, seed=1)[0, :, 0].tolist()
+        [1.6655..., -0.7791...]
+    """
+    return _run(
+        F.feature_alpha_dropout, input, p, training, inplace, seed, generator, True, plane_dims=2
+    )
+
+
+_FEATURES = """`torch.nn.functional.{name}`: `dropout` of whole channels.
+
+Args:
+    input: ``{shape}``, in any memory format.
+    p: The probability to drop, in [0, 1].
+    training: If false, `input` is the result, as it is where `p` is 0.
+    inplace: Write the result over ``input``.
+    seed: As in `dropout`.
+    generator: As in `dropout`.
+
+Returns:
+    A tensor like ``input``; ``input`` itself where nothing is done.
+
+Raises:
+    RuntimeError: As torch.
+    ValueError: As `dropout`.
+
+Example:
+    >>> import torch
+    >>> {name}(torch.ones({sizes}), seed=1)[{at}].tolist()
+    [2.0, 0.0, 2.0, 0.0]
+"""
+
+
+def _feature_dropout(dimensions: int, shape: str, usual: tuple[int, ...], batched: Any) -> Any:
+    """`dropout1d` and its like: `usual` numbers of dimensions pass without a word of torch's;
+    `batched` of them start with the batch.
+    """
+    name = f"dropout{dimensions}d"
+    theirs = getattr(F, name)
+
+    def function(
+        input: Tensor,
+        p: float = 0.5,
+        training: bool = True,
+        inplace: bool = False,
+        *,
+        seed: int | Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        plane_dims = 2
+        if isinstance(input, Tensor):
+            ndim = input.dim()
+            if ndim not in usual:
+                theirs(input, p, False)  # its warnings and errors
+            plane_dims = 2 if batched(ndim) else 1
+        return _run(theirs, input, p, training, inplace, seed, generator, plane_dims=plane_dims)
+
+    function.__name__ = function.__qualname__ = name
+    ones = ["1"] * dimensions
+    function.__doc__ = _FEATURES.format(
+        name=name,
+        shape=shape,
+        sizes=", ".join(["1", "4", *ones]),
+        at=", ".join(["0", ":", *["0"] * dimensions]),
+    )
+    return function
+
+
+dropout1d = _feature_dropout(1, "(N, C, L) or (C, L)", (2, 3), lambda ndim: ndim == 3)
+dropout2d = _feature_dropout(2, "(N, C, H, W)", (4,), lambda ndim: True)
+dropout3d = _feature_dropout(3, "(N, C, D, H, W) or (C, D, H, W)", (4, 5), lambda ndim: ndim == 5)
+
+# --- dropout_add
+
+
+def dropout_add(
+    input: Tensor,
+    residual: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    *,
+    seed: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """``dropout(input) + residual`` in one pass, rounded once.
+
+    Args:
+        input: Any shape, in any memory format.
+        residual: Of the input's shape and dtype.
+        p: The probability to drop, in [0, 1].
+        training: If false, nothing is dropped.
+        seed: As in `dropout`.
+        generator: As in `dropout`.
+
+    Returns:
+        A tensor like ``input``.
+
+    Raises:
+        ValueError: The shapes differ; as `dropout`.
+
+    Example:
+        >>> import torch
+        >>> dropout_add(torch.ones(4), torch.full((4,), 0.25), 0.5, seed=1).tolist()
+        [2.25, 0.25, 2.25, 0.25]
+    """
+    _check(p, seed, generator)
+    if input.shape != residual.shape:
+        raise ValueError(
+            f"dropout_add: residual: expected shape {tuple(input.shape)}, got "
+            f"{tuple(residual.shape)}"
+        )
+    if not training or p == 0:
+        p, seed, generator = 0.0, 0, None
+    way = route(input, residual)
+    if residual.dtype is not input.dtype:
+        way = TORCH
+    if way == OPERATOR:
+        number = _seed_tensor(seed, generator)
+        output: Tensor = torch.ops.dlkernels.dropout_add(input, residual, number, p)
+        return output
+    arguments = (_seed_number(seed, generator), p, False, 0)
+    if way == KERNEL:
+        try:
+            if torch.is_grad_enabled() and (input.requires_grad or residual.requires_grad):
+                output = _DropoutAdd.apply(input, residual, arguments)
+                return output
+            return _add_kernel(input, residual, arguments)
+        except _REFUSED:
+            pass
+    return _in_torch(input, arguments, False) + residual
+
+
+def _add_kernel(input: Tensor, residual: Tensor, arguments: Any) -> Tensor:
+    seed, p, _, _ = arguments
+    output: Tensor = _core.dropout(
+        "dropout_add", input, residual, None, seed, p, False, 0, 0, False
+    )
+    return output
+
+
+class _DropoutAdd(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, residual: Tensor, arguments: Any) -> Tensor:
+        ctx.arguments = arguments
+        return _add_kernel(input, residual, arguments)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> Any:
+        wanted, residual_wanted, _ = ctx.needs_input_grad
+        grad = _gradient(grad_output, ctx.arguments) if wanted else None
+        return grad, grad_output if residual_wanted else None, None
+
+
+# --- bias_act_dropout: `numbers` are the activation's index and its two numbers
+
+
+def bias_act_dropout(
+    input: Tensor,
+    bias: Tensor | None,
+    activation: str = "relu",
+    p: float = 0.5,
+    training: bool = True,
+    *,
+    seed: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    **parameters: Any,
+) -> Tensor:
+    """``dropout(activation(input + bias))`` in one pass, rounded once; backward reads the input
+    alone.
+
+    Args:
+        input: ``(..., C)``, such as a linear layer's result without its bias.
+        bias: ``(C,)``, of the input's dtype; None for none.
+        activation: The name of an activation of `functional`.
+        p: The probability to drop, in [0, 1].
+        training: If false, nothing is dropped.
+        seed: As in `dropout`.
+        generator: As in `dropout`.
+        parameters: The activation's own arguments, by name.
+
+    Returns:
+        A tensor like ``input``.
+
+    Raises:
+        TypeError: An argument of the activation is missing or unknown.
+        ValueError: There is no such activation, the shapes do not fit; as `dropout`.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([[1.0, 2.0, 3.0, -4.0]])
+        >>> bias_act_dropout(x, torch.ones(4), "relu", 0.5, seed=1).tolist()
+        [[4.0, 0.0, 8.0, 0.0]]
+    """
+    _check(p, seed, generator)
+    numbers = activation_numbers(activation, parameters)
+    if bias is not None and bias.shape != input.shape[-1:]:
+        raise ValueError(
+            f"bias_act_dropout: bias: expected shape {tuple(input.shape[-1:])}, got "
+            f"{tuple(bias.shape)}"
+        )
+    if not training or p == 0:
+        p, seed, generator = 0.0, 0, None
+    way = route(input, bias)
+    if input.dim() == 0 or (bias is not None and bias.dtype is not input.dtype):
+        way = TORCH
+    if way == OPERATOR:
+        number = _seed_tensor(seed, generator)
+        output: Tensor = torch.ops.dlkernels.bias_act_dropout(input, bias, number, p, *numbers)
+        return output
+    arguments = (_seed_number(seed, generator), p, *numbers)
+    if way == KERNEL:
+        try:
+            wants = input.requires_grad or (bias is not None and bias.requires_grad)
+            if wants and torch.is_grad_enabled():
+                output = _BiasActDropout.apply(input, bias, arguments)
+                return output
+            return _bias_act_kernel(input, bias, arguments)
+        except _REFUSED:
+            pass
+    return _bias_act_in_torch(input, bias, numbers, _bias_act_factor(input, arguments))
+
+
+def _bias_act_factor(input: Tensor, arguments: Any) -> Tensor:
+    seed, p, *_ = arguments
+    return _factors(input, (seed, p, False, 0))[0]
+
+
+def _bias_act_kernel(input: Tensor, bias: Tensor | None, arguments: Any) -> Tensor:
+    output: Tensor = _core.bias_act_dropout(input, bias, None, *arguments)
+    return output
+
+
+def _bias_act_in_torch(input: Tensor, bias: Tensor | None, numbers: Any, factor: Tensor) -> Tensor:
+    """The same in torch's operations, differentiable any number of times."""
+    index, *values = numbers
+    row = composite.ACTIVATION_ROWS[index]
+    named = {
+        parameter.name: parameter.from_number(value)
+        for parameter, value in zip(row.parameters, values, strict=False)
+    }
+    hidden: Tensor = getattr(F, row.name)(input if bias is None else input + bias, **named)
+    return hidden * factor
+
+
+class _BiasActDropout(torch.autograd.Function):
+    """Saves the input and the bias: the sum and the mask are made again."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, bias: Tensor | None, arguments: Any) -> Tensor:
+        ctx.arguments = arguments
+        ctx.save_for_backward(input, bias)
+        return _bias_act_kernel(input, bias, arguments)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> Any:
+        input, bias = ctx.saved_tensors
+        if torch.is_grad_enabled() or is_batched(grad_output):
+            numbers, factor = ctx.arguments[2:], _bias_act_factor(input, ctx.arguments)
+            return *_bias_act_gradients(grad_output, input, bias, numbers, factor), None
+        grad, grad_bias = _core.bias_act_dropout_backward(
+            grad_output.resolve_neg(), input, bias, *ctx.arguments
+        )
+        return grad, grad_bias, None
+
+
+def _bias_act_gradients(
+    grad_output: Tensor, input: Tensor, bias: Tensor | None, numbers: Any, factor: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """The gradients through torch's operations."""
+    if bias is None:
+        return composite.differentiate(
+            lambda x: _bias_act_in_torch(x, None, numbers, factor), input, grad_output
+        ), None
+    grad, grad_bias = composite.differentiate_all(
+        lambda x, b: _bias_act_in_torch(x, b, numbers, factor), (input, bias), grad_output
+    )
+    return grad, grad_bias
+
+
+# --- operators
+
+_LIBRARY.define("dropout(Tensor input, Tensor seed, float p, bool alpha, int plane_dims) -> Tensor")
+_LIBRARY.define(
+    "dropout_backward(Tensor grad_output, Tensor seed, float p, bool alpha, int plane_dims) "
+    "-> Tensor"
+)
+_LIBRARY.define("dropout_add(Tensor input, Tensor residual, Tensor seed, float p) -> Tensor")
+_LIBRARY.define(
+    "bias_act_dropout(Tensor input, Tensor? bias, Tensor seed, float p, int index, float a, "
+    "float b) -> Tensor"
+)
+_LIBRARY.define(
+    "bias_act_dropout_backward(Tensor grad_output, Tensor input, Tensor? bias, Tensor seed, "
+    "float p, int index, float a, float b) -> (Tensor, Tensor)"
+)
+
+
+@_implement("dropout")
+def _dropout_operator(input: Tensor, seed: Tensor, *arguments: Any) -> Tensor:
+    return _kernel(input, None, (_number_of(seed), *arguments), False)
+
+
+@_implement("dropout_backward")
+def _dropout_backward_operator(grad_output: Tensor, seed: Tensor, *arguments: Any) -> Tensor:
+    return _kernel(grad_output, None, (_number_of(seed), *arguments), True)
+
+
+@_implement("dropout_add")
+def _dropout_add_operator(input: Tensor, residual: Tensor, seed: Tensor, p: float) -> Tensor:
+    return _add_kernel(input, residual, (_number_of(seed), p, False, 0))
+
+
+@_implement("bias_act_dropout")
+def _bias_act_operator(input: Tensor, bias: Tensor | None, seed: Tensor, *arguments: Any) -> Tensor:
+    return _bias_act_kernel(input, bias, (_number_of(seed), *arguments))
+
+
+@_implement("bias_act_dropout_backward")
+def _bias_act_backward_operator(
+    grad_output: Tensor, input: Tensor, bias: Tensor | None, seed: Tensor, *arguments: Any
+) -> tuple[Tensor, Tensor]:
+    grad, grad_bias = _core.bias_act_dropout_backward(
+        grad_output, input, bias, _number_of(seed), *arguments
+    )
+    # Operators have no optional results.
+    return grad, input.new_empty([0]) if grad_bias is None else grad_bias
+
+
+def _like_first(first: Tensor, *others: Any) -> Tensor:
+    return torch.empty_like(first)
+
+
+for _name in ("dropout", "dropout_backward", "dropout_add", "bias_act_dropout"):
+    torch.library.register_fake(f"dlkernels::{_name}", _like_first, lib=_LIBRARY)
+
+
+@torch.library.register_fake("dlkernels::bias_act_dropout_backward", lib=_LIBRARY)
+def _(grad_output: Tensor, input: Tensor, bias: Tensor | None, *arguments: Any) -> Any:
+    grad_bias = input.new_empty([0]) if bias is None else bias.new_empty(bias.shape)
+    return torch.empty_like(input), grad_bias
+
+
+def _save_dropout(ctx: Any, inputs: Any, output: Tensor) -> None:
+    _, seed, *ctx.arguments = inputs
+    ctx.save_for_backward(seed)
+
+
+def _differentiate_dropout(ctx: Any, grad_output: Tensor) -> Any:
+    """Of the forward and of the backward: both are the same factors."""
+    (seed,) = ctx.saved_tensors
+    grad = torch.ops.dlkernels.dropout_backward(grad_output, seed, *ctx.arguments)
+    return grad, None, None, None, None
+
+
+for _name in ("dropout", "dropout_backward"):
+    torch.library.register_autograd(
+        f"dlkernels::{_name}", _differentiate_dropout, setup_context=_save_dropout, lib=_LIBRARY
+    )
+
+
+def _save_dropout_add(ctx: Any, inputs: Any, output: Tensor) -> None:
+    _, _, seed, ctx.p = inputs
+    ctx.save_for_backward(seed)
+
+
+def _differentiate_dropout_add(ctx: Any, grad_output: Tensor) -> Any:
+    (seed,) = ctx.saved_tensors
+    grad = torch.ops.dlkernels.dropout_backward(grad_output, seed, ctx.p, False, 0)
+    return grad, grad_output, None, None
+
+
+torch.library.register_autograd(
+    "dlkernels::dropout_add",
+    _differentiate_dropout_add,
+    setup_context=_save_dropout_add,
+    lib=_LIBRARY,
+)
+
+
+def _save_bias_act(ctx: Any, inputs: Any, output: Tensor) -> None:
+    *tensors, ctx.p, ctx.index, ctx.a, ctx.b = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _differentiate_bias_act(ctx: Any, grad_output: Tensor) -> Any:
+    input, bias, seed = ctx.saved_tensors
+    grad, grad_bias = torch.ops.dlkernels.bias_act_dropout_backward(
+        grad_output, input, bias, seed, ctx.p, ctx.index, ctx.a, ctx.b
+    )
+    return grad, None if bias is None else grad_bias, *([None] * 5)
+
+
+torch.library.register_autograd(
+    "dlkernels::bias_act_dropout",
+    _differentiate_bias_act,
+    setup_context=_save_bias_act,
+    lib=_LIBRARY,
+)
+
+
+def _save_bias_act_backward(ctx: Any, inputs: Any, output: Any) -> None:
+    *tensors, ctx.p, ctx.index, ctx.a, ctx.b = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _differentiate_bias_act_backward(ctx: Any, grad_grad: Tensor, grad_grad_bias: Tensor) -> Any:
+    grad_output, input, bias, seed = ctx.saved_tensors
+    numbers = ctx.index, ctx.a, ctx.b
+    factor = torch.ops.dlkernels.dropout(torch.ones_like(input), seed, ctx.p, False, 0)
+    tensors = (grad_output, input) if bias is None else (grad_output, input, bias)
+
+    def total(grad_output: Tensor, input: Tensor, bias: Tensor | None = None) -> Tensor:
+        grad, grad_bias = _bias_act_gradients(grad_output, input, bias, numbers, factor)
+        product = (grad * grad_grad).sum()
+        return product if grad_bias is None else product + (grad_bias * grad_grad_bias).sum()
+
+    grads = composite.differentiate_all(total, tensors, torch.ones_like(grad_grad.sum()))
+    return *grads, *([None] * (8 - len(grads)))
+
+
+torch.library.register_autograd(
+    "dlkernels::bias_act_dropout_backward",
+    _differentiate_bias_act_backward,
+    setup_context=_save_bias_act_backward,
+    lib=_LIBRARY,
+)
+
+# --- modules
+
+
+def _module(theirs: type[torch.nn.Module], function: Callable[..., Tensor]) -> Any:
+    """A subclass of torch's module whose forward calls our function."""
+
+    class Module(theirs):  # type: ignore[misc, valid-type]
+        def __init__(
+            self,
+            p: float = 0.5,
+            inplace: bool = False,
+            *,
+            seed: int | Tensor | None = None,
+            generator: torch.Generator | None = None,
+        ) -> None:
+            """See the class."""
+            super().__init__(p, inplace)
+            self.seed, self.generator = seed, generator
+
+        def forward(self, input: Tensor) -> Tensor:
+            """Our function of `input`."""
+            return function(
+                input,
+                self.p,
+                self.training,
+                self.inplace,
+                seed=self.seed,
+                generator=self.generator,
+            )
+
+    name = theirs.__name__
+    Module.__name__ = Module.__qualname__ = name
+    Module.__module__ = "dlkernels.torch.nn"
+    Module.__doc__ = f"""`torch.nn.{name}` on `functional.{function.__name__}`.
+
+    Args:
+        p: The probability to drop.
+        inplace: Write the result over the input.
+        seed: If given, what is dropped is the same in every call.
+        generator: Where seeds are drawn from, instead of torch's default generator.
+    """
+    return Module
+
+
+#: The twins by their names in `dlkernels.torch.functional`.
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+    function.__name__: function
+    for function in (
+        alpha_dropout,
+        bias_act_dropout,
+        dropout,
+        dropout1d,
+        dropout2d,
+        dropout3d,
+        dropout_add,
+        feature_alpha_dropout,
+    )
+}
+
+#: The modules by their names in `dlkernels.torch.nn`.
+MODULES: dict[str, type[torch.nn.Module]] = {
+    theirs.__name__: _module(theirs, function)
+    for theirs, function in (
+        (torch.nn.AlphaDropout, alpha_dropout),
+        (torch.nn.Dropout, dropout),
+        (torch.nn.Dropout1d, dropout1d),
+        (torch.nn.Dropout2d, dropout2d),
+        (torch.nn.Dropout3d, dropout3d),
+        (torch.nn.FeatureAlphaDropout, feature_alpha_dropout),
+    )
+}
