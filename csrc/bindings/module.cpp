@@ -89,4 +89,5 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
   dlk::bind_losses(module);
   dlk::bind_activations(module);
   dlk::bind_optim(module);
+  dlk::bind_torch_state(module);
 }

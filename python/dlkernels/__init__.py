@@ -49,7 +49,7 @@ def _load_openmp() -> None:
 _load_openmp()
 
 # ruff: noqa: E402, F403  (these need OpenMP to be loaded; each family lists its own names)
-from . import activations, losses, optim
+from . import activations, losses, optim, units
 from ._core import build_info as _build_info
 from .activations import *
 from .losses import *
@@ -63,6 +63,7 @@ from .runtime import (
     set_num_threads,
     tune_malloc,
 )
+from .units import *
 
 __version__: str = _build_info()["version"]
 
@@ -80,3 +81,4 @@ __all__ = [
 ]
 __all__ += activations.__all__
 __all__ += losses.__all__
+__all__ += units.__all__

@@ -19,7 +19,7 @@ from torch.nn import _reduction
 
 from dlkernels import _core
 from dlkernels.torch import _composite as composite
-from dlkernels.torch import activations, ops
+from dlkernels.torch import activations, ops, units
 from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_batched, reason, route
 
 __all__ = ["cross_entropy", "log_softmax", "nll_loss", "softmax"]
@@ -450,10 +450,12 @@ class _NllLoss(torch.autograd.Function):
         return grad, None, None, None, None
 
 
-# --- activations: made in `activations`
+# --- activations: made in `activations` and `units`
 
 globals().update(activations.FUNCTIONS)
 __all__ += sorted(activations.FUNCTIONS)
+globals().update(units.FUNCTIONS)
+__all__ += sorted(units.FUNCTIONS)
 
 if TYPE_CHECKING:
 
@@ -461,7 +463,14 @@ if TYPE_CHECKING:
         """The activations, for type checkers."""
 
 
-_TWINS = (cross_entropy, log_softmax, nll_loss, softmax, *activations.FUNCTIONS.values())
+_TWINS = (
+    cross_entropy,
+    log_softmax,
+    nll_loss,
+    softmax,
+    *activations.FUNCTIONS.values(),
+    *units.FUNCTIONS.values(),
+)
 
 # --- explain
 
@@ -488,6 +497,8 @@ def explain(function: Any, *args: Any, **kwargs: Any) -> str:
     if function not in _TWINS:
         raise TypeError(f"explain: expected a function of dlkernels.torch, got {function!r}")
     bound = inspect.signature(function).bind(*args, **kwargs).arguments
+    if function in units.FUNCTIONS.values():
+        return reason(*units.operands(bound))
     input, target, weight = bound["input"], bound.get("target"), bound.get("weight")
     if _autocasting("cpu") and function in (cross_entropy, nll_loss):
         input, target, weight = _autocast(input), _autocast(target), _autocast(weight)
@@ -500,9 +511,11 @@ def explain(function: Any, *args: Any, **kwargs: Any) -> str:
             return (
                 f"{TORCH}: dtypes that do not match, a target or weight that requires grad, or 0-d"
             )
-    overwrites = function in activations.FUNCTIONS.values() and activations.is_in_place(
-        function, bound
-    )
+    if function not in activations.FUNCTIONS.values():
+        return way
+    if not activations.is_taken(function, bound):
+        return f"{TORCH}: parameters that the kernel does not take"
+    overwrites = activations.is_in_place(function, bound)
     if overwrites and way.startswith(KERNEL) and not activations.may_overwrite(input):
         return f"{TORCH}: in place on a view, a leaf or a tensor with gaps in memory"
     return way

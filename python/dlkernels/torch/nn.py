@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dlkernels.torch import activations
+from dlkernels.torch import activations, units
 from dlkernels.torch import functional as F
 
 __all__ = ["CrossEntropyLoss", "LogSoftmax", "NLLLoss", "Softmax"]
@@ -87,6 +87,8 @@ class LogSoftmax(torch.nn.LogSoftmax):
 
 globals().update(activations.MODULES)
 __all__ += sorted(activations.MODULES)
+globals().update(units.MODULES)
+__all__ += sorted(units.MODULES)
 
 if TYPE_CHECKING:
 
