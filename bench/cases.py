@@ -247,7 +247,7 @@ RELU = (
         EAGER_AND_COMPILED,
         bytes_per_element=8,
         roof="nt copy",
-        targets=(faster(3, TORCH), faster(1, TUNED)),
+        targets=(faster(4, TORCH), faster(1.1, TUNED), Target("percent of roof", 75)),
     ),
     Case(
         "relu",
@@ -360,6 +360,109 @@ IMAGES = (
         roof="nt copy",
         targets=(faster(5, TORCH), faster(3, TUNED)),
     ),
+EAGER = (OURS, TORCH, TUNED)
+SIZE = (32_000_000,)
+
+
+def activation_forward(name: str, default: float, tuned: float) -> Case:
+    """Reads 4 bytes and writes 4."""
+    return Case(
+        "activations",
+        f"{name} forward",
+        f"{name}_forward",
+        SIZE,
+        EAGER,
+        bytes_per_element=8,
+        roof="nt copy",
+        targets=(faster(default, TORCH), faster(tuned, TUNED), Target("percent of roof", 75)),
+    )
+
+
+def activation_train(
+    name: str, default: float, tuned: float, shape: tuple[int, ...] = SIZE
+) -> Case:
+    """Backward reads the gradient and what was kept (the input or the output), and writes 4."""
+    return Case(
+        "activations",
+        f"{name} fwd+bwd",
+        f"{name}_train",
+        shape,
+        EAGER,
+        bytes_per_element=20,
+        roof="nt copy",
+        targets=(faster(default, TORCH), faster(tuned, TUNED)),
+    )
+
+
+ACTIVATIONS = (
+    activation_forward("leaky_relu", 4, 1.1),
+    activation_forward("sigmoid", 4, 1.1),
+    activation_forward("silu", 4, 1.1),
+    activation_forward("tanh", 8, 5),
+    activation_train("tanh", 7, 2.8),
+    activation_train("elu", 5, 1.8),
+    activation_train("gelu", 4, 1.4),
+    activation_train("prelu", 9, 4.5),
+    activation_train("softmax", 5, 1.2, (500_000, 64)),
+    # In cache and in place: never slower.
+    *(
+        Case(
+            "activations",
+            f"{name} {where}",
+            f"{name}_{where.replace(' ', '')}",
+            (1_000_000,),
+            EAGER,
+            batch=50,
+            targets=(faster(1, TORCH, TUNED),),
+        )
+        for name, where in (
+            ("leaky_relu", "forward"),
+            ("sigmoid", "forward"),
+            ("tanh", "forward"),
+            ("silu", "forward"),
+            ("gelu", "forward"),
+            ("elu", "forward"),
+            ("relu", "in place"),
+            ("leaky_relu", "in place"),
+            ("elu", "in place"),
+            ("silu", "in place"),
+        )
+    ),
+)
+
+#: Every twin of one tensor.
+TWINS = (
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "celu",
+    "gelu",
+    "silu",
+    "mish",
+    "sigmoid",
+    "tanh",
+    "softplus",
+    "softsign",
+    "logsigmoid",
+    "hardtanh",
+    "hardsigmoid",
+    "hardswish",
+)
+SMALL_ACTIVATIONS = tuple(
+    Case(
+        "activations, 16 K elements",
+        f"{name} forward, no grad",
+        f"{name}_forward",
+        (16384,),
+        EAGER,
+        batch=1000,
+        tight=True,
+        quick=name in ("relu", "gelu"),
+        targets=(faster(0.9, TORCH, TUNED),),
+    )
+    for name in TWINS
 )
 
 # SGD with momentum reads parameter, gradient and momentum, and writes parameter and momentum:
@@ -538,6 +641,8 @@ CASES = (
     *RELU,
     *DROPOUT,
     *IMAGES,
+    *ACTIVATIONS,
+    *SMALL_ACTIVATIONS,
     *(case for case in SGD if case not in MANY_SMALL),
     *BATCH_NORM,
     *OVERHEAD,

@@ -149,8 +149,13 @@ def warm_up(case: Case, work: Workload, limit: int) -> float:
 
 @dataclass(frozen=True)
 class TorchFront:
-    """The functions a torch-shaped peer offers, under torch's names and signatures."""
+    """The functions a torch-shaped peer offers, under torch's names and signatures.
 
+    Attributes:
+        functional: A module with the names of ``torch.nn.functional``.
+    """
+
+    functional: Any
     cross_entropy: Callable[..., Any]
     relu: Callable[..., Any]
     batch_norm: Callable[..., Any]  # also with residual= and activation=
@@ -176,6 +181,7 @@ def torch_eager(in_place: bool = False, **sgd_options: Any) -> TorchFront:
         return y if activation is None else getattr(functional, activation)(y, inplace=in_place)
 
     return TorchFront(
+        functional=functional,
         cross_entropy=functional.cross_entropy,
         relu=functional.relu,
         batch_norm=batch_norm,
@@ -193,6 +199,7 @@ def torch_compiled() -> TorchFront:
     eager = torch_eager()
     compiled = functools.partial(torch.compile, dynamic=False)
     return TorchFront(
+        functional=None,
         cross_entropy=compiled(eager.cross_entropy),
         relu=compiled(eager.relu),
         batch_norm=compiled(eager.batch_norm),
@@ -212,6 +219,7 @@ def our_torch_front() -> TorchFront:
     eager = torch_eager()
     return dataclasses.replace(
         eager,
+        functional=twins,
         cross_entropy=twins.cross_entropy,
         relu=twins.relu,
         batch_norm=twins.batch_norm,
@@ -375,6 +383,58 @@ def images(case: Case, front: TorchFront) -> Workload:
     return Workload(run, magnitude, context=torch.no_grad)
 
 
+#: The activations that are measured, with the arguments they need beside the input.
+ACTIVATION_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
+    **{name: {} for name in cases.TWINS},
+    "softmax": {"dim": -1},
+}
+
+
+def forward_activation(name: str, case: Case, front: TorchFront) -> Workload:
+    """A fresh output, no gradient."""
+    import torch
+
+    function = getattr(front.functional, name)
+    run = functools.partial(function, normal(case, seed=0), **ACTIVATION_ARGUMENTS[name])
+    return Workload(run, magnitude, context=torch.no_grad)
+
+
+def inplace_activation(name: str, case: Case, front: TorchFront) -> Workload:
+    """Over the input itself, which is refilled before each call, outside the timer."""
+    import torch
+
+    source = normal(case, seed=0)
+    x = source.clone()
+    run = functools.partial(getattr(front.functional, name), x, inplace=True)
+
+    def reset() -> None:
+        x.copy_(source)
+
+    return Workload(run, magnitude, reset, torch.no_grad)
+
+
+def train_activation(name: str, case: Case, front: TorchFront) -> Workload:
+    """Forward, and backward from a dense random gradient; prelu's slope is one for all."""
+    import torch
+
+    function = getattr(front.functional, name)
+    x = normal(case, seed=0).requires_grad_()
+    upstream = normal(case, seed=2)
+    weight = torch.full((1,), 0.25, requires_grad=True)
+    operands = (x, weight) if name == "prelu" else (x,)
+    keywords = ACTIVATION_ARGUMENTS.get(name, {})
+
+    def run() -> object:
+        y = function(*operands, **keywords)
+        y.backward(upstream)
+        return y
+
+    def reset() -> None:
+        x.grad = weight.grad = None
+
+    return Workload(run, lambda y: magnitude(y) + magnitude(x.grad), reset)
+
+
 def sgd_momentum(case: Case, front: TorchFront) -> Workload:
     """One step over all arrays, gradients present."""
     import torch
@@ -477,6 +537,16 @@ TORCH_OPERATIONS: Mapping[str, Callable[[Case, TorchFront], Workload]] = {
     ),
     "batch_norm_forward": forward_batch_norm,
     "batch_norm_backward": backward_batch_norm,
+    **{
+        f"{name}_{kind}": functools.partial(build, name)
+        for kind, build, names in (
+            ("forward", forward_activation, cases.TWINS),
+            ("inplace", inplace_activation, ("leaky_relu", "elu", "silu")),
+            ("train", train_activation, (*cases.TWINS, "prelu", "softmax")),
+        )
+        for name in names
+        if f"{name}_{kind}" not in ("relu_forward", "relu_train")
+    },
 }
 
 

@@ -63,6 +63,33 @@ class MathFunction:
         return x[~((x < low) | (x > high))]
 
 
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    e = np.exp(-np.abs(x))
+    return np.where(x < 0, e, 1) / (1 + e)
+
+
+def _softplus(x: np.ndarray) -> np.ndarray:
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def normal_cdf(x: np.ndarray) -> np.ndarray:
+    """The normal distribution up to x, to all its digits in both tails."""
+    size = np.minimum(np.abs(x), x.dtype.type(120))
+    density = np.exp(-size * size / 2) / np.sqrt(x.dtype.type(2 * _PI))
+    inner = np.minimum(size, x.dtype.type(2.2))
+    term = total = inner
+    for k in range(1, 60):
+        term = term * inner * inner / (2 * k + 1)
+        total = total + term
+    outer = np.maximum(size, x.dtype.type(2.2))
+    fraction = outer
+    for k in range(120, 0, -1):  # Laplace's continued fraction
+        fraction = outer + k / fraction
+    tail = np.where(size < 2.2, 0.5 - density * total, density / fraction)
+    return np.where(x < 0, tail, 1 - tail)
+
+
+_PI = np.longdouble("3.14159265358979323846264338327950288")
 _INF, _NAN = float("inf"), float("nan")
 
 MATH_FUNCTIONS = [
@@ -113,8 +140,8 @@ MATH_FUNCTIONS = [
     MathFunction(
         "tanh",
         np.tanh,
-        ulp={"float32": 4, "float64": 4},
-        baseline_ulp={"float32": 4, "float64": 4},
+        ulp={"float32": 3.5, "float64": 3.5},
+        baseline_ulp={"float32": 3.5, "float64": 3.5},
         ranges={"float32": [(-10, 10), (-0.5, 0.5)], "float64": [(-21, 21), (-0.5, 0.5)]},
         special=[
             (0.0, 0.0),
@@ -125,6 +152,66 @@ MATH_FUNCTIONS = [
             (1e-45, 1e-45),
             (-1e-45, -1e-45),
         ],
+    ),
+    MathFunction(
+        "expm1_nonpositive",
+        np.expm1,
+        ulp={"float32": 2, "float64": 2},
+        baseline_ulp={"float32": 2, "float64": 2},
+        ranges={"float32": [(-20, 1), (-1, 1)], "float64": [(-40, 1), (-1, 1)]},
+        special=[
+            (0.0, 0.0),
+            (-0.0, -0.0),
+            (-_INF, -1.0),
+            (-1e3, -1.0),
+            (_NAN, _NAN),
+            (1e-45, 1e-45),
+            (-1e-45, -1e-45),
+        ],
+        domain={"float32": (-np.inf, 1.0), "float64": (-np.inf, 1.0)},
+    ),
+    MathFunction(
+        "log1p_unit",
+        np.log1p,
+        ulp={"float32": 1.5, "float64": 1.5},
+        baseline_ulp={"float32": 1.5, "float64": 1.5},
+        ranges={"float32": [(0, 1), (0.4, 0.43)], "float64": [(0, 1), (0.4, 0.43)]},
+        special=[(0.0, 0.0), (_NAN, _NAN), (1e-45, 1e-45)],
+        domain={"float32": (0.0, 1.0), "float64": (0.0, 1.0)},
+    ),
+    MathFunction(
+        "sigmoid",
+        _sigmoid,
+        ulp={"float32": 3, "float64": 3},
+        baseline_ulp={"float32": 3, "float64": 3},
+        ranges={"float32": [(-104, 20), (-3, 3)], "float64": [(-746, 40), (-3, 3)]},
+        special=[(0.0, 0.5), (-0.0, 0.5), (_INF, 1.0), (-_INF, 0.0), (_NAN, _NAN), (1e-45, 0.5)],
+    ),
+    MathFunction(
+        "softplus",
+        _softplus,
+        ulp={"float32": 2, "float64": 2},
+        baseline_ulp={"float32": 3, "float64": 3},
+        ranges={"float32": [(-104, 20), (-3, 3)], "float64": [(-746, 40), (-3, 3)]},
+        special=[(_INF, _INF), (-_INF, 0.0), (_NAN, _NAN)],
+    ),
+    MathFunction(
+        "gauss",
+        lambda x: np.exp(-x * x / 2),
+        ulp={"float32": 2, "float64": 2},
+        baseline_ulp={"float32": 2, "float64": 2},
+        ranges={"float32": [(-14.6, 14.6), (-1, 1)], "float64": [(-39, 39), (-1, 1)]},
+        special=[(0.0, 1.0), (-0.0, 1.0), (_NAN, _NAN), (1e-45, 1.0)],
+        domain={"float32": (-14.6, 14.6), "float64": (-39.0, 39.0)},
+    ),
+    MathFunction(
+        "normal_cdf",
+        normal_cdf,
+        ulp={"float32": 5.5, "float64": 8},
+        baseline_ulp={"float32": 6, "float64": 11},
+        ranges={"float32": [(-12.8, 7), (-5, 1)], "float64": [(-37.4, 9), (-5, 1)]},
+        special=[(0.0, 0.5), (-0.0, 0.5), (_NAN, _NAN), (1e-45, 0.5), (14.5, 1.0)],
+        domain={"float32": (-12.8, 14.6), "float64": (-37.4, 39.0)},
     ),
 ]
 
@@ -252,6 +339,9 @@ class ActivationSpec:
         options: Sets of arguments to test, the defaults first.
         kinks: Arguments around which the derivative jumps.
         edges: Arguments that samples hold beside random ones.
+        limits: Infinities where the result is the limit; torch's is NaN.
+        torch_float64: How far torch's own float64 result may be off: more than rounding where its
+            constants are rounded to float32.
     """
 
     name: str
@@ -262,6 +352,8 @@ class ActivationSpec:
     options: Sequence[Options] = ({},)
     kinks: Sequence[float] = (0.0,)
     edges: Sequence[float] = (0.0,)
+    limits: Sequence[float] = ()
+    torch_float64: float = 1e-14
 
     @property
     def row(self) -> Activation:
@@ -331,6 +423,58 @@ class ActivationSpec:
         )
 
 
+def _terms(g: np.ndarray, *terms: np.ndarray) -> Exact:
+    """g times a sum whose terms may cancel."""
+    return Exact(g * sum(terms), np.abs(g) * sum(map(np.abs, terms)))
+
+
+def _exponential_unit(x: np.ndarray, a: Any, b: Any, c: Any) -> np.ndarray:
+    return np.where(x > 0, a * x, b * np.expm1(np.minimum(x, 0) / c))
+
+
+def _exponential_unit_gradient(g: np.ndarray, y: np.ndarray, a: Any, b: Any, c: Any) -> Exact:
+    below = y <= 0
+    scale = np.where(below, (b + np.abs(y)) / c, a)
+    return Exact(g * np.where(below, (y + b) / c, a), np.abs(g) * scale)
+
+
+_SELU_SCALE = np.longdouble("1.0507009873554804934193349852946")
+_SELU_ALPHA = np.longdouble("1.6732632423543772848170429916717")
+
+
+def _softplus_of(x: np.ndarray, beta: float = 1.0, threshold: float = 20.0) -> Exact:
+    value = np.where(x * beta > threshold, x, _softplus(x * beta) / beta)
+    return Exact(value, value * (1 + np.abs(x * beta) / 4 * (beta % 1 > 0)))
+
+
+def _softplus_gradient(
+    g: np.ndarray, x: np.ndarray, beta: float = 1.0, threshold: float = 20.0
+) -> Exact:
+    value = g * np.where(x * beta > threshold, 1, _sigmoid(x * beta))
+    return Exact(value, np.abs(value) * (1 + np.abs(x * beta) / 4 * (beta % 1 > 0)))
+
+
+def _twice_u(x: np.ndarray) -> np.ndarray:
+    return np.sqrt(x.dtype.type(8 / _PI)) * (x + x**3 * x.dtype.type("0.044715"))
+
+
+def _gelu(x: np.ndarray, approximate: str = "none") -> Exact:
+    if approximate == "none":
+        return Exact(x * normal_cdf(x))
+    value = x * _sigmoid(_twice_u(x))
+    return Exact(value, np.abs(value) * (1 + np.abs(_twice_u(x)) / 4))
+
+
+def _gelu_gradient(g: np.ndarray, x: np.ndarray, approximate: str = "none") -> Exact:
+    if approximate == "none":
+        density = np.exp(-x * x / 2) / np.sqrt(x.dtype.type(2 * _PI))
+        return _terms(g, normal_cdf(x), x * density)
+    v = _twice_u(x)
+    slope = np.sqrt(x.dtype.type(8 / _PI)) * (1 + 3 * x**2 * x.dtype.type("0.044715"))
+    exact = _terms(g, _sigmoid(v), x * slope * _sigmoid(v) * _sigmoid(-v))
+    return Exact(exact.value, exact.scale * (1 + np.abs(v) / 4))
+
+
 ACTIVATIONS = [
     ActivationSpec(
         "relu",
@@ -346,7 +490,457 @@ ACTIVATIONS = [
             (-1e-45, 0.0, 0),
         ],
     ),
+    ActivationSpec(
+        "relu6",
+        lambda x: np.clip(x, 0, 6),
+        lambda g, x: np.where((x > 0) & (x < 6), g, 0),
+        special=[
+            (_NAN, _NAN, 0),
+            (_INF, 6, 0),
+            (-_INF, 0.0, 0),
+            (-0.0, -0.0, 0),
+            (0.0, 0.0, 0),
+            (6, 6, 0),
+            (1e-45, 1e-45, 1),
+        ],
+        kinks=(0.0, 6.0),
+        edges=(0.0, 6.0, 7.0),
+    ),
+    ActivationSpec(
+        "hardtanh",
+        lambda x, min_val=-1.0, max_val=1.0: np.clip(x, min_val, max_val),
+        lambda g, x, min_val=-1.0, max_val=1.0: np.where((x > min_val) & (x < max_val), g, 0),
+        special=[
+            (_NAN, _NAN, 0),
+            (_INF, 1, 0),
+            (-_INF, -1, 0),
+            (-0.0, -0.0, 1),
+            (-1, -1, 0),
+            (1, 1, 0),
+        ],
+        options=({}, {"min_val": -2.0, "max_val": 0.5}),
+        kinks=(-2.0, -1.0, 0.5, 1.0),
+        edges=(-2.0, -1.0, 0.5, 1.0),
+    ),
+    ActivationSpec(
+        "threshold",
+        lambda x, threshold, value: np.where(x <= threshold, value, x),
+        lambda g, x, threshold, value: np.where(x <= threshold, 0, g),
+        special=[
+            (_NAN, _NAN, 1),
+            (_INF, _INF, 1),
+            (-_INF, 7, 0),
+            (0.5, 7, 0),
+            (0.75, 0.75, 1),
+        ],
+        options=({"threshold": 0.5, "value": 7.0}, {"threshold": -1.0, "value": 0.25}),
+        kinks=(-1.0, 0.5),
+        edges=(-1.0, 0.5),
+    ),
+    ActivationSpec(
+        "leaky_relu",
+        lambda x, negative_slope=0.01: np.where(x > 0, x, negative_slope * x),
+        lambda g, x, negative_slope=0.01: np.where(x > 0, g, negative_slope * g),
+        special=[
+            (_NAN, _NAN, 0.01),
+            (_INF, _INF, 1),
+            (-_INF, -_INF, 0.01),
+            (-0.0, -0.0, 0.01),
+            (0.0, 0.0, 0.01),
+            (-3, -0.03, 0.01),
+        ],
+        eps=(1.5, 1.5),
+        options=({}, {"negative_slope": 0.25}, {"negative_slope": 1.5}),
+    ),
+    ActivationSpec(
+        "hardsigmoid",
+        lambda x: Exact(
+            np.clip(x + 3, 0, 6) / 6, np.where(np.abs(x) < 3, (np.abs(x) + 3) / 6, x >= 3)
+        ),
+        lambda g, x: np.where((x > -3) & (x < 3), g / 6, 0),
+        special=[(_NAN, _NAN, 0), (_INF, 1, 0), (-_INF, 0, 0), (-3, 0, 0), (3, 1, 0)],
+        eps=(1, 1.5),
+        kinks=(-3.0, 3.0),
+        edges=(-3.0, 3.0),
+        torch_float64=1e-7,  # 1 / 6
+    ),
+    ActivationSpec(
+        "hardswish",
+        lambda x: Exact(x * np.clip(x + 3, 0, 6) / 6, np.abs(x)),
+        lambda g, x: Exact(
+            g * np.where(x <= -3, 0, np.where(x < 3, x / 3 + 0.5, 1)), np.abs(g) * (1 + np.abs(x))
+        ),
+        special=[
+            (_NAN, _NAN, _NAN),
+            (_INF, _INF, 1),
+            (-_INF, -0.0, 0),
+            (-0.0, -0.0, 0.5),
+            (-3, -0.0, 0),
+            (3, 3, 1),
+        ],
+        eps=(2, 2),
+        kinks=(-3.0, 3.0),
+        edges=(-3.0, 3.0),
+        limits=(-_INF,),
+    ),
+    ActivationSpec(
+        "softsign",
+        lambda x: x / (1 + np.abs(x)),
+        lambda g, y: g * (1 - np.abs(y)) ** 2,
+        special=[
+            (_NAN, _NAN, _NAN),
+            (_INF, 1, 0),
+            (-_INF, -1, 0),
+            (-0.0, -0.0, 1),
+            (1e-45, 1e-45, 1),
+        ],
+        eps=(1, 3),
+        limits=(-_INF, _INF),
+    ),
+    ActivationSpec(
+        "sigmoid",
+        _sigmoid,
+        lambda g, y: g * y * (1 - y),
+        special=[
+            (_NAN, _NAN, _NAN),
+            (_INF, 1, 0),
+            (-_INF, 0.0, 0),
+            (0.0, 0.5, 0.25),
+            (-0.0, 0.5, 0.25),
+        ],
+        eps=(3, 2),
+        kinks=(),
+    ),
+    ActivationSpec(
+        "tanh",
+        np.tanh,
+        lambda g, y: g * (1 - y) * (1 + y),
+        special=[
+            (_NAN, _NAN, _NAN),
+            (_INF, 1, 0),
+            (-_INF, -1, 0),
+            (-0.0, -0.0, 1),
+            (1e-45, 1e-45, 1),
+        ],
+        eps=(3.5, 2),
+        kinks=(),
+    ),
+    ActivationSpec(
+        "logsigmoid",
+        lambda x: -_softplus(-x),
+        lambda g, y: -g * np.expm1(y),
+        special=[(_NAN, _NAN, _NAN), (_INF, 0.0, 0), (-_INF, -_INF, 1)],
+        eps=(2, 3),
+        kinks=(),
+    ),
+    ActivationSpec(
+        "elu",
+        lambda x, alpha=1.0: _exponential_unit(x, 1, alpha, 1),
+        lambda g, y, alpha=1.0: _exponential_unit_gradient(g, y, 1, alpha, 1),
+        special=[
+            (_NAN, _NAN, _NAN),
+            (_INF, _INF, 1),
+            (-_INF, -1, 0),
+            (-0.0, -0.0, 1),
+            (0.0, 0.0, 1),
+            (-1e-45, -1e-45, 1),
+        ],
+        eps=(3, 2),
+        options=({}, {"alpha": 2.0}, {"alpha": 0.25}, {"alpha": 0.0}),
+    ),
+    ActivationSpec(
+        "celu",
+        lambda x, alpha=1.0: _exponential_unit(x, 1, alpha, alpha),
+        lambda g, y, alpha=1.0: _exponential_unit_gradient(g, y, 1, alpha, alpha),
+        special=[
+            (_NAN, _NAN, _NAN),
+            (_INF, _INF, 1),
+            (-_INF, -1, 0),
+            (-0.0, -0.0, 1),
+            (0.0, 0.0, 1),
+        ],
+        eps=(4, 3),
+        options=({}, {"alpha": 2.0}, {"alpha": 0.3}),
+        torch_float64=1e-6,  # 1 / alpha
+    ),
+    ActivationSpec(
+        "selu",
+        lambda x: _exponential_unit(x, _SELU_SCALE, _SELU_SCALE * _SELU_ALPHA, 1),
+        lambda g, y: _exponential_unit_gradient(g, y, _SELU_SCALE, _SELU_SCALE * _SELU_ALPHA, 1),
+        special=[
+            (_NAN, _NAN, _NAN),
+            (_INF, _INF, float(_SELU_SCALE)),
+            (-_INF, -float(_SELU_SCALE * _SELU_ALPHA), 0),
+            (-0.0, -0.0, float(_SELU_SCALE * _SELU_ALPHA)),
+        ],
+        eps=(3, 2),
+    ),
+    ActivationSpec(
+        "softplus",
+        _softplus_of,
+        _softplus_gradient,
+        special=[(_NAN, _NAN, _NAN), (_INF, _INF, 1), (-_INF, 0.0, 0), (21, 21, 1)],
+        eps=(3, 3),
+        options=({}, {"beta": 2.0, "threshold": 5.0}, {"beta": 0.7}),
+        kinks=(2.5,),
+        edges=(0.0, 2.5, 20.0, 21.0),
+    ),
+    ActivationSpec(
+        "silu",
+        lambda x: x * _sigmoid(x),
+        lambda g, x: _terms(g, _sigmoid(x), x * _sigmoid(x) * _sigmoid(-x)),
+        special=[
+            (_NAN, _NAN, _NAN),
+            (_INF, _INF, 1),
+            (-_INF, -0.0, 0),
+            (0.0, 0.0, 0.5),
+            (-0.0, -0.0, 0.5),
+        ],
+        eps=(3, 4),
+        kinks=(),
+        limits=(-_INF,),
+    ),
+    ActivationSpec(
+        "mish",
+        lambda x: x * np.tanh(_softplus(x)),
+        lambda g, x: _terms(g, np.tanh(_softplus(x)), x * _sigmoid(x) / np.cosh(_softplus(x)) ** 2),
+        special=[
+            (_NAN, _NAN, _NAN),
+            (_INF, _INF, 1),
+            (-_INF, -0.0, 0),
+            (0.0, 0.0, 0.6),
+            (-0.0, -0.0, 0.6),
+        ],
+        eps=(5, 8),
+        kinks=(),
+        limits=(-_INF,),
+    ),
+    ActivationSpec(
+        "gelu",
+        _gelu,
+        _gelu_gradient,
+        special=[
+            (_NAN, _NAN, _NAN),
+            (_INF, _INF, 1),
+            (-_INF, -0.0, 0),
+            (0.0, 0.0, 0.5),
+            (-0.0, -0.0, 0.5),
+        ],
+        eps=(9, 10),
+        options=({}, {"approximate": "tanh"}),
+        kinks=(),
+        limits=(-_INF, _INF),
+    ),
 ]
+
+
+# --- prelu, glu, swiglu, maxout
+
+
+def _channel_shapes(size: int) -> list[Shape]:
+    """Channels side by side; short rows of each; long ones."""
+    return [(3, size), (2, 3, size), (2, size, 3)]
+
+
+def _slopes(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    return weight if weight.size == 1 else weight.reshape(1, -1, *[1] * (x.ndim - 2))
+
+
+def _prelu_sample(
+    rng: np.random.Generator, shape: Shape, dtype: np.dtype, options: Options
+) -> dict[str, Any]:
+    x = (2 * rng.standard_normal(shape)).astype(dtype)
+    x.reshape(-1)[::7] = 0
+    count = 1 if options.get("shared") or len(shape) < 2 else shape[1]
+    return {
+        "x": x,
+        "grad_output": rng.standard_normal(shape).astype(dtype),
+        "weight": rng.uniform(-0.5, 1, count).astype(dtype),
+    }
+
+
+def _prelu_reference(a: Arrays, options: Options) -> tuple[Exact, ...]:
+    x = a["x"]
+    return (Exact(np.where(x > 0, x, x * _slopes(x, a["weight"]))),)
+
+
+def _prelu_backward_reference(a: Arrays, options: Options) -> tuple[Exact, ...]:
+    x, g, weight = a["x"], a["grad_output"], a["weight"]
+    dx = np.where(x > 0, g, g * _slopes(x, weight))
+    terms = np.where(x > 0, 0, g * x)
+    axes = tuple(range(x.ndim)) if weight.size == 1 else (0, *range(2, x.ndim))
+    value, size = (part.sum(axis=axes).reshape(weight.shape) for part in (terms, np.abs(terms)))
+    return Exact(dx), Exact(value, size)
+
+
+PRELU = Operation(
+    "prelu",
+    _prelu_sample,
+    shapes=_channel_shapes,
+    options=({}, {"shared": True}),
+    calls=[
+        Call(
+            "prelu",
+            run=lambda a, o, out: (dlkernels.prelu(a["x"], a["weight"], out=out),),
+            reference=_prelu_reference,
+            eps=(0.5,),
+            out=0,
+            in_place=("x",),
+            bytes_per_element=8,
+            torch_twin="functional.prelu",
+        ),
+        Call(
+            "prelu_backward",
+            run=lambda a, o, out: dlkernels.prelu_backward(a["grad_output"], a["x"], a["weight"]),
+            reference=_prelu_backward_reference,
+            eps=(0.5, 6),
+            bytes_per_element=12,
+        ),
+    ],
+)
+
+
+def _gated_sample(
+    rng: np.random.Generator, shape: Shape, dtype: np.dtype, options: Options
+) -> dict[str, Any]:
+    names = ("gate", "up", "grad_output")
+    return {name: (2 * rng.standard_normal(shape)).astype(dtype) for name in names}
+
+
+def _glu_sample(
+    rng: np.random.Generator, shape: Shape, dtype: np.dtype, options: Options
+) -> dict[str, Any]:
+    a = _gated_sample(rng, shape, dtype, options)
+    return {
+        "x": np.concatenate([a["up"], a["gate"]], axis=1),
+        "grad_output": a["grad_output"],
+    }
+
+
+def _gated_exact(value: Any, gate: Any, g: Any, silu: bool) -> tuple[Exact, Exact, Exact]:
+    """The result, and the gradients of value and gate."""
+    s, rest = _sigmoid(gate), _sigmoid(-gate)
+    if not silu:
+        return Exact(value * s), Exact(g * s), Exact(g * value * s * rest)
+    slope = _terms(g * value, s, gate * s * rest)
+    return Exact(value * gate * s), Exact(g * gate * s), slope
+
+
+def _glu_exact(a: Arrays) -> tuple[Exact, ...]:
+    value, gate = np.split(a["x"], 2, axis=1)
+    y, *grads = _gated_exact(value, gate, a["grad_output"], False)
+    return y, Exact(np.concatenate([part.value for part in grads], axis=1))
+
+
+def _swiglu_exact(a: Arrays) -> tuple[Exact, ...]:
+    y, d_up, d_gate = _gated_exact(a["up"], a["gate"], a["grad_output"], True)
+    return y, d_gate, d_up
+
+
+GLU = Operation(
+    "glu",
+    _glu_sample,
+    shapes=lambda size: [(3, size)],
+    calls=[
+        Call(
+            "glu",
+            run=lambda a, o, out: (dlkernels.glu(a["x"], axis=1),),
+            reference=lambda a, o: _glu_exact(a)[:1],
+            eps=(4,),
+            bytes_per_element=12,
+            torch_twin="functional.glu",
+        ),
+        Call(
+            "glu_backward",
+            run=lambda a, o, out: (dlkernels.glu_backward(a["grad_output"], a["x"], axis=1),),
+            reference=lambda a, o: _glu_exact(a)[1:],
+            eps=(6,),
+            bytes_per_element=20,
+        ),
+    ],
+)
+
+SWIGLU = Operation(
+    "swiglu",
+    _gated_sample,
+    shapes=lambda size: [(size,)],
+    elementwise=True,
+    calls=[
+        Call(
+            "swiglu",
+            run=lambda a, o, out: (dlkernels.swiglu(a["gate"], a["up"]),),
+            reference=lambda a, o: _swiglu_exact(a)[:1],
+            eps=(5,),
+            bytes_per_element=12,
+            torch_twin="functional.swiglu",
+        ),
+        Call(
+            "swiglu_backward",
+            run=lambda a, o, out: dlkernels.swiglu_backward(a["grad_output"], a["gate"], a["up"]),
+            reference=lambda a, o: _swiglu_exact(a)[1:],
+            eps=(6, 5),
+            bytes_per_element=20,
+        ),
+    ],
+)
+
+
+def _maxout_shape(shape: Shape, pieces: int) -> Shape:
+    return (shape[0], pieces * shape[1], *shape[2:])
+
+
+def _maxout_sample(
+    rng: np.random.Generator, shape: Shape, dtype: np.dtype, options: Options
+) -> dict[str, Any]:
+    pieces = options["pieces"]
+    # Small whole numbers: many are equal.
+    x = rng.integers(-2, 3, _maxout_shape(shape, pieces)).astype(dtype)
+    _, index = dlkernels.maxout(x, pieces, return_index=True)
+    return {"x": x, "grad_output": rng.standard_normal(shape).astype(dtype), "index": index}
+
+
+def _pieces(x: np.ndarray, pieces: int) -> np.ndarray:
+    """Their axis behind axis 1."""
+    return x.reshape(x.shape[0], x.shape[1] // pieces, pieces, *x.shape[2:])
+
+
+def _maxout_reference(a: Arrays, options: Options) -> tuple[Exact, ...]:
+    return (Exact(_pieces(a["x"], options["pieces"]).max(axis=2)),)
+
+
+def _maxout_backward_reference(a: Arrays, options: Options) -> tuple[Exact, ...]:
+    parts = _pieces(a["x"], options["pieces"])
+    winner = np.expand_dims(parts.argmax(axis=2), 2)
+    dx = np.zeros_like(parts)
+    np.put_along_axis(dx, winner, np.expand_dims(a["grad_output"], 2), axis=2)
+    return (Exact(dx.reshape(a["x"].shape)),)
+
+
+MAXOUT = Operation(
+    "maxout",
+    _maxout_sample,
+    shapes=lambda size: [(3, size), (2, 3, size)],
+    options=({"pieces": 2}, {"pieces": 3}, {"pieces": 5}, {"pieces": 1}),
+    calls=[
+        Call(
+            "maxout",
+            run=lambda a, o, out: (dlkernels.maxout(a["x"], o["pieces"]),),
+            reference=_maxout_reference,
+            eps=(0,),
+            bytes_per_element=12,
+            torch_twin="functional.maxout",
+        ),
+        Call(
+            "maxout_backward",
+            run=lambda a, o, out: (
+                dlkernels.maxout_backward(a["grad_output"], a["index"], o["pieces"]),
+            ),
+            reference=_maxout_backward_reference,
+            eps=(0,),
+            bytes_per_element=12,
+        ),
+    ],
+)
 
 
 # --- softmax, log_softmax
@@ -1346,6 +1940,10 @@ BIAS_ACT_DROPOUT = Operation(
 
 OPERATIONS = [
     *(activation.operation() for activation in ACTIVATIONS),
+    PRELU,
+    GLU,
+    SWIGLU,
+    MAXOUT,
     SOFTMAX,
     LOG_SOFTMAX,
     NLL_LOSS,

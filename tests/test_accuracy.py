@@ -223,6 +223,26 @@ def test_operation_has_the_same_bits_on_avx2_and_avx512(
         assert_same_bits(results[0], results[1], f"{call.name} {dict(options)} {shape}")
 
 
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 6), ("float64", 9)])
+def test_gelu_keeps_the_digits_of_its_negative_tail(dtype: str, bound: float) -> None:
+    """Where 1 + erf has none left."""
+    x = np.concatenate([np.linspace(-5, 5, 100_001), np.linspace(-12, -4, 50_001)]).astype(dtype)
+    exact = x.astype(wide_dtype(dtype)) * specs.normal_cdf(x.astype(wide_dtype(dtype)))
+    for level in FMA_ISAS:
+        with isa_level(level):
+            assert ulp_error(dlkernels.gelu(x), exact, dtype).max() <= bound
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_both_tails_of_softplus_and_logsigmoid_have_all_their_digits(dtype: str, isa: str) -> None:
+    x = np.linspace(-80, 80, 20_001).astype(dtype)
+    wide = x.astype(wide_dtype(dtype))
+    exact = np.maximum(wide, 0) + np.log1p(np.exp(-np.abs(wide)))
+    soft = np.where(x > 20, wide, exact)  # a straight line from there on
+    assert ulp_error(dlkernels.softplus(x), soft, dtype).max() <= 3
+    assert ulp_error(-dlkernels.logsigmoid(-x), exact, dtype).max() <= 3
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_softmax_rows_sum_to_one(dtype: str, isa: str) -> None:
     x = np.random.default_rng(3).normal(0, 4, (50, 700)).astype(DTYPES[dtype])

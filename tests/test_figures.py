@@ -100,6 +100,49 @@ def test_relu(dtype: type, isa: str) -> None:
     assert dlkernels.relu_backward(np.ones(5, dtype), x).tolist() == [0, 0, 0, 1, 1]
 
 
+@DTYPES
+def test_curves_and_their_derivatives(dtype: type, isa: str) -> None:
+    """sigma (1 - sigma); 1 - tanh^2 = 4 / (e^x + e^-x)^2; 0.01 or 1; alpha (e^x - 1) below 0."""
+    x = np.array([-3.0, -0.5, 0.0, 0.5, 3.0], dtype)
+    one, exp = np.ones(5, dtype), np.exp(x.astype(np.float64))
+    close = {"rtol": 1e-6, "atol": 1e-7}
+    sigma = 1 / (1 + 1 / exp)
+    y = dlkernels.sigmoid(x)
+    np.testing.assert_allclose(y, sigma, **close)
+    np.testing.assert_allclose(dlkernels.sigmoid_backward(one, y), sigma * (1 - sigma), **close)
+    y = dlkernels.tanh(x)
+    np.testing.assert_allclose(y, (exp - 1 / exp) / (exp + 1 / exp), **close)
+    slope = 4 / (exp + 1 / exp) ** 2
+    np.testing.assert_allclose(dlkernels.tanh_backward(one, y), slope, **close)
+    np.testing.assert_allclose(dlkernels.leaky_relu(x), [-0.03, -0.005, 0, 0.5, 3], **close)
+    slope = [0.01, 0.01, 0.01, 1, 1]
+    np.testing.assert_allclose(dlkernels.leaky_relu_backward(one, x), slope, **close)
+    np.testing.assert_allclose(dlkernels.elu(x, 1.5), np.where(x > 0, x, 1.5 * (exp - 1)), **close)
+
+
+@DTYPES
+def test_a_leaky_slope_is_learned(dtype: type, isa: str) -> None:
+    """PReLU by backpropagation: the slope that made the data is found again."""
+    x = np.linspace(-2, 2, 41).astype(dtype)
+    wanted, slope = dlkernels.leaky_relu(x, 0.3), np.array([0.01], dtype)
+    for _ in range(200):
+        error = dlkernels.prelu(x, slope) - wanted
+        _, grad = dlkernels.prelu_backward(2 * error / x.size, x, slope)
+        slope = slope - dtype(0.2) * grad
+    np.testing.assert_allclose(slope, [0.3], rtol=1e-4)
+
+
+@DTYPES
+def test_maxout(dtype: type, isa: str) -> None:
+    """The largest of two lines: |x| out of x and -x, and the gradient goes to the one on top."""
+    x = np.array([[-2.0], [0.5]], dtype)
+    lines = x @ np.array([[1.0, -1.0]], dtype)
+    y, index = dlkernels.maxout(lines, 2, return_index=True)
+    assert y.tolist() == [[2.0], [0.5]]
+    grad = dlkernels.maxout_backward(np.array([[3.0], [5.0]], dtype), index, 2)
+    assert grad.tolist() == [[0.0, 3.0], [5.0, 0.0]]
+
+
 def test_gradients_are_differences(isa: str) -> None:
     """Every backward against central differences of its forward."""
     rng = np.random.default_rng(1)
@@ -151,5 +194,27 @@ def test_gradients_are_differences(isa: str) -> None:
                     backward(g, saved, **options),
                 )
             )
+    slopes = np.array([0.25, -0.5, 1.5, 0.1, 0.7])
+    g_half, g_fifth = rng.standard_normal((3, 5)), rng.standard_normal((3, 1))
+    wide = rng.standard_normal((3, 5))
+    _, winners = dlkernels.maxout(logits, 5, return_index=True)
+    pairs += [
+        (
+            lambda x: (g * dlkernels.prelu(x, slopes)).sum(),
+            dlkernels.prelu_backward(g, logits, slopes)[0],
+        ),
+        (
+            lambda x: (g_half * dlkernels.glu(np.concatenate([x, wide], axis=1))).sum(),
+            dlkernels.glu_backward(g_half, np.concatenate([logits, wide], axis=1))[:, :5],
+        ),
+        (
+            lambda x: (g * dlkernels.swiglu(x, wide)).sum(),
+            dlkernels.swiglu_backward(g, logits, wide)[0],
+        ),
+        (
+            lambda x: (g_fifth * dlkernels.maxout(x, 5)).sum(),
+            dlkernels.maxout_backward(g_fifth, winners, 5),
+        ),
+    ]
     for forward, grad in pairs:
         np.testing.assert_allclose(grad, differences(forward), atol=1e-8)

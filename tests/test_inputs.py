@@ -955,3 +955,43 @@ def test_bfloat16_divisor_between_its_numbers(isa: str) -> None:
 def test_math_functions_are_checked() -> None:
     with pytest.raises(ValueError, match="no function named sine"):
         _core.math_function("sine", np.ones(3, np.float32))
+
+
+def test_parameters_of_activations_are_checked() -> None:
+    x = np.ones(3)
+    with pytest.raises(ValueError, match="hardtanh: min_val: expected at most max_val"):
+        dlkernels.hardtanh(x, 2.0, 1.0)
+    for function in (dlkernels.celu, lambda x, alpha: dlkernels.celu_backward(x, x, alpha)):
+        for alpha in (0.0, -1.0, float("nan")):
+            with pytest.raises(ValueError, match="alpha: expected a positive number"):
+                function(x, alpha)
+    np.testing.assert_allclose(dlkernels.elu(-x, -1.0), 1 - np.exp(-1.0))
+    with pytest.raises(ValueError, match="elu_backward: alpha: expected no negative number"):
+        dlkernels.elu_backward(x, x, -1.0)
+    with pytest.raises(ValueError, match="gelu: approximate: expected 'none' or 'tanh'"):
+        dlkernels.gelu(x, approximate="erf")
+
+
+def test_operands_of_units_are_checked() -> None:
+    x = np.ones((2, 6), np.float32)
+    with pytest.raises(ValueError, match="weight: expected 1 element or one for each of 6"):
+        dlkernels.prelu(x, np.ones(2, np.float32))
+    with pytest.raises(TypeError, match="prelu: weight: expected dtype float32, got float64"):
+        dlkernels.prelu(x, np.ones(6))
+    with pytest.raises(ValueError, match="prelu_backward: grad_output: expected shape"):
+        dlkernels.prelu_backward(x[:1], x, np.ones(6, np.float32))
+    with pytest.raises(ValueError, match="glu: Halving dimension must be even, but dimension 1 is"):
+        dlkernels.glu(x[:, :3])
+    with pytest.raises(IndexError, match="glu: axis 2 is out of range"):
+        dlkernels.glu(x, 2)
+    with pytest.raises(ValueError, match="swiglu: up: expected shape"):
+        dlkernels.swiglu(x, x[:1])
+    with pytest.raises(TypeError, match="swiglu: gate: expected a floating dtype"):
+        dlkernels.swiglu(x.astype(int))
+    with pytest.raises(ValueError, match="maxout: pieces: expected 1 to 256, got 0"):
+        dlkernels.maxout(x, 0)
+    with pytest.raises(ValueError, match="maxout: input: expected a multiple of 4 along axis 1"):
+        dlkernels.maxout(x, 4)
+    _, index = dlkernels.maxout(x, 3, return_index=True)
+    with pytest.raises(ValueError, match="maxout_backward: index: expected"):
+        dlkernels.maxout_backward(x, index, 3)

@@ -262,10 +262,12 @@ def activation_samples(name, activation, options):
                     yield grad, mask, *tail
 
 
+#: Those of `dlkernels.torch.units` have their tests in test_torch_units.py.
+UNITS = ("gated", "maxout", "prelu", "swiglu")
 OP_NAMES = sorted(
-    schema.name.split("::")[1]
-    for schema in torch._C._jit_get_all_schemas()
-    if schema.name.startswith("dlkernels::")
+    name
+    for namespace, name in (s.name.split("::") for s in torch._C._jit_get_all_schemas())
+    if namespace == "dlkernels" and not name.startswith(UNITS)
 )
 
 

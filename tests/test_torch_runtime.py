@@ -2,6 +2,7 @@
 
 import os
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 import dlkernels
 from dlkernels import _core
+from dlkernels.torch._route import is_plain
 from dlkernels.torch.functional import cross_entropy, relu, relu_, softmax
 from dlkernels.torch.optim import SGD
 from support import run_in_fork, run_python, run_python_json
@@ -327,3 +329,59 @@ def test_jax_arrays():
     target = jax.numpy.asarray([0, 1, 2])
     expected = -jax.nn.log_softmax(x)[jax.numpy.arange(3), target].mean()
     assert float(dlkernels.cross_entropy(x, target)) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_what_is_plain():
+    """The quick look says no wherever torch has something around the call."""
+    from torch.overrides import TorchFunctionMode
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Function(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            return function(*args, **(kwargs or {}))
+
+    class Dispatch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            return function(*args, **(kwargs or {}))
+
+    class Subclass(torch.Tensor):
+        pass
+
+    x = torch.ones(3)
+    assert is_plain(x)
+    assert is_plain(torch.nn.Parameter(x))
+    assert not is_plain(x.as_subclass(Subclass))
+    assert not is_plain([1.0])
+    assert not is_plain(None)
+    for mode in (Function, Dispatch):
+        with mode():
+            assert not is_plain(x)
+        assert is_plain(x)
+    with torch.autograd.forward_ad.dual_level():
+        assert not is_plain(x)
+    for state in (torch.no_grad(), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16)):
+        with state:
+            assert is_plain(x)
+    with torch._subclasses.FakeTensorMode():
+        assert not is_plain(x)
+
+    seen = []
+
+    def look(x):
+        seen.append(is_plain(x))
+        return x * 2
+
+    torch.func.vmap(look)(torch.ones(2, 3))
+    torch.func.grad(lambda x: look(x).sum())(x)
+    torch.func.functionalize(look)(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.trace(look, x, check_trace=False)
+    assert seen == [False] * 4
+    assert is_plain(x)
+    other = []
+    thread = threading.Thread(target=lambda: other.append(is_plain(x)))
+    with Dispatch():
+        thread.start()
+        thread.join()
+    assert other == [True]

@@ -11,6 +11,7 @@ void bind_norm(pybind11::module_& module);
 void bind_dropout(pybind11::module_& module);
 void bind_image(pybind11::module_& module);
 void bind_optim(pybind11::module_& module);
+void bind_torch_state(pybind11::module_& module);
 void bind_exporter(pybind11::module_& module); // of tensor_make.cpp
 
 } // namespace dlk

@@ -92,4 +92,5 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
   dlk::bind_dropout(module);
   dlk::bind_image(module);
   dlk::bind_optim(module);
+  dlk::bind_torch_state(module);
 }

@@ -181,3 +181,4 @@ struct MathFunctionArgs {
 #include "kernels/args_dropout.h"
 #include "kernels/args_norm.h"
 #include "kernels/args_optim.h"
+#include "kernels/args_units.h"

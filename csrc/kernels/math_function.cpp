@@ -24,11 +24,23 @@ template <class T> void run(const MathFunctionArgs& args) {
     return apply<T>(args, [](Vec<T> x) DLK_BODY { return log(x); });
   case 3:
     return apply<T>(args, [](Vec<T> x) DLK_BODY { return tanh(x); });
-  default:
+  case 4:
     return apply<T>(args, [](Vec<T> x) DLK_BODY {
       Vec<T> rounded;
       return exp_bounded(x, rounded);
     });
+  case 5:
+    return apply<T>(args, [](Vec<T> x) DLK_BODY { return expm1_nonpositive(x); });
+  case 6:
+    return apply<T>(args, [](Vec<T> x) DLK_BODY { return log1p_unit(x); });
+  case 7:
+    return apply<T>(args, [](Vec<T> x) DLK_BODY { return sigmoid(x); });
+  case 8:
+    return apply<T>(args, [](Vec<T> x) DLK_BODY { return softplus(x); });
+  case 9:
+    return apply<T>(args, [](Vec<T> x) DLK_BODY { return gauss(x); });
+  default:
+    return apply<T>(args, [](Vec<T> x) DLK_BODY { return normal_cdf(x, gauss(x)); });
   }
 }
 

@@ -49,7 +49,7 @@ def _load_openmp() -> None:
 _load_openmp()
 
 # ruff: noqa: E402, F403  (these need OpenMP to be loaded; each family lists its own names)
-from . import activations, image, losses, norm, optim
+from . import activations, image, losses, norm, optim, units
 from . import dropout as _dropout
 from ._core import build_info as _build_info
 from .activations import *
@@ -66,6 +66,7 @@ from .runtime import (
     set_num_threads,
     tune_malloc,
 )
+from .units import *
 
 __version__: str = _build_info()["version"]
 
@@ -86,3 +87,4 @@ __all__ += activations.__all__
 __all__ += _dropout.__all__
 __all__ += losses.__all__
 __all__ += norm.__all__
+__all__ += units.__all__

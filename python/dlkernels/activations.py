@@ -8,6 +8,7 @@ the kind that came in. An element's value never depends on where it stands.
 from __future__ import annotations
 
 import inspect
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,44 @@ import numpy as np
 
 from dlkernels import _core
 
-__all__ = ["relu", "relu_backward"]
+__all__ = [
+    "celu",
+    "celu_backward",
+    "elu",
+    "elu_backward",
+    "gelu",
+    "gelu_backward",
+    "hardsigmoid",
+    "hardsigmoid_backward",
+    "hardswish",
+    "hardswish_backward",
+    "hardtanh",
+    "hardtanh_backward",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "logsigmoid",
+    "logsigmoid_backward",
+    "mish",
+    "mish_backward",
+    "relu",
+    "relu6",
+    "relu6_backward",
+    "relu_backward",
+    "selu",
+    "selu_backward",
+    "sigmoid",
+    "sigmoid_backward",
+    "silu",
+    "silu_backward",
+    "softplus",
+    "softplus_backward",
+    "softsign",
+    "softsign_backward",
+    "tanh",
+    "tanh_backward",
+    "threshold",
+    "threshold_backward",
+]
 
 #: A NumPy array, or any array on the CPU with ``__dlpack__``; sequences of numbers are converted.
 Array = Any
@@ -58,6 +96,24 @@ class Parameter:
 
 
 @dataclass(frozen=True)
+class Requirement:
+    """What an activation's parameters have to be.
+
+    Attributes:
+        text: The parameter and what is expected of it, for the error.
+        holds: Whether it is so, from the parameters in their order.
+    """
+
+    text: str
+    holds: Callable[..., bool]
+
+    def check(self, name: str, *values: Any) -> None:
+        """Raises ValueError if it is not so."""
+        if not self.holds(*values):
+            raise ValueError(f"{name}: {self.text}, got {', '.join(map(str, values))}")
+
+
+@dataclass(frozen=True)
 class Activation:
     """What the fronts need to know of one activation.
 
@@ -71,6 +127,9 @@ class Activation:
         derivative: For an activation whose backward needs the output: ``dy/dx`` in terms of
             ``(y, *parameters)``, in operations that NumPy and torch share. What torch
             differentiates for second derivatives.
+        requirement: What its parameters have to be, where not every number will do.
+        gradient_requirement: The same for its gradient. Where either does not hold, torch's twins
+            leave the call to torch.
         index: Its number in the kernels' list.
         saves: What its backward reads: a bit per element, or the input or output itself.
     """
@@ -82,12 +141,21 @@ class Activation:
     example: tuple[Sequence[float], Sequence[float], Sequence[float]]
     parameters: tuple[Parameter, ...] = ()
     derivative: Callable[..., Any] | None = None
+    requirement: Requirement | None = None
+    gradient_requirement: Requirement | None = None
+    #: Whether some parameters are not for the kernel, and the numbers that certainly are.
+    restricted: bool = field(init=False)
+    defaults: tuple[Any, ...] = field(init=False)
     # Looked up once: a compiled graph cannot call the extension for them.
     index: int = field(init=False)
     saves: Literal["mask", "input", "output"] = field(init=False)
 
     def __post_init__(self) -> None:
         """Asks the kernels."""
+        restricted = self.requirement is not None or self.gradient_requirement is not None
+        object.__setattr__(self, "restricted", restricted)
+        defaults = [p.default for p in self.parameters]
+        object.__setattr__(self, "defaults", tuple([*defaults, 0.0, 0.0][:2]))
         object.__setattr__(self, "index", _core.activation_index(self.name))
         object.__setattr__(self, "saves", _core.activation_saves(self.index))
         if (self.saves == "output") != (self.derivative is not None):
@@ -149,7 +217,8 @@ def _choice(activation: str, name: str, choices: tuple[str, ...], value: str) ->
     return float(choices.index(value))
 
 
-def _as_array(value: Array) -> Array:
+def as_array(value: Array) -> Array:
+    """Turns Python numbers and sequences into float32 arrays; arrays pass untouched."""
     if isinstance(value, (list, tuple, int, float)):
         return np.asarray(value, dtype=np.float32)
     return value
@@ -207,6 +276,7 @@ def _define(row: Activation) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Enters the row into `ACTIVATIONS` and makes its function and the gradient's."""
     ACTIVATIONS[row.name] = row
     saved = "output" if row.saves == "output" else "x"
+    plain_names = [p.name for p in row.parameters if not p.choices]
     plain = [str(p.argument) for p in row.parameters if not p.choices]
     by_keyword = [str(p.argument) for p in row.parameters if p.choices]
     forward = ", ".join(["x: Array", *plain, "*", *by_keyword, "out: Array | None = None"])
@@ -232,25 +302,35 @@ def _define(row: Activation) -> tuple[Callable[..., Any], Callable[..., Any]]:
     }
     numbers = row.numbers("_choice")
     functions = []
-    for name, arguments, body, doc in (
+    for name, arguments, body, requirement, doc in (
         (
             row.name,
             forward,
-            f"_core.activation({row.index}, _as_array(x), out, False, {numbers})",
+            f"_core.activation({row.index}, as_array(x), out, False, {numbers})",
+            row.requirement,
             _FORWARD,
         ),
         (
             f"{row.name}_backward",
             backward,
             f"_core.activation_backward({row.index}, grad_output, {saved}, None, {numbers})",
+            row.gradient_requirement or row.requirement,
             _BACKWARD,
         ),
     ):
-        function = define(name, f"({arguments}) -> Any", body, globals())
+        required = ""
+        if requirement is not None:
+            body = f"require({name!r}, {', '.join(plain_names)}) or {body}"
+            required = f"\n    ValueError: {requirement.text}."
+        check = requirement and requirement.check
+        function = define(name, f"({arguments}) -> Any", body, globals(), require=check)
+        doc = doc.replace("Raises:", f"Raises:{required}")
         function.__doc__ = textwrap.indent(doc.format(**texts), "    ").strip()
         functions.append(function)
     return functions[0], functions[1]
 
+
+_SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 relu, relu_backward = _define(
     Activation(
@@ -260,5 +340,248 @@ relu, relu_backward = _define(
         gradient="Gradient of `relu`: ``grad_output`` where ``x > 0`` (or is NaN), else 0.\n"
         "``x`` may be the result of `relu` as well.",
         example=([-1.0, 0.0, 2.0], [0.0, 0.0, 2.0], [0.0, 0.0, 1.0]),
+    )
+)
+
+relu6, relu6_backward = _define(
+    Activation(
+        "relu6",
+        module="ReLU6",
+        summary="``min(max(x, 0), 6)`` (`torch.nn.functional.relu6`); NaN stays NaN. Exact.",
+        gradient="Gradient of `relu6`: ``grad_output`` where ``0 < x < 6``, else 0 (at NaN too,\n"
+        "as in torch).",
+        example=([-1.0, 2.0, 7.0], [0.0, 2.0, 6.0], [0.0, 1.0, 0.0]),
+    )
+)
+
+hardtanh, hardtanh_backward = _define(
+    Activation(
+        "hardtanh",
+        module="Hardtanh",
+        summary="``min(max(x, min_val), max_val)`` (`torch.nn.functional.hardtanh`); NaN stays\n"
+        "NaN. Exact.",
+        gradient="Gradient of `hardtanh`: ``grad_output`` where ``min_val < x < max_val``, else\n"
+        "0 (at NaN too).",
+        parameters=(
+            Parameter("min_val", "The lower limit.", default=-1.0),
+            Parameter("max_val", "The upper limit.", default=1.0),
+        ),
+        example=([-3.0, 0.5, 2.0], [-1.0, 0.5, 1.0], [0.0, 1.0, 0.0]),
+        requirement=Requirement(
+            "min_val: expected at most max_val", lambda min_val, max_val: min_val <= max_val
+        ),
+    )
+)
+
+threshold, threshold_backward = _define(
+    Activation(
+        "threshold",
+        module="Threshold",
+        summary="``x`` where ``x > threshold`` (or is NaN), else ``value``\n"
+        "(`torch.nn.functional.threshold`). Exact.",
+        gradient="Gradient of `threshold`: ``grad_output`` where ``x > threshold`` (or is NaN),\n"
+        "else 0.",
+        parameters=(
+            Parameter("threshold", "What ``x`` must exceed.", example=0.5),
+            Parameter("value", "What stands for the rest.", example=7.0),
+        ),
+        example=([-1.0, 0.0, 2.0], [7.0, 7.0, 2.0], [0.0, 0.0, 1.0]),
+    )
+)
+
+leaky_relu, leaky_relu_backward = _define(
+    Activation(
+        "leaky_relu",
+        module="LeakyReLU",
+        summary="``x`` where ``x > 0``, else ``negative_slope * x``\n"
+        "(`torch.nn.functional.leaky_relu`); one rounding.",
+        gradient="Gradient of `leaky_relu`: ``grad_output`` where ``x > 0``, else times\n"
+        "``negative_slope``.",
+        parameters=(Parameter("negative_slope", "The factor below 0.", default=0.01),),
+        example=([-1.0, 0.0, 2.0], [-0.01, 0.0, 2.0], [0.01, 0.01, 1.0]),
+    )
+)
+
+hardsigmoid, hardsigmoid_backward = _define(
+    Activation(
+        "hardsigmoid",
+        module="Hardsigmoid",
+        summary="``min(max(x + 3, 0), 6) / 6`` (`torch.nn.functional.hardsigmoid`); NaN stays\n"
+        "NaN.",
+        gradient="Gradient of `hardsigmoid`: ``grad_output / 6`` where ``-3 < x < 3``, else 0\n"
+        "(at NaN too).",
+        example=([-1.0, 0.0, 2.0], [0.3333, 0.5, 0.8333], [0.1667, 0.1667, 0.1667]),
+    )
+)
+
+hardswish, hardswish_backward = _define(
+    Activation(
+        "hardswish",
+        module="Hardswish",
+        summary="``x * min(max(x + 3, 0), 6) / 6`` (`torch.nn.functional.hardswish`); -inf\n"
+        "gives its limit, -0, where torch has NaN.",
+        gradient="Gradient of `hardswish`: ``grad_output`` times 0 below -3, 1 above 3, ``x / 3\n"
+        "+ 1 / 2`` between.",
+        example=([-1.0, 0.0, 2.0], [-0.3333, 0.0, 1.6667], [0.1667, 0.5, 1.1667]),
+    )
+)
+
+softsign, softsign_backward = _define(
+    Activation(
+        "softsign",
+        module="Softsign",
+        summary="``x / (1 + |x|)`` (`torch.nn.functional.softsign`), to 1 ULP; infinities give\n"
+        "their limits, 1 and -1, where torch has NaN.",
+        gradient="Gradient of `softsign`, ``grad_output * (1 - |y|)**2``, from its result ``y``,\n"
+        "which is all that is kept: the derivative is off by 2 eps of 1, not of itself.",
+        example=([-1.0, 0.0, 2.0], [-0.5, 0.0, 0.6667], [0.25, 1.0, 0.1111]),
+        derivative=lambda y: (1 - abs(y)) ** 2,
+    )
+)
+
+sigmoid, sigmoid_backward = _define(
+    Activation(
+        "sigmoid",
+        module="Sigmoid",
+        summary="``1 / (1 + exp(-x))`` (`torch.sigmoid`), to 3 ULP.",
+        gradient="Gradient of `sigmoid`, ``grad_output * y * (1 - y)``, from its result ``y``.",
+        example=([-1.0, 0.0, 2.0], [0.2689, 0.5, 0.8808], [0.1966, 0.25, 0.105]),
+        derivative=lambda y: y * (1 - y),
+    )
+)
+
+tanh, tanh_backward = _define(
+    Activation(
+        "tanh",
+        module="Tanh",
+        summary="``tanh(x)`` (`torch.tanh`), to 3.5 ULP; keeps -0.0.",
+        gradient="Gradient of `tanh`, ``grad_output * (1 - y**2)``, from its result ``y``.",
+        example=([-1.0, 0.0, 2.0], [-0.7616, 0.0, 0.964], [0.42, 1.0, 0.0707]),
+        derivative=lambda y: (1 - y) * (1 + y),
+    )
+)
+
+logsigmoid, logsigmoid_backward = _define(
+    Activation(
+        "logsigmoid",
+        module="LogSigmoid",
+        summary="``log(1 / (1 + exp(-x)))`` (`torch.nn.functional.logsigmoid`), to 2 ULP in\n"
+        "both tails.",
+        gradient="Gradient of `logsigmoid`, ``grad_output * (1 - exp(y))``, from its result\n"
+        "``y``.",
+        example=([-1.0, 0.0, 2.0], [-1.3133, -0.6931, -0.1269], [0.7311, 0.5, 0.1192]),
+        derivative=lambda y: 1 - math.e**y,
+    )
+)
+
+elu, elu_backward = _define(
+    Activation(
+        "elu",
+        module="ELU",
+        summary="``x`` where ``x > 0``, else ``alpha * (exp(x) - 1)``\n"
+        "(`torch.nn.functional.elu`), to 3 ULP.",
+        gradient="Gradient of `elu`, ``grad_output`` where ``y > 0``, else ``grad_output * (y +\n"
+        "alpha)``, from its result ``y``, which is all that is kept: the derivative is\n"
+        "off by half an ULP of ``alpha``, not of itself.",
+        parameters=(
+            Parameter(
+                "alpha",
+                "The limit at -inf, negated; its gradient needs one that is not negative.",
+                default=1.0,
+            ),
+        ),
+        example=([-1.0, 0.0, 2.0], [-0.6321, 0.0, 2.0], [0.3679, 1.0, 1.0]),
+        derivative=lambda y, alpha: (y > 0) + (y <= 0) * (y + alpha),
+        gradient_requirement=Requirement(
+            "alpha: expected no negative number, since the gradient is made from the result",
+            lambda alpha: alpha >= 0,
+        ),
+    )
+)
+
+celu, celu_backward = _define(
+    Activation(
+        "celu",
+        module="CELU",
+        summary="``x`` where ``x > 0``, else ``alpha * (exp(x / alpha) - 1)``\n"
+        "(`torch.nn.functional.celu`), to 4 ULP.",
+        gradient="Gradient of `celu`, ``grad_output`` where ``y > 0``, else ``grad_output * (y /\n"
+        "alpha + 1)``, from its result ``y``; see `elu_backward`.",
+        parameters=(Parameter("alpha", "The limit at -inf, negated; positive.", default=1.0),),
+        example=([-1.0, 0.0, 2.0], [-0.6321, 0.0, 2.0], [0.3679, 1.0, 1.0]),
+        derivative=lambda y, alpha: (y > 0) + (y <= 0) * (y / alpha + 1),
+        requirement=Requirement("alpha: expected a positive number", lambda alpha: alpha > 0),
+    )
+)
+
+selu, selu_backward = _define(
+    Activation(
+        "selu",
+        module="SELU",
+        summary="`elu` with alpha 1.67326..., times 1.05070... (`torch.nn.functional.selu`), to\n"
+        "3 ULP.",
+        gradient="Gradient of `selu` from its result; see `elu_backward`.",
+        example=([-1.0, 0.0, 2.0], [-1.1113, 0.0, 2.1014], [0.6468, 1.7581, 1.0507]),
+        derivative=lambda y: _SELU_SCALE * (y > 0) + (y <= 0) * (y + _SELU_SCALE * _SELU_ALPHA),
+    )
+)
+
+softplus, softplus_backward = _define(
+    Activation(
+        "softplus",
+        module="Softplus",
+        summary="``log(1 + exp(beta * x)) / beta``, and ``x`` where ``beta * x > threshold``\n"
+        "(`torch.nn.functional.softplus`), to 3 ULP if ``beta`` is a power of two, in\n"
+        "both tails.",
+        gradient="Gradient of `softplus`, ``grad_output / (1 + exp(-beta * x))``;\n"
+        "``grad_output`` above ``threshold``.",
+        parameters=(
+            Parameter("beta", "How sharp its bend is.", default=1.0),
+            Parameter("threshold", "Where it is a straight line from.", default=20.0),
+        ),
+        example=([-1.0, 0.0, 2.0], [0.3133, 0.6931, 2.1269], [0.2689, 0.5, 0.8808]),
+    )
+)
+
+silu, silu_backward = _define(
+    Activation(
+        "silu",
+        module="SiLU",
+        summary="``x / (1 + exp(-x))`` (`torch.nn.functional.silu`), to 3 ULP; -inf gives its\n"
+        "limit, -0, where torch has NaN.",
+        gradient="Gradient of `silu`; 0 and 1 at the infinities, where torch has NaN.",
+        example=([-1.0, 0.0, 2.0], [-0.2689, 0.0, 1.7616], [0.0723, 0.5, 1.0908]),
+    )
+)
+
+mish, mish_backward = _define(
+    Activation(
+        "mish",
+        module="Mish",
+        summary="``x * tanh(log(1 + exp(x)))`` (`torch.nn.functional.mish`), to 5 ULP; -inf\n"
+        "gives its limit, -0, where torch has NaN.",
+        gradient="Gradient of `mish`; 0 and 1 at the infinities, where torch has NaN.",
+        example=([-1.0, 0.0, 2.0], [-0.3034, 0.0, 1.944], [0.0592, 0.6, 1.0693]),
+    )
+)
+
+gelu, gelu_backward = _define(
+    Activation(
+        "gelu",
+        module="GELU",
+        summary="``x * erfc(-x / sqrt(2)) / 2`` (`torch.nn.functional.gelu`), to 6 ULP down to\n"
+        'the smallest results (float64: 9). With ``approximate="tanh"``, ``x / 2 * (1\n'
+        "+ tanh(u))``, ``u = sqrt(2 / pi) * (x + 0.044715 * x**3)``, to ``4 + |2 u|``\n"
+        "ULP. Infinities give their limits, where torch has NaN.",
+        gradient="Gradient of `gelu`; 0 and 1 at the infinities, where torch has NaN.",
+        parameters=(
+            Parameter(
+                "approximate",
+                '``"none"`` or ``"tanh"``.',
+                default="none",
+                choices=("none", "tanh"),
+            ),
+        ),
+        example=([-1.0, 0.0, 2.0], [-0.1587, 0.0, 1.9545], [-0.0833, 0.5, 1.0852]),
     )
 )

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.autograd import forward_ad as _forward_ad
 from torch.nn import Parameter
 
+from dlkernels import _core
+
 #: The ways, as `explain` names them.
 KERNEL = "kernel"
 OPERATOR = "operator"
@@ -25,6 +27,29 @@ _dispatch_modes = torch._C._len_torch_dispatch_stack
 _transforms = torch._C._functorch.peek_interpreter_stack
 _legacy_batched = torch._C._functorch.is_legacy_batchedtensor
 _jit_tracing = torch._C._get_tracing_state
+
+
+def _watch() -> None:
+    """Tells the extension what a plain tensor is. Inference mode and autocast leave it plain."""
+    if not _core.watch_torch(Tensor, Parameter):
+        return
+    with torch.inference_mode():
+        _core.accept_torch_state()
+    with torch.autocast("cpu", torch.bfloat16):
+        _core.accept_torch_state()
+
+
+_watch()
+
+_is_dynamo_compiling = torch.compiler.is_dynamo_compiling
+_is_plain = _core.is_plain
+
+
+def is_plain(input: Tensor) -> bool:
+    """Whether `route` has no objection but for the tensor's device, layout and dtype, which a
+    kernel checks anyway: the same in a tenth of the time. False is no answer."""
+    # Dynamo, which cannot look into the extension, stops at the first of these.
+    return not _is_dynamo_compiling() and _is_plain(input) and _forward_ad._current_level < 0
 
 
 def is_batched(grad_output: Tensor) -> bool:

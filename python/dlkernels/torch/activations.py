@@ -17,7 +17,7 @@ from dlkernels import _core
 from dlkernels.activations import ACTIVATIONS, Activation, define
 from dlkernels.torch import _composite as composite
 from dlkernels.torch import ops
-from dlkernels.torch._route import KERNEL, TORCH, is_batched, route
+from dlkernels.torch._route import KERNEL, TORCH, is_batched, is_plain, route
 
 __all__ = ["FUNCTIONS", "MODULES"]
 
@@ -112,7 +112,9 @@ class _Saving(torch.autograd.Function):
 
 def _forward(row: Activation, input: Tensor, inplace: bool, a: Any, b: Any) -> Any:
     """The result, whichever way it goes; None where that is torch's."""
-    way = route(input)
+    if row.restricted and (a, b) != row.defaults and not takes(row, input, a, b):
+        return None
+    way = KERNEL if not inplace and is_plain(input) else route(input)
     if way == KERNEL:
         if inplace and not may_overwrite(input):
             return None
@@ -145,6 +147,17 @@ def _forward(row: Activation, input: Tensor, inplace: bool, a: Any, b: Any) -> A
         torch.ops.dlkernels.activation_(input, row.index, a, b)
         return input
     return torch.ops.dlkernels.activation(input, row.index, a, b)
+
+
+def takes(row: Activation, input: Any, *numbers: Any) -> bool:
+    """Whether the kernel works with these parameters; torch has its error, or an answer, if not."""
+    needs_grad = torch.is_grad_enabled() and isinstance(input, Tensor) and input.requires_grad
+    requirements = (row.requirement, row.gradient_requirement if needs_grad else None)
+    try:
+        values = numbers[: len(row.parameters)]
+        return all(r is None or r.holds(*values) for r in requirements)
+    except TypeError:  # no numbers
+        return False
 
 
 def may_overwrite(input: Tensor) -> bool:
@@ -205,8 +218,7 @@ def _function(row: Activation, name: str, theirs: Any, signature: inspect.Signat
     arguments = list(signature.parameters)
     inplace = "inplace" if "inplace" in arguments else str(name.endswith("_"))
     passed = ", ".join(
-        f"{p.name}={p.name}" if p.kind == inspect.Parameter.KEYWORD_ONLY else p.name
-        for p in signature.parameters.values()
+        p.name if p.name == "input" else f"{p.name}={p.name}" for p in signature.parameters.values()
     )
     function = define(
         name,
@@ -244,10 +256,16 @@ def _functions(row: Activation) -> dict[str, Callable[..., Tensor]]:
     return functions
 
 
+_ROW_OF = {function: row for row in ACTIVATIONS.values() for function in _functions(row).values()}
 #: The twins by their names in `dlkernels.torch.functional`.
-FUNCTIONS: dict[str, Callable[..., Tensor]] = {
-    name: function for row in ACTIVATIONS.values() for name, function in _functions(row).items()
-}
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {function.__name__: function for function in _ROW_OF}
+
+
+def is_taken(function: Any, arguments: dict[str, Any]) -> bool:
+    """Whether the kernel works with the parameters of a twin's call."""
+    row = _ROW_OF[function]
+    values = [arguments.get(p.name, p.default) for p in row.parameters]
+    return not row.restricted or takes(row, arguments["input"], *values)
 
 
 # --- modules

@@ -19,7 +19,7 @@ from torch.nn import _reduction
 
 from dlkernels import _core
 from dlkernels.torch import _composite as composite
-from dlkernels.torch import activations, ops
+from dlkernels.torch import activations, ops, units
 from dlkernels.torch import dropout as dropouts
 from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_batched, reason, route
 from dlkernels.torch.norm import batch_norm, explain_batch_norm
@@ -452,10 +452,12 @@ class _NllLoss(torch.autograd.Function):
         return grad, None, None, None, None
 
 
-# --- activations: made in `activations`
+# --- activations: made in `activations` and `units`
 
 globals().update(activations.FUNCTIONS)
 __all__ += sorted(activations.FUNCTIONS)
+globals().update(units.FUNCTIONS)
+__all__ += sorted(units.FUNCTIONS)
 
 if TYPE_CHECKING:
 
@@ -476,6 +478,7 @@ _TWINS = (
     batch_norm,
     *activations.FUNCTIONS.values(),
     *dropouts.FUNCTIONS.values(),
+    *units.FUNCTIONS.values(),
 )
 
 # --- explain
@@ -505,6 +508,8 @@ def explain(function: Any, *args: Any, **kwargs: Any) -> str:
     bound = inspect.signature(function).bind(*args, **kwargs).arguments
     if function is batch_norm:
         return explain_batch_norm(bound)
+    if function in units.FUNCTIONS.values():
+        return reason(*units.operands(bound))
     input, target, weight = bound["input"], bound.get("target"), bound.get("weight")
     if _autocasting("cpu") and function in (cross_entropy, nll_loss):
         input, target, weight = _autocast(input), _autocast(target), _autocast(weight)
@@ -517,9 +522,11 @@ def explain(function: Any, *args: Any, **kwargs: Any) -> str:
             return (
                 f"{TORCH}: dtypes that do not match, a target or weight that requires grad, or 0-d"
             )
-    overwrites = function in activations.FUNCTIONS.values() and activations.is_in_place(
-        function, bound
-    )
+    if function not in activations.FUNCTIONS.values():
+        return way
+    if not activations.is_taken(function, bound):
+        return f"{TORCH}: parameters that the kernel does not take"
+    overwrites = activations.is_in_place(function, bound)
     if overwrites and way.startswith(KERNEL) and not activations.may_overwrite(input):
         return f"{TORCH}: in place on a view, a leaf or a tensor with gaps in memory"
     return way

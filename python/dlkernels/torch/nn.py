@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dlkernels.torch import activations
+from dlkernels.torch import activations, units
 from dlkernels.torch import dropout as dropouts
 from dlkernels.torch import functional as F
 from dlkernels.torch.norm import (
@@ -97,6 +97,8 @@ class LogSoftmax(torch.nn.LogSoftmax):
 
 globals().update(activations.MODULES)
 __all__ += sorted(activations.MODULES)
+globals().update(units.MODULES)
+__all__ += sorted(units.MODULES)
 
 # --- batch norm: in `norm` and `sync_norm`
 
