@@ -516,7 +516,7 @@ def test_wrong_shapes_are_refused(operation: Operation, call: Call) -> None:
     if len(names) < 2:
         pytest.skip("one array alone")
     for name in names:
-        wrongs = [arrays[name][:-1], arrays[name][None]]
+        wrongs = [arrays[name][:-1], *([] if operation.broadcasts else [arrays[name][None]])]
         if operation.elementwise or call.name.startswith(("softmax", "log_softmax")):
             wrongs.append(arrays[name][..., :-1])
         for wrong in wrongs:

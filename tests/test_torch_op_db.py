@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from dlkernels.activations import ACTIVATIONS
+from dlkernels.elementwise_losses import LOSSES
 from dlkernels.torch import functional, nn
+from dlkernels.torch.elementwise_losses import MODULES as LOSS_MODULES
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # torch's test modules use what torch deprecates
@@ -31,6 +33,9 @@ for name in ACTIVATIONS:
     for op in op_db:
         if op.name in (name, f"nn.functional.{name}"):
             TWINS[op.name, op.variant_test_name] = getattr(functional, name)
+for op in op_db:
+    if op.name.removeprefix("nn.functional.") in LOSSES and op.name.startswith("nn."):
+        TWINS[op.name, op.variant_test_name] = getattr(functional, op.name.split(".")[-1])
 OPS = {
     f"{op.name}{'-' if op.variant_test_name else ''}{op.variant_test_name}": op
     for op in op_db
@@ -144,6 +149,7 @@ MODULES = {
         torch.nn.Softmax,
         torch.nn.LogSoftmax,
         *(getattr(torch.nn, row.module) for row in ACTIVATIONS.values()),
+        *(getattr(torch.nn, kind) for kind in LOSS_MODULES),
     )
 }
 

@@ -49,9 +49,10 @@ def _load_openmp() -> None:
 _load_openmp()
 
 # ruff: noqa: E402, F403  (these need OpenMP to be loaded; each family lists its own names)
-from . import activations, losses, optim
+from . import activations, elementwise_losses, losses, optim
 from ._core import build_info as _build_info
 from .activations import *
+from .elementwise_losses import *
 from .losses import *
 from .runtime import (
     active_isa,
@@ -79,4 +80,5 @@ __all__ = [
     "tune_malloc",
 ]
 __all__ += activations.__all__
+__all__ += elementwise_losses.__all__
 __all__ += losses.__all__

@@ -19,7 +19,7 @@ from torch.nn import _reduction
 
 from dlkernels import _core
 from dlkernels.torch import _composite as composite
-from dlkernels.torch import activations, ops
+from dlkernels.torch import activations, elementwise_losses, ops
 from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_batched, reason, route
 
 __all__ = ["cross_entropy", "log_softmax", "nll_loss", "softmax"]
@@ -458,10 +458,22 @@ __all__ += sorted(activations.FUNCTIONS)
 if TYPE_CHECKING:
 
     def __getattr__(name: str) -> Callable[..., Tensor]:
-        """The activations, for type checkers."""
+        """The activations and elementwise losses, for type checkers."""
 
 
-_TWINS = (cross_entropy, log_softmax, nll_loss, softmax, *activations.FUNCTIONS.values())
+# --- elementwise losses: made in `elementwise_losses`
+
+globals().update(elementwise_losses.FUNCTIONS)
+__all__ += sorted(elementwise_losses.FUNCTIONS)
+
+_TWINS = (
+    cross_entropy,
+    log_softmax,
+    nll_loss,
+    softmax,
+    *activations.FUNCTIONS.values(),
+    *elementwise_losses.FUNCTIONS.values(),
+)
 
 # --- explain
 
@@ -488,6 +500,10 @@ def explain(function: Any, *args: Any, **kwargs: Any) -> str:
     if function not in _TWINS:
         raise TypeError(f"explain: expected a function of dlkernels.torch, got {function!r}")
     bound = inspect.signature(function).bind(*args, **kwargs).arguments
+    if function in elementwise_losses.FUNCTIONS.values():
+        operands, why_torch = elementwise_losses.explained(function, bound)
+        way = reason(*(x for x in operands if not isinstance(x, float)))
+        return way if way.startswith(TORCH) or why_torch is None else why_torch
     input, target, weight = bound["input"], bound.get("target"), bound.get("weight")
     if _autocasting("cpu") and function in (cross_entropy, nll_loss):
         input, target, weight = _autocast(input), _autocast(target), _autocast(weight)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dlkernels.torch import activations
+from dlkernels.torch import activations, elementwise_losses
 from dlkernels.torch import functional as F
 
 __all__ = ["CrossEntropyLoss", "LogSoftmax", "NLLLoss", "Softmax"]
@@ -88,7 +88,12 @@ class LogSoftmax(torch.nn.LogSoftmax):
 globals().update(activations.MODULES)
 __all__ += sorted(activations.MODULES)
 
+# --- elementwise losses: made in `elementwise_losses`
+
+globals().update(elementwise_losses.MODULES)
+__all__ += sorted(elementwise_losses.MODULES)
+
 if TYPE_CHECKING:
 
     def __getattr__(name: str) -> type[torch.nn.Module]:
-        """The activations, for type checkers."""
+        """The activations and elementwise losses, for type checkers."""
