@@ -61,6 +61,48 @@ def test_cross_entropy_of_distributions(
     with np.errstate(divide="ignore"):
         logits = np.log(np.array([q], dtype))
     np.testing.assert_allclose(dlkernels.cross_entropy(logits, [0]), expected, atol=5e-4)
+    p = np.array([1, 0, 0, 0, 0], dtype)
+    found = dlkernels.cross_entropy_of_distributions(p, np.array(q, dtype))
+    np.testing.assert_allclose(found, expected, atol=5e-4)
+    np.testing.assert_allclose(dlkernels.kl_divergence(p, np.array(q, dtype)), found, rtol=1e-6)
+    assert dlkernels.entropy(p) == 0
+
+
+@DTYPES
+def test_cross_entropy_is_entropy_and_divergence(dtype: type, isa: str) -> None:
+    """H(p, q) = H(p) + KL(p || q), in bits too; a fair coin has one."""
+    rng = np.random.default_rng(0)
+    p, q = (x / x.sum(axis=1, keepdims=True) for x in rng.random((2, 6, 9)).astype(dtype))
+    for base in (None, 2, 10):
+        cross = dlkernels.cross_entropy_of_distributions(p, q, base=base)
+        parts = dlkernels.entropy(p, base=base) + dlkernels.kl_divergence(p, q, base=base)
+        np.testing.assert_allclose(cross, parts, rtol=2e-6)
+        for_columns = dlkernels.entropy(p.T.copy(), axis=0, base=base)
+        np.testing.assert_allclose(for_columns, dlkernels.entropy(p, base=base), rtol=1e-6)
+    assert dlkernels.entropy(np.array([0.5, 0.5], dtype), base=2) == 1
+    assert dlkernels.entropy(np.array([0.25] * 4, dtype), base=2) == 2
+
+
+@DTYPES
+def test_binary_cross_entropy(dtype: type, isa: str) -> None:
+    """-(y log p + (1 - y) log(1 - p)), which is the cross-entropy of (1 - y, y) and (1 - p, p)."""
+    y, p = np.array([1, 0, 0.25], dtype), np.array([0.9, 0.2, 0.5], dtype)
+    expected = -(y * np.log(p) + (1 - y) * np.log(1 - p))
+    found = dlkernels.binary_cross_entropy(p, y, reduction="none")
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    pair = dlkernels.cross_entropy_of_distributions(np.stack([1 - y, y]), np.stack([1 - p, p]), 0)
+    np.testing.assert_allclose(found, pair, rtol=1e-6)
+    logits = np.log(p / (1 - p))
+    with_logits = dlkernels.binary_cross_entropy_with_logits(logits, y, reduction="none")
+    np.testing.assert_allclose(found, with_logits, rtol=2e-6)
+
+
+@DTYPES
+def test_mean_squared_error(dtype: type, isa: str) -> None:
+    x, y = np.array([1, 2, 4], dtype), np.array([1, 4, 1], dtype)
+    loss, grad = dlkernels.mse_loss_with_grad(x, y)
+    assert float(loss) == pytest.approx((0 + 4 + 9) / 3)
+    np.testing.assert_allclose(grad, [0, -4 / 3, 2], rtol=1e-6)
 
 
 @DTYPES

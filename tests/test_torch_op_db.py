@@ -8,7 +8,9 @@ import torch
 
 import specs
 from dlkernels.activations import ACTIVATIONS
+from dlkernels.elementwise_losses import LOSSES
 from dlkernels.torch import functional, nn
+from dlkernels.torch.elementwise_losses import MODULES as LOSS_MODULES
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # torch's test modules use what torch deprecates
@@ -35,6 +37,9 @@ for name in ACTIVATIONS:
     for op in op_db:
         if op.name in (name, f"nn.functional.{name}"):
             TWINS[op.name, op.variant_test_name] = getattr(functional, name)
+for op in op_db:
+    if op.name.removeprefix("nn.functional.") in LOSSES and op.name.startswith("nn."):
+        TWINS[op.name, op.variant_test_name] = getattr(functional, op.name.split(".")[-1])
 OPS = {
     f"{op.name}{'-' if op.variant_test_name else ''}{op.variant_test_name}": op
     for op in op_db
@@ -156,6 +161,7 @@ MODULES = {
         torch.nn.BatchNorm2d,
         torch.nn.BatchNorm3d,
         *(getattr(torch.nn, row.module) for row in ACTIVATIONS.values()),
+        *(getattr(torch.nn, kind) for kind in LOSS_MODULES),
     )
 }
 

@@ -6,6 +6,7 @@
 namespace dlk {
 
 void bind_losses(pybind11::module_& module);
+void bind_elementwise_losses(pybind11::module_& module);
 void bind_activations(pybind11::module_& module);
 void bind_norm(pybind11::module_& module);
 void bind_dropout(pybind11::module_& module);

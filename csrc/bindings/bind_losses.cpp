@@ -3,6 +3,7 @@
 #include "bindings/bind.h"
 #include "bindings/call.h"
 #include "bindings/class_layout.h"
+#include "bindings/reduction.h"
 #include "runtime/dispatch.h"
 #include "runtime/pool.h"
 #include "runtime/threads.h"
@@ -16,19 +17,6 @@ namespace dlk {
 namespace {
 
 using runtime::ScopedBuffer;
-
-Reduction reduction_of(py::handle text_object) {
-  if (PyUnicode_Check(text_object.ptr())) {
-    if (PyUnicode_CompareWithASCIIString(text_object.ptr(), "mean") == 0)
-      return Reduction::mean;
-    if (PyUnicode_CompareWithASCIIString(text_object.ptr(), "sum") == 0)
-      return Reduction::sum;
-    if (PyUnicode_CompareWithASCIIString(text_object.ptr(), "none") == 0)
-      return Reduction::none;
-  }
-  throw std::invalid_argument(
-      text(std::string(py::str(text_object)), " is not a valid value for reduction"));
-}
 
 std::string size_list(const int64_t* shape, int begin, int end) {
   std::string list = "[";

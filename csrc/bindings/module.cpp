@@ -87,6 +87,7 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
   dlk::bind_runtime(module);
   dlk::bind_exporter(module);
   dlk::bind_losses(module);
+  dlk::bind_elementwise_losses(module);
   dlk::bind_activations(module);
   dlk::bind_norm(module);
   dlk::bind_dropout(module);

@@ -179,6 +179,7 @@ struct MathFunctionArgs {
 
 // The families'.
 #include "kernels/args_dropout.h"
+#include "kernels/args_elementwise_losses.h"
 #include "kernels/args_norm.h"
 #include "kernels/args_optim.h"
 #include "kernels/args_units.h"

@@ -301,6 +301,46 @@ DLK_INLINE Vec<double> load_eight(const float* p) {
 }
 #endif
 
+// The first and the last eight lanes as doubles: exact.
+#if defined(__AVX512F__)
+DLK_INLINE Vec<double> widen_low(Vec<float> a) {
+  Vec<double> r;
+  r.part[0] = _mm512_cvtps_pd(_mm512_castps512_ps256(a.part[0]));
+  return r;
+}
+DLK_INLINE Vec<double> widen_high(Vec<float> a) {
+  Vec<double> r;
+  r.part[0] = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a.part[0], 1));
+  return r;
+}
+#elif defined(__AVX2__)
+template <int kPart> DLK_INLINE Vec<double> widen_part(Vec<float> a) {
+  Vec<double> r;
+  r.part[0] = _mm256_cvtps_pd(_mm256_castps256_ps128(a.part[kPart]));
+  r.part[1] = _mm256_cvtps_pd(_mm256_extractf128_ps(a.part[kPart], 1));
+  return r;
+}
+DLK_INLINE Vec<double> widen_low(Vec<float> a) {
+  return widen_part<0>(a);
+}
+DLK_INLINE Vec<double> widen_high(Vec<float> a) {
+  return widen_part<1>(a);
+}
+#else
+template <int kFirstPart> DLK_INLINE Vec<double> widen_parts(Vec<float> a) {
+  Vec<double> r;
+  DLK_PARTS(typename Vec<float>::Native four = a.part[kFirstPart + i / 2];
+            for (int lane = 0; lane < 2; ++lane) r.part[i][lane] = four[2 * (i % 2) + lane];)
+  return r;
+}
+DLK_INLINE Vec<double> widen_low(Vec<float> a) {
+  return widen_parts<0>(a);
+}
+DLK_INLINE Vec<double> widen_high(Vec<float> a) {
+  return widen_parts<2>(a);
+}
+#endif
+
 // The larger of numbers that are not negative, compared as the integers that order them alike: on
 // AVX2 that keeps the multiplication ports free.
 DLK_INLINE Vec<double> max_nonnegative(Vec<double> a, Vec<double> b) {

@@ -49,11 +49,12 @@ def _load_openmp() -> None:
 _load_openmp()
 
 # ruff: noqa: E402, F403  (these need OpenMP to be loaded; each family lists its own names)
-from . import activations, image, losses, norm, optim, units
+from . import activations, elementwise_losses, image, losses, norm, optim, units
 from . import dropout as _dropout
 from ._core import build_info as _build_info
 from .activations import *
 from .dropout import *
+from .elementwise_losses import *
 from .losses import *
 from .norm import *
 from .runtime import (
@@ -85,6 +86,7 @@ __all__ = [
 ]
 __all__ += activations.__all__
 __all__ += _dropout.__all__
+__all__ += elementwise_losses.__all__
 __all__ += losses.__all__
 __all__ += norm.__all__
 __all__ += units.__all__

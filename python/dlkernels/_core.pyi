@@ -73,6 +73,22 @@ def nll_loss_backward(
     reduction: str,
     /,
 ) -> Any: ...
+def elementwise_loss_index(key: str, /) -> int: ...
+def elementwise_loss(
+    index: int,
+    a: float,
+    b: float,
+    input: Any,
+    target: Any,
+    third: Any,
+    fourth: Any,
+    reduction: str,
+    axis: int | None,
+    wrt: int,
+    out: Any,
+    grad_output: Any,
+    /,
+) -> Any: ...
 def activation_index(name: str, /) -> int: ...
 def activation_saves(index: int, /) -> Literal["input", "output", "mask"]: ...
 def activation(

@@ -19,7 +19,7 @@ from torch.nn import _reduction
 
 from dlkernels import _core
 from dlkernels.torch import _composite as composite
-from dlkernels.torch import activations, ops, units
+from dlkernels.torch import activations, elementwise_losses, ops, units
 from dlkernels.torch import dropout as dropouts
 from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_batched, reason, route
 from dlkernels.torch.norm import batch_norm, explain_batch_norm
@@ -462,13 +462,17 @@ __all__ += sorted(units.FUNCTIONS)
 if TYPE_CHECKING:
 
     def __getattr__(name: str) -> Callable[..., Tensor]:
-        """The activations, for type checkers."""
+        """The activations and elementwise losses, for type checkers."""
 
 
 # --- dropouts: made in `dropout`
 
 globals().update(dropouts.FUNCTIONS)
 __all__ += sorted(dropouts.FUNCTIONS)
+# --- elementwise losses: made in `elementwise_losses`
+
+globals().update(elementwise_losses.FUNCTIONS)
+__all__ += sorted(elementwise_losses.FUNCTIONS)
 
 _TWINS = (
     cross_entropy,
@@ -479,6 +483,7 @@ _TWINS = (
     *activations.FUNCTIONS.values(),
     *dropouts.FUNCTIONS.values(),
     *units.FUNCTIONS.values(),
+    *elementwise_losses.FUNCTIONS.values(),
 )
 
 # --- explain
@@ -510,6 +515,10 @@ def explain(function: Any, *args: Any, **kwargs: Any) -> str:
         return explain_batch_norm(bound)
     if function in units.FUNCTIONS.values():
         return reason(*units.operands(bound))
+    if function in elementwise_losses.FUNCTIONS.values():
+        operands, why_torch = elementwise_losses.explained(function, bound)
+        way = reason(*(x for x in operands if not isinstance(x, float)))
+        return way if way.startswith(TORCH) or why_torch is None else why_torch
     input, target, weight = bound["input"], bound.get("target"), bound.get("weight")
     if _autocasting("cpu") and function in (cross_entropy, nll_loss):
         input, target, weight = _autocast(input), _autocast(target), _autocast(weight)

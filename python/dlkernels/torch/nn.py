@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dlkernels.torch import activations, units
+from dlkernels.torch import activations, elementwise_losses, units
 from dlkernels.torch import dropout as dropouts
 from dlkernels.torch import functional as F
 from dlkernels.torch.norm import (
@@ -116,7 +116,12 @@ __all__ += [
 globals().update(dropouts.MODULES)
 __all__ += sorted(dropouts.MODULES)
 
+# --- elementwise losses: made in `elementwise_losses`
+
+globals().update(elementwise_losses.MODULES)
+__all__ += sorted(elementwise_losses.MODULES)
+
 if TYPE_CHECKING:
 
     def __getattr__(name: str) -> type[torch.nn.Module]:
-        """The activations, for type checkers."""
+        """The activations and elementwise losses, for type checkers."""

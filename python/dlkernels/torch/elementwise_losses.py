@@ -1,0 +1,648 @@
+"""Twins of the elementwise losses, made from the rows of `dlkernels.elementwise_losses`.
+
+Functions for `functional`, modules for `nn`, operators, and what autograd needs of them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import _reduction
+
+from dlkernels import _core
+from dlkernels.activations import define
+from dlkernels.elementwise_losses import LOSSES, Loss
+from dlkernels.torch import _composite as composite
+from dlkernels.torch import ops
+from dlkernels.torch._route import OPERATOR, TORCH, is_batched, route
+
+__all__ = ["FUNCTIONS", "MODULES"]
+
+#: A kernel's complaints about its arguments, made before anything is written: the call then goes to
+#: torch, which has an error of its own, or an answer.
+_REFUSED = (TypeError, ValueError, IndexError)
+_autocasting = torch.is_autocast_enabled
+_HALF = (torch.bfloat16, torch.float16)
+
+
+# --- the losses in torch's own operations
+
+
+def sigmoid_focal_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    alpha: float = 0.25,
+    gamma: float = 2,
+    reduction: str = "none",
+) -> Tensor:
+    """`torchvision.ops.sigmoid_focal_loss` in torch's operations."""
+    message = LOSSES["sigmoid_focal_loss"].error(alpha, gamma)
+    if message is not None:
+        raise ValueError(message)
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(
+            f"Invalid Value for arg 'reduction': '{reduction} \n Supported reduction modes: "
+            "'none', 'mean', 'sum'"
+        )
+    p = torch.sigmoid(inputs)
+    loss = F.binary_cross_entropy_with_logits(inputs, targets, reduction="none")
+    loss = loss * (1 - (p * targets + (1 - p) * (1 - targets))) ** gamma
+    if alpha >= 0:
+        loss = (alpha * targets + (1 - alpha) * (1 - targets)) * loss
+    return loss if reduction == "none" else getattr(loss, reduction)()  # type: ignore[no-any-return]
+
+
+def entropy(p: Tensor, dim: int = -1, *, base: float | None = None) -> Tensor:
+    """``-sum(p * log(p))`` in torch's operations."""
+    return -torch.xlogy(p, p).sum(dim) * _unit("entropy", base)
+
+
+def cross_entropy_of_distributions(
+    p: Tensor, q: Tensor, dim: int = -1, *, base: float | None = None
+) -> Tensor:
+    """``-sum(p * log(q))`` in torch's operations."""
+    return -torch.xlogy(p, q).sum(dim) * _unit("cross_entropy_of_distributions", base)
+
+
+def kl_divergence(p: Tensor, q: Tensor, dim: int = -1, *, base: float | None = None) -> Tensor:
+    """``sum(p * log(p / q))`` in torch's operations."""
+    return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(dim) * _unit("kl_divergence", base)
+
+
+def _unit(name: str, base: float | None) -> float:
+    return LOSSES[name].checked_numbers(base=base)[1]
+
+
+_OWN = {f.__name__: f for f in (
+    sigmoid_focal_loss, entropy, cross_entropy_of_distributions, kl_divergence
+)}  # fmt: skip
+
+
+def _in_torch(
+    key: str,
+    operands: tuple[Any, ...],
+    a: float,
+    b: float,
+    reduction: str,
+    dim: int | None,
+) -> Tensor:
+    """The loss of a kernel's arguments, differentiable any number of times."""
+    x, t, third, fourth = operands
+    weight = {} if third is None else {"weight": third}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the caller has been warned
+        match key:
+            case "mse_loss" | "l1_loss":
+                return getattr(F, key)(x, t, reduction=reduction, **weight)  # type: ignore[no-any-return]
+            case "smooth_l1_loss":
+                return F.smooth_l1_loss(x, t, reduction=reduction, beta=a)
+            case "huber_loss":
+                return F.huber_loss(x, t, reduction=reduction, delta=a, **weight)
+            case "kl_div" | "kl_div_log_target":
+                return F.kl_div(x, t, reduction=reduction, log_target=key != "kl_div")
+            case "binary_cross_entropy":
+                return F.binary_cross_entropy(x, t, third, reduction=reduction)
+            case "binary_cross_entropy_with_logits":
+                return F.binary_cross_entropy_with_logits(
+                    x, t, third, reduction=reduction, pos_weight=fourth
+                )
+            case "gaussian_nll_loss":
+                return F.gaussian_nll_loss(x, t, third, full=b != 0, eps=a, reduction=reduction)
+            case "poisson_nll_loss" | "poisson_nll_loss_of_log":
+                of_log = key != "poisson_nll_loss"
+                return F.poisson_nll_loss(
+                    x, t, log_input=of_log, full=a != 0, eps=b, reduction=reduction
+                )
+            case "sigmoid_focal_loss":
+                return sigmoid_focal_loss(x, t, a, b, reduction)
+    assert dim is not None
+    loss = _OWN[key](x, dim) if t is None else _OWN[key](x, t, dim)
+    return loss * a
+
+
+_KEYS = {
+    _core.elementwise_loss_index(key): key
+    for key in (
+        *LOSSES, "kl_div_log_target", "poisson_nll_loss_of_log"
+    )
+}  # fmt: skip
+
+
+# --- autograd
+
+
+class _ElementwiseLoss(torch.autograd.Function):
+    """Forward makes the gradients too, for grad_output = 1, in one pass over the operands.
+
+    Backward hands them out if grad_output is 1, else makes them again with the right one: that
+    reads what scaling them would not, but rounds once, and costs nothing where loss.backward() is
+    called, as it mostly is. float16 (whose small gradients need the loss scale before they are
+    rounded), ``"none"`` and sums along a dimension make no gradient in forward.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        numbers: Any,
+        reduction: str,
+        dim: int | None,
+        input: Tensor,
+        target: Tensor | None,
+        third: Any,
+        fourth: Tensor | None,
+    ) -> Tensor:
+        ctx.numbers, ctx.reduction, ctx.dim = numbers, reduction, dim
+        ctx.wrt = sum(bit for bit, i in ((1, 3), (2, 4), (4, 5)) if ctx.needs_input_grad[i])
+        ctx.constant = third if isinstance(third, float) else None
+        ctx.save_for_backward(input, target, None if ctx.constant is not None else third, fourth)
+        made_here = reduction != "none" and input.dtype is not torch.float16
+        result = _core.elementwise_loss(
+            *numbers, input, target, third, fourth, reduction, dim, ctx.wrt if made_here else 0,
+            None, None,
+        )  # fmt: skip
+        loss: Tensor
+        loss, *grads = result if made_here else (result,)
+        ctx.grads = grads or None
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> Any:
+        if torch.is_grad_enabled() or is_batched(grad_output):
+            grads = _differentiate(ctx, grad_output)
+            return None, None, None, *grads, None
+        # Dropped here, so that whoever receives them is their only owner and may keep them; a
+        # second backward makes them again.
+        grads, ctx.grads = ctx.grads, None
+        scale = ops.grad_argument(grad_output, ctx.reduction)
+        if grads is not None and scale == 1.0:
+            return None, None, None, *grads, None
+        try:
+            operands = _saved_operands(ctx)
+        except RuntimeError:  # an operand was written to since
+            if grads is None:
+                raise
+            grads = (None if grad is None else grad.mul_(scale) for grad in grads)
+            return None, None, None, *grads, None
+        _, *grads = _core.elementwise_loss(
+            *ctx.numbers, *operands, ctx.reduction, ctx.dim, ctx.wrt, None, scale
+        )
+        return None, None, None, *grads, None
+
+
+def _saved_operands(ctx: Any) -> tuple[Any, ...]:
+    input, target, third, fourth = ctx.saved_tensors
+    return input, target, third if ctx.constant is None else ctx.constant, fourth
+
+
+def _differentiate(ctx: Any, grad_output: Tensor) -> list[Tensor | None]:
+    """The gradients through torch's operations."""
+    operands = _saved_operands(ctx)
+    wanted = [i for i in range(3) if ctx.wrt >> i & 1]
+    key = _KEYS[ctx.numbers[0]]
+
+    def loss(*at: Tensor) -> Tensor:
+        mixed = list(operands)
+        for index, tensor in zip(wanted, at, strict=True):
+            mixed[index] = tensor
+        return _in_torch(key, tuple(mixed), *ctx.numbers[1:], ctx.reduction, ctx.dim)
+
+    made = composite.differentiate_all(loss, [operands[i] for i in wanted], grad_output)
+    grads: list[Tensor | None] = [None, None, None]
+    for index, grad in zip(wanted, made, strict=True):
+        grads[index] = grad
+    return grads
+
+
+# --- operators
+
+_ARGUMENTS = (
+    "Tensor input, Tensor? target, Tensor? third, Tensor? fourth, int loss, float a, float b, "
+    "str reduction, int? dim"
+)
+ops._LIBRARY.define(f"elementwise_loss({_ARGUMENTS}) -> Tensor")
+ops._LIBRARY.define(
+    f"elementwise_loss_backward(Tensor grad_output, {_ARGUMENTS}, int which) -> Tensor"
+)
+
+
+@ops._implement("elementwise_loss")
+def _elementwise_loss(
+    input: Tensor, target: Any, third: Any, fourth: Any, loss: int, a: float, b: float,
+    reduction: str, dim: int | None,
+) -> Tensor:  # fmt: skip
+    try:
+        result: Tensor = _core.elementwise_loss(
+            loss, a, b, input, target, third, fourth, reduction, dim, 0, None, None
+        )
+    except ValueError as error:
+        if "all elements of" in str(error):  # what torch raises in a compiled graph
+            raise RuntimeError(str(error)) from None
+        raise
+    shape = _shape(input, target, third, reduction, dim)
+    return ops.with_strides(result, _losses(input, shape, device="meta").stride())
+
+
+@ops._implement("elementwise_loss_backward")
+def _elementwise_loss_backward(
+    grad_output: Tensor, input: Tensor, target: Any, third: Any, fourth: Any, loss: int, a: float,
+    b: float, reduction: str, dim: int | None, which: int,
+) -> Tensor:  # fmt: skip
+    grad_argument = ops.grad_argument(grad_output, "none" if dim is not None else reduction)
+    results = _core.elementwise_loss(
+        loss, a, b, input, target, third, fourth, reduction, dim, 1 << which, None, grad_argument
+    )
+    grad: Tensor = results[1 + which]
+    like = torch.empty_like((input, target, third)[which], device="meta")
+    return ops.with_strides(grad, like.stride())
+
+
+def _shape(input: Tensor, target: Any, third: Any, reduction: str, dim: int | None) -> Any:
+    """The shape of the result."""
+    if reduction != "none":
+        return torch.Size(())
+    shape = input.shape if target is None else torch.broadcast_shapes(input.shape, target.shape)
+    if third is not None:
+        short = third.dim() + 1 == input.dim() and third.shape == input.shape[:-1]
+        third_shape = (*third.shape, 1) if short else third.shape
+        shape = torch.broadcast_shapes(shape, third_shape)
+    if dim is not None:
+        axis = dim % len(shape)
+        shape = torch.Size((*shape[:axis], *shape[axis + 1 :]))
+    return shape
+
+
+def _losses(input: Tensor, shape: Any, **options: Any) -> Tensor:
+    """A result without values."""
+    if input.shape == shape:
+        return torch.empty_like(input, **options)
+    return input.new_empty(shape, **options)
+
+
+@torch.library.register_fake("dlkernels::elementwise_loss", lib=ops._LIBRARY)
+def _(
+    input: Tensor, target: Any, third: Any, fourth: Any, loss: int, a: float, b: float,
+    reduction: str, dim: int | None,
+) -> Any:  # fmt: skip
+    return _losses(input, _shape(input, target, third, reduction, dim))
+
+
+@torch.library.register_fake("dlkernels::elementwise_loss_backward", lib=ops._LIBRARY)
+def _(grad_output: Tensor, input: Tensor, target: Any, third: Any, *args: Any) -> Any:
+    return torch.empty_like((input, target, third)[args[-1]])
+
+
+def _save(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.save_for_backward(*inputs[:4])
+    ctx.arguments = inputs[4:]
+
+
+def _backward(ctx: Any, grad_output: Tensor) -> Any:
+    grads = [
+        torch.ops.dlkernels.elementwise_loss_backward(
+            grad_output, *ctx.saved_tensors, *ctx.arguments, which
+        )
+        if ctx.needs_input_grad[which]
+        else None
+        for which in range(3)
+    ]
+    return *grads, *([None] * 6)
+
+
+torch.library.register_autograd(
+    "dlkernels::elementwise_loss", _backward, setup_context=_save, lib=ops._LIBRARY
+)
+
+
+def _save_backward(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.save_for_backward(*inputs[:5])
+    ctx.arguments = inputs[5:]
+
+
+def _double_backward(ctx: Any, grad_grad: Tensor) -> Any:
+    grad_output, *operands = ctx.saved_tensors
+    loss, a, b, reduction, dim, which = ctx.arguments
+    present = [index for index in range(3) if operands[index] is not None]
+
+    def backward(grad_output: Tensor, *at: Tensor) -> Tensor:
+        def value(x: Tensor) -> Tensor:
+            mixed = list(operands)
+            for index, tensor in zip(present, at, strict=True):
+                mixed[index] = tensor
+            mixed[which] = x
+            return _in_torch(_KEYS[loss], tuple(mixed), a, b, reduction, dim)
+
+        return composite.differentiate(value, at[present.index(which)], grad_output)
+
+    inputs = [grad_output, *(operands[index] for index in present)]
+    made = composite.differentiate_all(backward, inputs, grad_grad)
+    grads: list[Tensor | None] = [None, None, None]
+    for index, grad in zip(present, made[1:], strict=True):
+        grads[index] = grad
+    return made[0], *grads, *([None] * 7)
+
+
+torch.library.register_autograd(
+    "dlkernels::elementwise_loss_backward",
+    _double_backward,
+    setup_context=_save_backward,
+    lib=ops._LIBRARY,
+)
+
+
+# --- which way
+
+
+def _way(row: Loss, input: Any, target: Any, third: Any, fourth: Any) -> str:
+    """`route`, and torch where it has an error to raise, a promotion or a gradient that the kernel
+    lacks."""
+    constant = isinstance(third, float) and "var" in row.differentiable
+    tensors = (target, None if constant else third, fourth)
+    way = route(input, *tensors)
+    if way == TORCH:
+        return TORCH
+    for name, tensor in zip(_names(row)[1:], tensors, strict=False):
+        if tensor is None:
+            if name in (*row.inputs, "var") and not (constant and name == "var"):
+                return TORCH
+            continue
+        if tensor.dtype is not input.dtype:
+            return TORCH
+        if tensor.requires_grad and name not in row.differentiable:
+            return TORCH
+    if way == OPERATOR and not _shapes_fit(row, input, target, third, fourth):
+        return TORCH
+    return way
+
+
+def _names(row: Loss) -> tuple[str, ...]:
+    """The operands' names, in the kernels' places."""
+    inputs = row.inputs if len(row.inputs) > 1 else (*row.inputs, "")
+    return (*inputs, *(operand.name for operand in row.operands))
+
+
+def _shapes_fit(row: Loss, input: Tensor, target: Any, third: Any, fourth: Any) -> bool:
+    """What the kernels check when they run; a compiled graph is to hear of it while it is made."""
+    if row.same_shape and target.shape != input.shape:
+        return False
+    if "var" in row.differentiable:
+        return isinstance(third, float) or third.shape == input.shape
+    for weight in (third, fourth):
+        if weight is None:
+            continue
+        if row.weight_as_input:
+            if weight.shape != input.shape:
+                return False
+        elif weight.dim() > input.dim() or any(
+            own not in (1, size)
+            for own, size in zip(reversed(weight.shape), reversed(input.shape), strict=False)
+        ):
+            return False
+    return True
+
+
+def _autocast(row: Loss, operands: list[Any]) -> bool:
+    """Casts what torch's CPU autocast runs in float32; False where it does something else."""
+    if not any(isinstance(x, Tensor) and x.dtype in _HALF for x in operands):
+        return True
+    if row.module is None or "var" in row.differentiable:
+        return False
+    if row.weight_as_input and operands[2] is not None:
+        return False
+    operands[:] = [x.float() if isinstance(x, Tensor) and x.dtype in _HALF else x for x in operands]
+    return True
+
+
+#: Losses whose operands torch warns to be of different sizes.
+_WARNED = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
+
+
+def _forward(
+    row: Loss,
+    operands: list[Any],
+    numbers: tuple[int, float, float],
+    reduction: str,
+    dim: int | None,
+) -> Any:
+    """The loss from a kernel; None where it is torch's."""
+    if row.reduction is not None and reduction not in row.reductions:
+        return None
+    if _autocasting("cpu") and not _autocast(row, operands):
+        return None
+    input, target, third, fourth = operands
+    way = _way(row, input, target, third, fourth)
+    if way == TORCH:
+        return None
+    if way == OPERATOR:
+        if isinstance(third, float):
+            third = third * torch.ones_like(input)
+        return torch.ops.dlkernels.elementwise_loss(
+            input, target, third, fourth, *numbers, reduction, dim
+        )
+    try:
+        if torch.is_grad_enabled() and any(
+            isinstance(tensor, Tensor) and tensor.requires_grad for tensor in operands
+        ):
+            return _ElementwiseLoss.apply(numbers, reduction, dim, input, target, third, fourth)
+        return _core.elementwise_loss(
+            *numbers, input, target, third, fourth, reduction, dim, 0, None, None
+        )
+    except _REFUSED:
+        return None
+
+
+def _compute(
+    row: Loss,
+    theirs: Callable[..., Tensor],
+    arguments: dict[str, Any],
+    size_average: Any,
+    reduce: Any,
+    reduction: Any,
+    dim: int | None,
+    parameters: dict[str, Any],
+) -> Any:
+    """The loss: a kernel's with torch's warnings, or torch's own.
+
+    Args:
+        row: The loss.
+        theirs: torch's function.
+        arguments: All arguments, for it.
+        size_average: Deprecated, as in torch.
+        reduce: Deprecated, as in torch.
+        reduction: How the losses are put together.
+        dim: The dimension a loss of distributions is summed along.
+        parameters: The row's numbers.
+    """
+    loss = None
+    is_legacy = size_average is not None or reduce is not None
+    if not (is_legacy and reduction == "batchmean") and row.error(**parameters) is None:
+        used = _reduction.legacy_get_string(size_average, reduce) if is_legacy else reduction
+        operands = [arguments[n] if n else None for n in _twin_names(row, arguments)]
+        operands += [None] * (4 - len(operands))
+        loss = _forward(row, operands, row.numbers(**parameters), used, dim)
+    if loss is None:
+        return theirs(**arguments)
+    if torch.compiler.is_compiling():  # which has no place for a warning
+        return loss
+    if row.name in _WARNED:
+        input, target = arguments["input"], arguments["target"]
+        if input.shape != target.shape:
+            warnings.warn(
+                f"Using a target size ({target.size()}) that is different to the input size "
+                f"({input.size()}). This will likely lead to incorrect results due to "
+                "broadcasting. Please ensure they have the same size.",
+                stacklevel=3,
+            )
+    elif row.name == "kl_div" and reduction == "mean" and not is_legacy:
+        warnings.warn(
+            "reduction: 'mean' divides the total loss by both the batch size and the support size."
+            "'batchmean' divides only by the batch size, and aligns with the KL div math "
+            "definition."
+            "'mean' will be changed to behave the same as 'batchmean' in the next major release.",
+            stacklevel=3,
+        )
+    return loss
+
+
+def _twin_names(row: Loss, arguments: dict[str, Any]) -> tuple[str, ...]:
+    """The operands' names in a twin: torchvision says inputs and targets."""
+    names = _names(row)
+    return ("inputs", "targets", *names[2:]) if "inputs" in arguments else names
+
+
+# --- functions
+
+_DOCUMENTATION = """{summary}
+
+Args:{arguments}
+
+Returns:
+    The loss, of the input's dtype.
+"""
+
+_DESCRIPTIONS = {
+    "input": "Any shape, in any memory format.",
+    "target": "A shape that can be broadcast with the input's.",
+    "size_average": "Deprecated, as in torch.",
+    "reduce": "Deprecated, as in torch.",
+    "reduction": "As in torch.",
+    "dim": "The dimension that is summed.",
+    "inputs": "Logits, any shape.",
+    "targets": "Of the inputs' shape, in [0, 1].",
+    "p": "Probabilities, any shape.",
+    "q": "Probabilities, of a shape that can be broadcast with p's.",
+}
+
+
+def _function(row: Loss) -> Any:
+    """The twin, with torch's own signature."""
+    theirs = _OWN.get(row.name) or getattr(F, row.name)
+    signature = inspect.signature(theirs, eval_str=True)
+    names = list(signature.parameters)
+    text = ", ".join(
+        f"{'*, ' if p.kind == p.KEYWORD_ONLY else ''}{p.name}"
+        + ("" if p.default is p.empty else f"={p.default!r}")
+        for p in signature.parameters.values()
+    )
+    given = ", ".join(f"{name!r}: {name}" for name in names)
+    parameters = ", ".join(f"{p.name!r}: {p.name}" for p in row.parameters)
+    reductions = [name if name in names else "None" for name in ("size_average", "reduce")]
+    reductions.append("reduction" if "reduction" in names else "'none'")
+    dim = "dim" if "dim" in names else "None"
+    function = define(
+        row.name,
+        f"({text})",
+        f"compute(row, theirs, {{{given}}}, {', '.join(reductions)}, {dim}, {{{parameters}}})",
+        globals(),
+        row=row,
+        theirs=theirs,
+        compute=_compute,
+    )
+    function.__signature__ = signature
+    function.__annotations__ = dict(getattr(theirs, "__annotations__", {}))
+    function.__module__ = "dlkernels.torch.functional"  # which is where it is looked for
+    described = {a.name: a.description for a in (*row.operands, *row.parameters)}
+    function.__doc__ = _DOCUMENTATION.format(
+        summary=row.summary,
+        arguments="".join(
+            f"\n    {name}: " + {**_DESCRIPTIONS, **described}[name].replace("\n", "\n        ")
+            for name in names
+        ),
+    )
+    return function
+
+
+#: The twins by their names in `dlkernels.torch.functional`.
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {name: _function(row) for name, row in LOSSES.items()}
+
+
+def explained(function: Any, arguments: dict[str, Any]) -> tuple[list[Any], str | None]:
+    """For `explain`: the operands of a call, and why it would go to torch beside `reason`."""
+    row = LOSSES[function.__name__]
+    names = _twin_names(row, arguments)
+    operands = [arguments.get(n) if n else None for n in names]
+    operands += [None] * (4 - len(operands))
+    if _autocasting("cpu") and not _autocast(row, operands):
+        return operands, f"{TORCH}: what autocast makes of it"
+    defaults = {
+        p.name: p.default
+        for p in inspect.signature(function).parameters.values()
+        if p.default is not p.empty
+    }
+    given = {**defaults, **arguments}
+    if row.error(**{p.name: given[p.name] for p in row.parameters}) is not None:
+        return operands, f"{TORCH}: an argument out of its range"
+    try:
+        if _way(row, *operands) != TORCH:
+            return operands, None
+    except AttributeError:
+        pass
+    return (
+        operands,
+        f"{TORCH}: dtypes that do not match, or an operand without a derivative that requires grad",
+    )
+
+
+# --- modules
+
+
+def _module(row: Loss, function: Callable[..., Tensor]) -> type[torch.nn.Module]:
+    """A subclass of torch's module whose forward calls our function."""
+    assert row.module is not None
+    theirs = getattr(torch.nn, row.module)
+    inputs = list(inspect.signature(theirs.forward).parameters)[1:]
+    kept = [
+        name
+        for name in inspect.signature(function).parameters
+        if name not in ("size_average", "reduce")
+    ][len(inputs) :]
+    has = {*getattr(theirs, "__constants__", ()), *inspect.signature(theirs.__init__).parameters}
+    passed = "".join(f", {name}=self.{name}" for name in kept if name in has)
+    forward = define(
+        "forward",
+        f"(self, {', '.join(f'{name}: Tensor' for name in inputs)}) -> Tensor",
+        f"function({', '.join(inputs)}{passed})",
+        globals(),
+        function=function,
+    )
+    forward.__qualname__ = f"{row.module}.forward"
+    forward.__doc__ = f"`functional.{row.name}` of the arguments."
+    members = {
+        "forward": forward,
+        "__doc__": f"`torch.nn.{row.module}` on `functional.{row.name}`.",
+        "__module__": "dlkernels.torch.nn",
+    }
+    return type(row.module, (theirs,), members)
+
+
+#: The modules by their names in `dlkernels.torch.nn`.
+MODULES = {
+    row.module: _module(row, FUNCTIONS[row.name])
+    for row in LOSSES.values()
+    if row.module is not None
+}
