@@ -493,7 +493,12 @@ struct Gradients {
       residual = call.like_input(call.args.grad_residual, view);
       bytes += view.bytes();
     }
-    call.args.nontemporal = writes_past_cache(bytes);
+    // Both are written in one loop, whose steps are aligned to one of them.
+    constexpr uintptr_t kLineBytes = 64;
+    const uintptr_t apart = reinterpret_cast<uintptr_t>(call.args.output.data) ^
+                            reinterpret_cast<uintptr_t>(call.args.grad_residual.data);
+    call.args.nontemporal =
+        writes_past_cache(bytes) && (!want_input || !want_residual || apart % kLineBytes == 0);
   }
 };
 

@@ -8,6 +8,8 @@
 // Bytes per float32 element: 12 (16 with the residual's gradient) while one channel of x and of the
 // gradient fits in the cache: both sums are taken, then it is read again, last part first. Else 20.
 // Error: sums in double; dx in the computing type, in proportion to its largest term.
+// Tried and lost: fetching ahead, or the next channel, in the pass that writes; converting dy and
+// x - mean to double through memory instead of in registers (no difference).
 // Reference: torch.nn.functional.batch_norm.
 #include "kernels/batch_norm_backward.h"
 

@@ -86,12 +86,12 @@ def batch_norm(
         >>> import numpy as np
         >>> x = np.array([[1.0, 10.0], [3.0, 10.0], [5.0, 40.0]])
         >>> mean, var = np.zeros(2), np.ones(2)
-        >>> dlkernels.batch_norm(x, mean, var, training=True).round(4).tolist()
+        >>> batch_norm(x, mean, var, training=True).round(4).tolist()
         [[-1.2247, -0.7071], [0.0, -0.7071], [1.2247, 1.4142]]
         >>> mean.round(4).tolist(), var.round(4).tolist()
         ([0.3, 2.0], [1.3, 30.9])
-        >>> dlkernels.batch_norm(x, mean, var, activation="relu").round(4).tolist()
-        [[0.6139, 1.4392], [2.3681, 1.4392], [4.1222, 6.8361]]
+        >>> batch_norm(x, mean, var, activation="relu").round(4).tolist()
+        [[0.6139, 1.4392], [2.368, 1.4392], [4.1222, 6.836]]
     """
     return _core.batch_norm(
         input,
@@ -153,7 +153,7 @@ def batch_norm_backward(
         >>> import numpy as np
         >>> x = np.array([[1.0], [3.0], [5.0]])
         >>> grad = np.array([[1.0], [0.0], [0.0]])
-        >>> grads = dlkernels.batch_norm_backward(grad, x, weight=np.ones(1), training=True)
+        >>> grads = batch_norm_backward(grad, x, weight=np.ones(1), training=True)
         >>> grads.input.round(4).tolist(), grads.weight.round(4).tolist()
         ([[0.1021], [-0.2041], [0.1021]], [-1.2247])
     """
