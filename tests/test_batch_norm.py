@@ -533,11 +533,11 @@ def test_empty_batches(dtype: str, isa: str) -> None:
         assert not grads[2].any()
 
 
-@pytest.mark.parametrize("shape", [(64, 3, 224, 224), (8, 2048, 1, 1), (33, 2048, 1, 1)], ids=str)
+@pytest.mark.parametrize("shape", [(4, 3, 224, 224), (8, 2048, 1, 1), (33, 2048, 1, 1)], ids=str)
 def test_few_and_many_channels_are_shared_out(shape: tuple[int, ...]) -> None:
     """Correct where a channel is cut up, and where it is less than a vector of rows."""
     rng = np.random.default_rng(1)
-    x = rng.standard_normal((min(shape[0], 4), *shape[1:]), dtype=np.float32)
+    x = rng.standard_normal(shape, dtype=np.float32)
     for layout in LAYOUTS.values():
         with dlkernels.num_threads(2):
             y = forward(layout(x))[0]

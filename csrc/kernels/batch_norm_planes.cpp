@@ -10,7 +10,8 @@
 // Tried: sums without fetching 8 KiB ahead took 1.4 times as long (planes of 49 KiB), conversions
 // to double from a register instead of from memory 1.05 times; fetching the next channel while one
 // is written gained a quarter where two fit in L2, and lost 5 % where they do not; so did fetching
-// ahead in the pass that writes. Reference: torch.nn.functional.batch_norm.
+// ahead in the pass that writes.
+// Reference: torch.nn.functional.batch_norm.
 #include "kernels/batch_norm.h"
 
 namespace dlk::DLK_ISA {

@@ -7,7 +7,8 @@
 // Statistics: as there, K a channel's first element of a chunk of rows; an array whose rows are
 // short is taken as one with a multiple of its channels, and those merged.
 // Tried: columns walked down without fetching rows ahead took 1.2 times (256-byte rows) to 1.4
-// times (1 KiB rows) as long. Error: as there. Reference: torch.nn.functional.batch_norm.
+// times (1 KiB rows) as long.
+// Error: as there. Reference: torch.nn.functional.batch_norm.
 #include "kernels/batch_norm_rows.h"
 
 namespace dlk::DLK_ISA {

@@ -175,7 +175,6 @@ def _save_batch_norm(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.mark_non_differentiable(mean, spread, mask, new_mean, new_var)
     if not _makes_mask(activation, residual):
         mask = None
-    ctx.has_residual = residual is not None
     if activation != "silu":
         residual = None
     ctx.arguments = training, eps, activation, negative_slope

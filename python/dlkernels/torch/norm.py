@@ -113,6 +113,8 @@ def batch_norm(
             input, running_mean, running_var, weight, bias, residual,
             training, momentum, eps, activation, negative_slope,
         )  # fmt: skip
+    if isinstance(momentum, Tensor):  # a count of batches, in a compiled module
+        momentum = 1.0 / float(momentum)
     # torch moves the statistics before it finds some errors: they get copies until all is well.
     refused = way == KERNEL and training and running_mean is not None
     statistics: Any = running_mean, running_var
