@@ -15,27 +15,33 @@ class KeepMask {
 public:
   KeepMask(uint64_t seed, uint16_t limit) : random_(seed), limit_(limit) {}
 
-  // Bits of the elements [first, first + 64); `first` is a multiple of 64.
-  DLK_INLINE uint64_t aligned(int64_t first) const {
-    const IntVec<double> block = IntVec<double>(first / 8) + philox_lanes();
-    const IntVec<double> zero(0);
-    return at_most(random_(PhiloxWords{{block, shift_right(block, 32), zero, zero}}), limit_);
+  // The second counter word of the elements around `index`: the same for 2^35 of them, so that a
+  // loop over a chunk makes what follows from it once.
+  DLK_INLINE IntVec<double> high_word(int64_t index) const {
+    return IntVec<double>((index / 8) >> 32);
+  }
+
+  // Bits of the elements [first, first + 64), whose high_word() is `high`; `first` is a multiple of
+  // 64.
+  DLK_INLINE uint64_t aligned(int64_t first, IntVec<double> high) const {
+    const IntVec<double> block = IntVec<double>(first / 8) + philox_lanes(), zero(0);
+    return at_most(random_(PhiloxWords{{block, high, zero, zero}}), limit_);
   }
 
   // The same, not inlined: for what is not a long loop.
-  DLK_BLOCK uint64_t one(int64_t first) const { return aligned(first); }
+  DLK_BLOCK uint64_t one(int64_t first) const { return aligned(first, high_word(first)); }
 
   // Bits of `count` elements from any first one, 64 a word.
   DLK_BLOCK void draw(uint64_t* words, int64_t first, int64_t count) const {
     const int shift = int(first % kDrawElems);
     int64_t next = first - shift;
-    uint64_t current = aligned(next);
+    uint64_t current = one(next);
     for (int64_t done = 0; done < count; done += kDrawElems, ++words) {
       *words = current >> shift;
       if (shift == 0 ? done + kDrawElems >= count : done + kDrawElems - shift >= count)
         return;
       next += kDrawElems;
-      current = aligned(next);
+      current = one(next);
       if (shift)
         *words |= current << (kDrawElems - shift);
     }
@@ -72,15 +78,16 @@ template <class T> DLK_INLINE Vec<T> keep(uint32_t bits, Vec<T> kept) {
 #endif
 }
 
-// body(index, lanes, bits) over [begin, end) in whole vectors, then a partial one; `begin` is a
-// multiple of 64. The lowest bits are those of the vector's lanes. `Whole` is WholeVec or
-// StreamedVec.
+// body(index, lanes, bits) over [begin, end), a chunk or a part of one, in whole vectors, then a
+// partial one; `begin` is a multiple of 64. The lowest bits are those of the vector's lanes.
+// `Whole` is WholeVec or StreamedVec.
 template <class T, class Whole, class Body>
 DLK_INLINE void for_each_drawn(const KeepMask& mask, int64_t begin, int64_t end, Body&& body) {
   constexpr int lanes = Vec<T>::kLanes;
+  const IntVec<double> high = mask.high_word(begin);
   int64_t index = begin;
   for (; index + kDrawElems <= end; index += kDrawElems) {
-    const uint64_t bits = mask.aligned(index);
+    const uint64_t bits = mask.aligned(index, high);
 #pragma GCC unroll 8
     for (int at = 0; at < kDrawElems; at += lanes)
       body(index + at, Whole{}, uint32_t(bits >> at));

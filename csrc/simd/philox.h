@@ -44,6 +44,19 @@ DLK_INLINE IntVec<double> xor3(IntVec<double> a, IntVec<double> b, IntVec<double
 #endif
 }
 
+// The high halves of 64-bit lanes in their low halves. With AVX-512 by a shuffle: shifts share a
+// port with the multiplications there (16 K elements of a dropout: 5.15 us, 5.5 with shifts or with
+// half of each); AVX2 has ports for both.
+DLK_INLINE IntVec<double> high_halves(IntVec<double> a) {
+#if defined(__AVX512F__)
+  a.part[0] =
+      LaneTraits<double>::NativeInt(_mm512_shuffle_epi32(__m512i(a.part[0]), _MM_PERM_DDBB));
+  return a;
+#else
+  return shift_right(a, 32);
+#endif
+}
+
 // Word w of block j in the low half of lane j of word[w].
 struct PhiloxWords {
   IntVec<double> word[4];
@@ -70,9 +83,9 @@ public:
     for (int round = 0; round < kPhiloxRounds; ++round) {
       const IntVec<double> first = multiply_low_halves(a, first_factor);
       const IntVec<double> second = multiply_low_halves(c, second_factor);
-      a = xor3(shift_right(second, 32), b, low_key_[round]);
+      a = xor3(high_halves(second), b, low_key_[round]);
       b = second;
-      c = xor3(shift_right(first, 32), d, high_key_[round]);
+      c = xor3(high_halves(first), d, high_key_[round]);
       d = first;
     }
     return {{a, b, c, d}};
