@@ -153,11 +153,16 @@ class TorchFront:
     cross_entropy: Callable[..., Any]
     relu: Callable[..., Any]
     batch_norm: Callable[..., Any]
-    sgd: Callable[..., Any]
+    optimizer: Callable[..., Any]  # (class name, parameters, **options)
 
 
-def torch_eager(**sgd_options: Any) -> TorchFront:
-    """torch as it comes; `sgd_options` choose one of its SGD implementations."""
+def make_optimizer(module: Any, **fixed: Any) -> Callable[..., Any]:
+    """Makes optimizers of a module's classes, all with these options."""
+    return lambda name, parameters, **options: getattr(module, name)(parameters, **options, **fixed)
+
+
+def torch_eager(**optimizer_options: Any) -> TorchFront:
+    """torch as it comes; `optimizer_options` choose one of its implementations."""
     import torch
     from torch.nn import functional
 
@@ -165,7 +170,7 @@ def torch_eager(**sgd_options: Any) -> TorchFront:
         cross_entropy=functional.cross_entropy,
         relu=functional.relu,
         batch_norm=functional.batch_norm,
-        sgd=functools.partial(torch.optim.SGD, **sgd_options),
+        optimizer=make_optimizer(torch.optim, **optimizer_options),
     )
 
 
@@ -179,17 +184,21 @@ def torch_compiled() -> TorchFront:
         cross_entropy=compiled(eager.cross_entropy),
         relu=compiled(eager.relu),
         batch_norm=compiled(eager.batch_norm),
-        sgd=eager.sgd,
+        optimizer=eager.optimizer,
     )
 
 
 def our_torch_front() -> TorchFront:
     """The twins of dlkernels; batch norm is torch's, for want of a twin to measure."""
     import dlkernels.torch.functional as twins
-    from dlkernels.torch.optim import SGD
+    import dlkernels.torch.optim as our_optimizers
 
-    eager = torch_eager()
-    return dataclasses.replace(eager, cross_entropy=twins.cross_entropy, relu=twins.relu, sgd=SGD)
+    return dataclasses.replace(
+        torch_eager(),
+        cross_entropy=twins.cross_entropy,
+        relu=twins.relu,
+        optimizer=make_optimizer(our_optimizers),
+    )
 
 
 def normal(case: Case, seed: int) -> Any:
@@ -275,7 +284,7 @@ def inplace_relu(case: Case, front: TorchFront) -> Workload:
     return Workload(run, magnitude, context=torch.no_grad)
 
 
-def sgd_momentum(case: Case, front: TorchFront) -> Workload:
+def optimizer_step(case: Case, front: TorchFront, name: str, **options: Any) -> Workload:
     """One step over all arrays, gradients present."""
     import torch
 
@@ -286,7 +295,7 @@ def sgd_momentum(case: Case, front: TorchFront) -> Workload:
         parameter = torch.randn(length, generator=generator).requires_grad_()
         parameter.grad = torch.randn(length, generator=generator)
         parameters.append(parameter)
-    optimizer = front.sgd(parameters, lr=1e-3, momentum=0.9)
+    optimizer = front.optimizer(name, parameters, **options)
     return Workload(optimizer.step, lambda _: sum(map(magnitude, parameters)))
 
 
@@ -320,7 +329,11 @@ TORCH_OPERATIONS: Mapping[str, Callable[[Case, TorchFront], Workload]] = {
     "relu_forward": forward_relu,
     "relu_train": train_relu,
     "relu_inplace": inplace_relu,
-    "sgd_momentum": sgd_momentum,
+    "sgd_momentum": functools.partial(optimizer_step, name="SGD", lr=1e-3, momentum=0.9),
+    **{f"step_{name}": functools.partial(optimizer_step, name=name) for name in cases.OPTIMIZERS},
+    "step_RMSprop_all": functools.partial(
+        optimizer_step, name="RMSprop", momentum=0.9, centered=True
+    ),
     "batch_norm_train": train_batch_norm,
 }
 

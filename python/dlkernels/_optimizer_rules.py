@@ -73,8 +73,7 @@ class Rule:
     def used_slots(self, group: Group) -> tuple[str | None, ...]:
         """The slots' names, None for those that this group does not keep."""
         return tuple(
-            name if used else None
-            for name, used in zip(self.slots, self.uses(group), strict=False)
+            name if used else None for name, used in zip(self.slots, self.uses(group), strict=False)
         )
 
 
