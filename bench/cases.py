@@ -490,6 +490,50 @@ SGD = (
     ),
 )
 
+# Other optimizers, in place too: bytes per element, title, and what torch's peers are held to.
+OPTIMIZERS = {
+    "AdamW": (28, (OURS, TORCH, FOREACH, FUSED), (faster(1, FUSED),)),
+    "Adagrad": (20, (OURS, TORCH, FOREACH, FUSED), (faster(1, FUSED),)),
+    **{
+        name: (nbytes, (OURS, TORCH, FOREACH), (faster(times, TORCH), faster(times, FOREACH)))
+        for name, nbytes, times in (
+            ("RMSprop", 20, 3.5),
+            ("RMSprop_all", 36, 3.5),
+            ("Adamax", 28, 3.5),
+            ("Adadelta", 28, 3.5),
+            ("NAdam", 28, 3.5),
+            ("RAdam", 28, 3.5),
+            ("Rprop", 28, 3.5),
+            ("ASGD", 20, 2),
+        )
+    },
+}
+STEPS = (
+    *(
+        Case(
+            "optimizers",
+            f"{name.replace('_all', ', momentum and centered,')} step",
+            f"step_{name}",
+            (1, 50_000_000),
+            peers,
+            bytes_per_element=nbytes,
+            roof="in place",
+            targets=targets,
+        )
+        for name, (nbytes, peers, targets) in OPTIMIZERS.items()
+    ),
+    Case(
+        "optimizers",
+        "AdamW step",
+        "step_AdamW",
+        (5000, 64),
+        (OURS, TORCH, FOREACH, FUSED),
+        batch=3,
+        quick=True,
+        targets=(faster(25, FUSED),),
+    ),
+)
+
 OVERHEAD = (
     Case(
         "call overhead",
@@ -633,7 +677,7 @@ TUNE_MALLOC_ONLY = (
 
 # Thousands of small tensors come first, while the heap is whole: the cases with large ones leave it
 # in pieces, and every peer would wait for the same cache misses (1 ms here).
-MANY_SMALL = tuple(case for case in SGD if case.shape[0] > 1)
+MANY_SMALL = tuple(case for case in (*SGD, *STEPS) if case.shape[0] > 1)
 
 CASES = (
     *MANY_SMALL,

@@ -446,7 +446,7 @@ def sgd_momentum(case: Case, front: TorchFront) -> Workload:
         parameter = torch.randn(length, generator=generator).requires_grad_()
         parameter.grad = torch.randn(length, generator=generator)
         parameters.append(parameter)
-    optimizer = front.sgd(parameters, lr=1e-3, momentum=0.9)
+    optimizer = front.optimizer(name, parameters, **options)
     return Workload(optimizer.step, lambda _: sum(map(magnitude, parameters)))
 
 

@@ -2044,8 +2044,8 @@ SGD = Operation(
 )
 
 
-# Each takes the arrays (param p, gradient g, the states) and the options with torch's defaults filled
-# in, and returns the results. It is step T.
+# Each takes the arrays (param p, gradient g, the states) and the options with torch's defaults
+# filled in, and returns the results. It is step T.
 
 
 def _gradient(a: Arrays, o: Options) -> tuple[np.ndarray, np.ndarray]:

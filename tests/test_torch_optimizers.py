@@ -1,5 +1,5 @@
-"""Every class of `dlkernels.torch.optim` against torch's: numbers, groups, states, what is taken and
-what is refused. `test_torch_optim.py` has SGD's own."""
+"""Every class of `dlkernels.torch.optim` against torch's: numbers, groups, states, what is taken
+and what is refused. `test_torch_optim.py` has SGD's own."""
 
 import copy
 import io
@@ -58,7 +58,7 @@ EXACT = {"SGD", "Adamax", "ASGD", "Rprop"}
 #: States that a square root goes into.
 ROUNDED_STATES = {"acc_delta", "momentum_buffer"}
 
-SIZES = [0, 1, 7, 16, 17, 33, 100, 4099, 16385]
+SIZES = [0, 1, 7, 16, 17, 33, 100, 16385]
 
 
 def parameters(sizes=SIZES, dtype=torch.float32, seed=0):
@@ -215,7 +215,7 @@ def test_any_mixture_of_dtypes(name, dtypes):
 @pytest.mark.skipif(not FMA_ISAS, reason="needs a fused multiply-add")
 @EVERY
 def test_the_same_bits_for_any_threads_split_level_and_strides(name):
-    whole = parameters([40_000, 5])
+    whole = parameters([34_000, 5])
     grads = [param.detach().cos() for param in whole]
     for options in OPTIONS[name]:
         expected = None
@@ -556,6 +556,7 @@ def test_grad_scaler(name):
 # --- what goes to torch
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
 @BY_NAME
 def test_sparse_gradients_are_torchs(name):
     outcomes = []

@@ -201,8 +201,8 @@ void ParameterTable::find_scalars(Live& live) const {
     const TensorView view =
         output_view_of(entries_[first + k], names_.operation.c_str(), name.c_str());
     const bool is_single = view.dtype == DType::float32;
-    DLK_CHECK_TYPE(view.ndim == 0 && (is_single || view.dtype == DType::float64),
-                   names_.operation, ": ", name, ": expected a float32 or float64 scalar, got ",
+    DLK_CHECK_TYPE(view.ndim == 0 && (is_single || view.dtype == DType::float64), names_.operation,
+                   ": ", name, ": expected a float32 or float64 scalar, got ",
                    dtype_name(view.dtype), " of shape ", shape_text(view));
     live.single |= is_single << k;
     live.scalars[k] = view.data;
@@ -259,8 +259,7 @@ int32_t ParameterTable::setting_of(const Live& live, std::vector<Setting>& missi
   return -1;
 }
 
-ParameterTable::Setting ParameterTable::advanced(Setting setting,
-                                                 const py::object& advance) const {
+ParameterTable::Setting ParameterTable::advanced(Setting setting, const py::object& advance) const {
   py::tuple scalars(scalar_count_);
   for (size_t k = 0; k < scalars.size(); ++k)
     scalars[k] = setting.scalars[k];

@@ -19,8 +19,7 @@ template <class C> struct Adagrad {
   const Vec<C> negative_rate, eps;
   const GradientTerm<C> gradient;
 
-  explicit Adagrad(const double* n)
-      : negative_rate(C(n[0])), eps(C(n[1])), gradient(n[2], n[3]) {}
+  explicit Adagrad(const double* n) : negative_rate(C(n[0])), eps(C(n[1])), gradient(n[2], n[3]) {}
 
   template <int> DLK_INLINE void update(Vec<C>& p, Vec<C> g, Vec<C>* s) const {
     g = gradient(g, p);

@@ -9,8 +9,8 @@
 //   void rule(OptimizerArgs& args) noexcept { run_optimizer<Rule, masks...>(args); }
 //
 // Where the streams are of one dtype and lie side by side they are walked in place; else blocks of
-// them are brought to the dtype of computation and back, each rounded once, through the same update.
-// float64 is computed in where one of the streams is of it.
+// them are brought to the dtype of computation and back, each rounded once, through the same
+// update. float64 is computed in where one of the streams is of it.
 #pragma once
 
 #include "simd/loops.h"
@@ -66,8 +66,8 @@ template <class C> struct Lerp {
   const Vec<C> weight;
   const bool from_end;
 
-  explicit Lerp(double number) : weight(C(number < 0.5 ? number : number - 1)),
-                                 from_end(number >= 0.5) {}
+  explicit Lerp(double number)
+      : weight(C(number < 0.5 ? number : number - 1)), from_end(number >= 0.5) {}
 
   DLK_INLINE Vec<C> operator()(Vec<C> start, Vec<C> end) const {
     return fma(weight, end - start, from_end ? end : start);
@@ -99,9 +99,8 @@ DLK_INLINE void update_streams(const Rule& rule, void* const* streams, int64_t b
       s[slot.index] = load_lanes(states[slot.index] + i, lanes);
     });
     rule.template update<kMask>(p, load_lanes(grad + i, lanes), s);
-    each_slot<kMask>([&](auto slot) DLK_BODY {
-      store_lanes(states[slot.index] + i, s[slot.index], lanes);
-    });
+    each_slot<kMask>([&](auto slot)
+                         DLK_BODY { store_lanes(states[slot.index] + i, s[slot.index], lanes); });
     store_lanes(param + i, p, lanes);
   });
 }

@@ -478,8 +478,8 @@ class Adadelta(_Optimizer):
 
     ``g = grad + weight_decay * p``; ``v = rho * v + (1 - rho) * g * g``;
     ``u = sqrt(w + eps) / sqrt(v + eps) * g``; ``w = rho * w + (1 - rho) * u * u``; ``p -= lr * u``.
-    ``v`` in float32 and float64 is bit-equal to torch's on AVX2 and AVX-512, parameters are within two
-    units in the last place per step.
+    ``v`` in float32 and float64 is bit-equal to torch's on AVX2 and AVX-512, parameters are within
+    two units in the last place per step.
 
     Args:
         params: As `SGD`.
@@ -587,11 +587,11 @@ class Adamax(_Optimizer):
 class NAdam(_Optimizer):
     """NAdam (`torch.optim.NAdam`; Dozat 2016), over NumPy arrays.
 
-    `Adam` with Nesterov's momentum: with ``mu_t = beta1 * (1 - 0.96**(t * momentum_decay) / 2)`` and
-    ``d = sqrt(v / (1 - beta2**t)) + eps``, ``p -= lr * (1 - mu_t) / (1 - prod(mu)) * g / d`` and
-    ``p -= lr * mu_(t+1) / (1 - prod(mu) * mu_(t+1)) * m / d``.
-    float32 and float64 averages are bit-equal to torch's on AVX2 and AVX-512, parameters within two
-    units in the last place per step.
+    `Adam` with Nesterov's momentum: with ``mu_t = beta1 * (1 - 0.96**(t * momentum_decay) / 2)``
+    and ``d = sqrt(v / (1 - beta2**t)) + eps``, ``p -= lr * (1 - mu_t) / (1 - prod(mu)) * g / d``
+    and ``p -= lr * mu_(t+1) / (1 - prod(mu) * mu_(t+1)) * m / d``. float32 and float64 averages are
+    bit-equal to torch's on AVX2 and AVX-512, parameters within two units in the last place per
+    step.
 
     Args:
         params: As `SGD`.

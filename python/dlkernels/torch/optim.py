@@ -50,7 +50,9 @@ class _KernelOptimizer(torch.optim.Optimizer):
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         cls._torch_class = next(
-            base for base in cls.__mro__ if not issubclass(base, _KernelOptimizer)
+            base
+            for base in cls.__mro__
+            if issubclass(base, torch.optim.Optimizer) and not issubclass(base, _KernelOptimizer)
         )
         cls.__signature__ = inspect.signature(cls._torch_class)  # type: ignore[attr-defined]
 
@@ -62,7 +64,7 @@ class _KernelOptimizer(torch.optim.Optimizer):
         self.__dict__.pop("_need_device_dtype_check_for_fused", None)
 
     @torch._dynamo.disable
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Performs one step.
 
         Args:
@@ -133,9 +135,10 @@ class _KernelOptimizer(torch.optim.Optimizer):
     def _make_states(self) -> list[torch.Tensor]:
         """Makes what is missing of the states of parameters with gradients, as torch makes it, and
         raises what torch raises. Returns the parameters whose states hold nothing yet."""
-        lists = len(inspect.signature(self._torch_class._init_group).parameters) - 2  # type: ignore[attr-defined]
+        init_group: Callable[..., Any] = self._init_group  # type: ignore[attr-defined]
+        lists = len(inspect.signature(init_group).parameters) - 1
         for group in self.param_groups:
-            self._init_group(group, *([] for _ in range(lists)))  # type: ignore[attr-defined]
+            init_group(group, *([] for _ in range(lists)))
         return []
 
     def _forget_states(self, fresh: list[torch.Tensor]) -> None:
@@ -147,7 +150,7 @@ class _KernelOptimizer(torch.optim.Optimizer):
         step = self._torch_class.step
         while getattr(step, "hooked", False):  # hooks have run, or will
             step = step.__wrapped__  # type: ignore[attr-defined]
-        flags = [
+        flags: list[dict[str, Any]] = [
             {name: group[name] for name in ("foreach", "fused", "capturable") if name in group}
             for group in self.param_groups
         ]
@@ -155,7 +158,7 @@ class _KernelOptimizer(torch.optim.Optimizer):
             if all(param.device.type == "cpu" for param in group["params"]):
                 group.update(dict.fromkeys(saved, False))
         try:
-            step(self)  # type: ignore[call-arg]
+            step(self)
         finally:
             for group, saved in zip(self.param_groups, flags, strict=True):
                 group.update(saved)
@@ -229,7 +232,7 @@ class Adam(_KernelOptimizer, torch.optim.Adam):
     ``d = sqrt(max over time of v if amsgrad else v) / sqrt(1 - beta2**t) + eps``;
     ``p += (-lr / (1 - beta1**t) * m) / d``, with square root and divisions correctly rounded.
     float32 and float64 moments are bit-equal to torch's loop on AVX2 and AVX-512, parameters within
-    two units in the last place per step.
+    two units in the last place per step (three of what is added, where that is more).
 
     Args: those of torch. Tensors ``lr`` and ``betas`` are read at every step.
     """
@@ -251,8 +254,8 @@ class Adagrad(_KernelOptimizer, torch.optim.Adagrad):
     ``g = grad + weight_decay * p``; ``sum += g * g``;
     ``p += (-lr / (1 + (t - 1) * lr_decay) * g) / (sqrt(sum) + eps)``, with square root and division
     correctly rounded. Sparse gradients go to torch.
-    float32 and float64 averages are bit-equal to torch's loop on AVX2 and AVX-512, parameters within
-    two units in the last place per step.
+    float32 and float64 averages are bit-equal to torch's loop on AVX2 and AVX-512, parameters
+    within two units in the last place per step.
 
     Args: those of torch.
     """
@@ -265,10 +268,9 @@ class RMSprop(_KernelOptimizer, torch.optim.RMSprop):
 
     ``g = grad + weight_decay * p``; ``v = alpha * v + (1 - alpha) * g * g``; if centered
     ``a += (1 - alpha) * (g - a)``; ``d = sqrt(v - a * a if centered else v) + eps``;
-    ``p += (-lr * g) / d``, or with momentum ``b = momentum * b + g / d``, ``p -= lr * b``; square root
-    and division correctly rounded.
-    float32 and float64 averages are bit-equal to torch's loop on AVX2 and AVX-512, parameters within
-    two units in the last place per step.
+    ``p += (-lr * g) / d``, or with momentum ``b = momentum * b + g / d``, ``p -= lr * b``; square
+    root and division correctly rounded. float32 and float64 averages are bit-equal to torch's loop
+    on AVX2 and AVX-512, parameters within two units in the last place per step.
 
     Args: those of torch.
     """
@@ -307,10 +309,9 @@ class NAdam(_KernelOptimizer, torch.optim.NAdam):
 
     ``m`` and ``v`` as `Adam`; with ``mu_t = beta1 * (1 - 0.96**(t * momentum_decay) / 2)`` and
     ``d = sqrt(v / (1 - beta2**t)) + eps``, ``p += (-lr * (1 - mu_t) / (1 - prod(mu)) * g) / d`` and
-    ``p += (-lr * mu_(t+1) / (1 - prod(mu) * mu_(t+1)) * m) / d``; square root and divisions correctly
-    rounded.
-    float32 and float64 averages are bit-equal to torch's loop on AVX2 and AVX-512, parameters within
-    two units in the last place per step.
+    ``p += (-lr * mu_(t+1) / (1 - prod(mu) * mu_(t+1)) * m) / d``; square root and divisions
+    correctly rounded. float32 and float64 averages are bit-equal to torch's loop on AVX2 and
+    AVX-512, parameters within two units in the last place per step.
 
     Args: those of torch.
     """
@@ -321,11 +322,10 @@ class NAdam(_KernelOptimizer, torch.optim.NAdam):
 class RAdam(_KernelOptimizer, torch.optim.RAdam):
     """`torch.optim.RAdam` (Liu et al. 2020).
 
-    ``m`` and ``v`` as `Adam`; ``p -= m / (1 - beta1**t) * lr * a * r``, where rectification ``r`` and
-    ``a = 1 / (sqrt(v) + eps) * sqrt(1 - beta2**t)`` are left out while ``rho_t <= 5``; square root and
-    divisions correctly rounded.
-    float32 and float64 averages are bit-equal to torch's loop on AVX2 and AVX-512, parameters within
-    two units in the last place per step.
+    ``m`` and ``v`` as `Adam`; ``p -= m / (1 - beta1**t) * lr * a * r``, where rectification ``r``
+    and ``a = 1 / (sqrt(v) + eps) * sqrt(1 - beta2**t)`` are left out while ``rho_t <= 5``; square
+    root and divisions correctly rounded. float32 and float64 averages are bit-equal to torch's loop
+    on AVX2 and AVX-512, parameters within two units in the last place per step.
 
     Args: those of torch.
     """
@@ -334,7 +334,7 @@ class RAdam(_KernelOptimizer, torch.optim.RAdam):
 
 
 class ASGD(_KernelOptimizer, torch.optim.ASGD):
-    """`torch.optim.ASGD` (Polyak and Juditsky 1992), bit-equal to its float32 loop on AVX2 and AVX-512.
+    """`torch.optim.ASGD` (Polyak and Juditsky 1992), bit-equal to its float32 loop.
 
     ``p = p * (1 - lambd * eta) - eta * (grad + weight_decay * p)``; ``ax += (p - ax) * mu``; then
     ``eta = lr / (1 + lambd * lr * t)**alpha`` and ``mu = 1 / max(1, t - t0)`` for the next step.
