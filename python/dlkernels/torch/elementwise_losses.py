@@ -113,7 +113,7 @@ def _in_torch(
                     x, t, third, reduction=reduction, pos_weight=fourth
                 )
             case "gaussian_nll_loss":
-                return F.gaussian_nll_loss(x, t, third, full=b != 0, eps=a, reduction=reduction)
+                return _gaussian(x, t, third, a, b, reduction)
             case "poisson_nll_loss" | "poisson_nll_loss_of_log":
                 of_log = key != "poisson_nll_loss"
                 return F.poisson_nll_loss(
@@ -124,6 +124,18 @@ def _in_torch(
     assert dim is not None
     loss = _OWN[key](x, dim) if t is None else _OWN[key](x, t, dim)
     return loss * a
+
+
+def _gaussian(
+    x: Tensor, t: Tensor, var: Any, eps: float, constant: float, reduction: str
+) -> Tensor:
+    """torch's without its look at the values, which a compiled graph cannot take."""
+    variance = torch.full_like(x, var) if isinstance(var, float) else var
+    if variance.shape != x.shape and variance.shape == x.shape[:-1]:
+        variance = variance.unsqueeze(-1)
+    variance = variance + (variance.clamp(min=eps) - variance).detach()
+    loss = 0.5 * (torch.log(variance) + (x - t) ** 2 / variance) + constant
+    return loss if reduction == "none" else getattr(loss, reduction)()  # type: ignore[no-any-return]
 
 
 _KEYS = {
@@ -325,26 +337,27 @@ def _save_backward(ctx: Any, inputs: Any, output: Any) -> None:
 
 
 def _double_backward(ctx: Any, grad_grad: Tensor) -> Any:
-    grad_output, *operands = ctx.saved_tensors
+    inputs = list(ctx.saved_tensors)  # grad_output and the operands
     loss, a, b, reduction, dim, which = ctx.arguments
-    present = [index for index in range(3) if operands[index] is not None]
+    wanted = [place for place in range(4) if ctx.needs_input_grad[place]]
 
-    def backward(grad_output: Tensor, *at: Tensor) -> Tensor:
+    def backward(*at: Tensor) -> Tensor:
+        mixed = list(inputs)
+        for place, tensor in zip(wanted, at, strict=True):
+            mixed[place] = tensor
+        grad_output, *operands = mixed
+
         def value(x: Tensor) -> Tensor:
-            mixed = list(operands)
-            for index, tensor in zip(present, at, strict=True):
-                mixed[index] = tensor
-            mixed[which] = x
-            return _in_torch(_KEYS[loss], tuple(mixed), a, b, reduction, dim)
+            operands[which] = x
+            return _in_torch(_KEYS[loss], tuple(operands), a, b, reduction, dim)
 
-        return composite.differentiate(value, at[present.index(which)], grad_output)
+        return composite.differentiate(value, operands[which], grad_output)
 
-    inputs = [grad_output, *(operands[index] for index in present)]
-    made = composite.differentiate_all(backward, inputs, grad_grad)
-    grads: list[Tensor | None] = [None, None, None]
-    for index, grad in zip(present, made[1:], strict=True):
-        grads[index] = grad
-    return made[0], *grads, *([None] * 7)
+    made = composite.differentiate_all(backward, [inputs[place] for place in wanted], grad_grad)
+    grads: list[Tensor | None] = [None] * 4
+    for place, grad in zip(wanted, made, strict=True):
+        grads[place] = grad
+    return *grads, *([None] * 7)
 
 
 torch.library.register_autograd(
