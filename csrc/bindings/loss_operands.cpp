@@ -121,7 +121,7 @@ py::object LossWalk::result(LossResult which, py::handle out) {
   TensorView& view = results_[which];
   const int lead = leader();
   const auto make = [&](TensorView& fresh) {
-    if (axis_ < 0 && lead >= 0 && operands_[lead].view.ndim == ndim_ &&
+    if (axis_ < 0 && size_ != 0 && lead >= 0 && operands_[lead].view.ndim == ndim_ &&
         operands_[lead].view.dense()) {
       TensorView like = operands_[lead].view;
       like.array = model_.array;
