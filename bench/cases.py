@@ -301,6 +301,21 @@ SGD = (
     ),
 )
 
+# Two arrays are read and the gradient of one is written: 12 bytes per element.
+ELEMENTWISE_LOSSES = tuple(
+    Case(
+        "elementwise losses",
+        f"{name} fwd+bwd",
+        f"{name}_train",
+        (32_000_000,),
+        (OURS, TORCH, TUNED, COMPILED),
+        bytes_per_element=12,
+        roof="nt copy",
+        targets=(faster(5, TORCH), faster(2.5, TUNED)),
+    )
+    for name in ("mse_loss", "kl_div", "binary_cross_entropy_with_logits")
+)
+
 OVERHEAD = (
     Case(
         "call overhead",
@@ -355,6 +370,7 @@ CASES = (
     *MANY_SMALL,
     *CROSS_ENTROPY,
     *RELU,
+    *ELEMENTWISE_LOSSES,
     *(case for case in SGD if case not in MANY_SMALL),
     *OVERHEAD,
     *TUNE_MALLOC_ONLY,

@@ -154,6 +154,7 @@ class TorchFront:
     relu: Callable[..., Any]
     batch_norm: Callable[..., Any]
     sgd: Callable[..., Any]
+    loss: Callable[[str], Callable[..., Any]]  # an elementwise loss by its name
 
 
 def torch_eager(**sgd_options: Any) -> TorchFront:
@@ -166,6 +167,7 @@ def torch_eager(**sgd_options: Any) -> TorchFront:
         relu=functional.relu,
         batch_norm=functional.batch_norm,
         sgd=functools.partial(torch.optim.SGD, **sgd_options),
+        loss=lambda name: getattr(functional, name),
     )
 
 
@@ -180,6 +182,7 @@ def torch_compiled() -> TorchFront:
         relu=compiled(eager.relu),
         batch_norm=compiled(eager.batch_norm),
         sgd=eager.sgd,
+        loss=lambda name: compiled(eager.loss(name)),
     )
 
 
@@ -189,7 +192,13 @@ def our_torch_front() -> TorchFront:
     from dlkernels.torch.optim import SGD
 
     eager = torch_eager()
-    return dataclasses.replace(eager, cross_entropy=twins.cross_entropy, relu=twins.relu, sgd=SGD)
+    return dataclasses.replace(
+        eager,
+        cross_entropy=twins.cross_entropy,
+        relu=twins.relu,
+        sgd=SGD,
+        loss=lambda name: getattr(twins, name),
+    )
 
 
 def normal(case: Case, seed: int) -> Any:
@@ -275,6 +284,28 @@ def inplace_relu(case: Case, front: TorchFront) -> Workload:
     return Workload(run, magnitude, context=torch.no_grad)
 
 
+def train_elementwise_loss(case: Case, front: TorchFront, name: str) -> Workload:
+    """Loss and gradient of the input; targets in [0, 1]."""
+    import torch
+
+    x = normal(case, seed=0)
+    if name == "kl_div":
+        x = torch.log_softmax(x, 0)
+    x.requires_grad_()
+    target = torch.rand(case.shape, generator=torch.Generator().manual_seed(1))
+    loss_of = front.loss(name)
+
+    def run() -> object:
+        loss = loss_of(x, target, reduction="sum" if name == "kl_div" else "mean")
+        loss.backward()
+        return loss
+
+    def reset() -> None:
+        x.grad = None
+
+    return Workload(run, lambda loss: float(loss.detach()) + magnitude(x.grad), reset)
+
+
 def sgd_momentum(case: Case, front: TorchFront) -> Workload:
     """One step over all arrays, gradients present."""
     import torch
@@ -320,6 +351,10 @@ TORCH_OPERATIONS: Mapping[str, Callable[[Case, TorchFront], Workload]] = {
     "relu_forward": forward_relu,
     "relu_train": train_relu,
     "relu_inplace": inplace_relu,
+    **{
+        f"{name}_train": functools.partial(train_elementwise_loss, name=name)
+        for name in ("mse_loss", "kl_div", "binary_cross_entropy_with_logits")
+    },
     "sgd_momentum": sgd_momentum,
     "batch_norm_train": train_batch_norm,
 }

@@ -55,7 +55,12 @@ def sigmoid_focal_loss(
     loss = loss * (1 - (p * targets + (1 - p) * (1 - targets))) ** gamma
     if alpha >= 0:
         loss = (alpha * targets + (1 - alpha) * (1 - targets)) * loss
-    return loss if reduction == "none" else getattr(loss, reduction)()  # type: ignore[no-any-return]
+    return _reduced(loss, reduction)
+
+
+def _reduced(loss: Tensor, reduction: str) -> Tensor:
+    reduced: Tensor = loss if reduction == "none" else getattr(loss, reduction)()
+    return reduced
 
 
 def entropy(p: Tensor, dim: int = -1, *, base: float | None = None) -> Tensor:
@@ -79,7 +84,7 @@ def _unit(name: str, base: float | None) -> float:
     return LOSSES[name].checked_numbers(base=base)[1]
 
 
-_OWN = {f.__name__: f for f in (
+_OWN: dict[str, Callable[..., Tensor]] = {f.__name__: f for f in (
     sigmoid_focal_loss, entropy, cross_entropy_of_distributions, kl_divergence
 )}  # fmt: skip
 
@@ -135,7 +140,7 @@ def _gaussian(
         variance = variance.unsqueeze(-1)
     variance = variance + (variance.clamp(min=eps) - variance).detach()
     loss = 0.5 * (torch.log(variance) + (x - t) ** 2 / variance) + constant
-    return loss if reduction == "none" else getattr(loss, reduction)()  # type: ignore[no-any-return]
+    return _reduced(loss, reduction)
 
 
 _KEYS = {
@@ -174,7 +179,7 @@ class _ElementwiseLoss(torch.autograd.Function):
         ctx.constant = third if isinstance(third, float) else None
         ctx.save_for_backward(input, target, None if ctx.constant is not None else third, fourth)
         made_here = reduction != "none" and input.dtype is not torch.float16
-        result = _core.elementwise_loss(
+        result = _core.elementwise_loss(  # type: ignore[call-arg]
             *numbers, input, target, third, fourth, reduction, dim, ctx.wrt if made_here else 0,
             None, None,
         )  # fmt: skip
@@ -199,9 +204,9 @@ class _ElementwiseLoss(torch.autograd.Function):
         except RuntimeError:  # an operand was written to since
             if grads is None:
                 raise
-            grads = (None if grad is None else grad.mul_(scale) for grad in grads)
+            grads = [None if grad is None else grad.mul_(scale) for grad in grads]
             return None, None, None, *grads, None
-        _, *grads = _core.elementwise_loss(
+        _, *grads = _core.elementwise_loss(  # type: ignore[call-arg]
             *ctx.numbers, *operands, ctx.reduction, ctx.dim, ctx.wrt, None, scale
         )
         return None, None, None, *grads, None
@@ -216,18 +221,18 @@ def _differentiate(ctx: Any, grad_output: Tensor) -> list[Tensor | None]:
     """The gradients through torch's operations."""
     operands = _saved_operands(ctx)
     wanted = [i for i in range(3) if ctx.wrt >> i & 1]
-    key = _KEYS[ctx.numbers[0]]
+    index, a, b = ctx.numbers
 
     def loss(*at: Tensor) -> Tensor:
         mixed = list(operands)
-        for index, tensor in zip(wanted, at, strict=True):
-            mixed[index] = tensor
-        return _in_torch(key, tuple(mixed), *ctx.numbers[1:], ctx.reduction, ctx.dim)
+        for place, tensor in zip(wanted, at, strict=True):
+            mixed[place] = tensor
+        return _in_torch(_KEYS[index], tuple(mixed), a, b, ctx.reduction, ctx.dim)
 
     made = composite.differentiate_all(loss, [operands[i] for i in wanted], grad_output)
     grads: list[Tensor | None] = [None, None, None]
-    for index, grad in zip(wanted, made, strict=True):
-        grads[index] = grad
+    for place, grad in zip(wanted, made, strict=True):
+        grads[place] = grad
     return grads
 
 
