@@ -379,20 +379,25 @@ torch.library.register_autograd(
 def _way(row: Loss, input: Any, target: Any, third: Any, fourth: Any) -> str:
     """`route`, and torch where it has an error to raise, a promotion or a gradient that the kernel
     lacks."""
-    constant = isinstance(third, float) and "var" in row.differentiable
-    tensors = (target, None if constant else third, fourth)
-    way = route(input, *tensors)
+    constant = type(third) is float and "var" in row.differentiable
+    way = route(input, target, None if constant else third, fourth)
     if way == TORCH:
         return TORCH
-    for name, tensor in zip(_names(row)[1:], tensors, strict=False):
-        if tensor is None:
-            if name in (*row.inputs, "var") and not (constant and name == "var"):
-                return TORCH
-            continue
-        if tensor.dtype is not input.dtype:
+    if target is None:
+        if len(row.inputs) > 1:
             return TORCH
-        if tensor.requires_grad and name not in row.differentiable:
+    elif target.dtype is not input.dtype:
+        return TORCH
+    if third is None:
+        if "var" in row.differentiable:
             return TORCH
+    elif not constant and (
+        third.dtype is not input.dtype
+        or (third.requires_grad and row.operands[0].name not in row.differentiable)
+    ):
+        return TORCH
+    if fourth is not None and (fourth.dtype is not input.dtype or fourth.requires_grad):
+        return TORCH
     if way == OPERATOR and not _shapes_fit(row, input, target, third, fourth):
         return TORCH
     return way
@@ -442,7 +447,10 @@ _WARNED = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 
 def _forward(
     row: Loss,
-    operands: list[Any],
+    input: Any,
+    target: Any,
+    third: Any,
+    fourth: Any,
     numbers: tuple[int, float, float],
     reduction: str,
     dim: int | None,
@@ -450,9 +458,11 @@ def _forward(
     """The loss from a kernel; None where it is torch's."""
     if row.reduction is not None and reduction not in row.reductions:
         return None
-    if _autocasting("cpu") and not _autocast(row, operands):
-        return None
-    input, target, third, fourth = operands
+    if _autocasting("cpu"):
+        operands = [input, target, third, fourth]
+        if not _autocast(row, operands):
+            return None
+        input, target, third, fourth = operands
     way = _way(row, input, target, third, fourth)
     if way == TORCH:
         return None
@@ -463,8 +473,10 @@ def _forward(
             input, target, third, fourth, *numbers, reduction, dim
         )
     try:
-        if torch.is_grad_enabled() and any(
-            isinstance(tensor, Tensor) and tensor.requires_grad for tensor in operands
+        if torch.is_grad_enabled() and (
+            input.requires_grad
+            or (target is not None and target.requires_grad)
+            or (isinstance(third, Tensor) and third.requires_grad)
         ):
             return _ElementwiseLoss.apply(numbers, reduction, dim, input, target, third, fourth)
         return _core.elementwise_loss(
@@ -474,48 +486,51 @@ def _forward(
         return None
 
 
+def _numbers(row: Loss, **parameters: Any) -> tuple[int, float, float] | None:
+    """What the kernel takes for the parameters; None where torch has an error for them."""
+    return row.numbers(**parameters) if row.error(**parameters) is None else None
+
+
 def _compute(
     row: Loss,
-    theirs: Callable[..., Tensor],
-    arguments: dict[str, Any],
+    input: Any,
+    target: Any,
+    third: Any,
+    fourth: Any,
+    numbers: tuple[int, float, float] | None,
     size_average: Any,
     reduce: Any,
     reduction: Any,
     dim: int | None,
-    parameters: dict[str, Any],
 ) -> Any:
-    """The loss: a kernel's with torch's warnings, or torch's own.
+    """The loss from a kernel, with torch's warnings; None where it is torch's.
 
     Args:
         row: The loss.
-        theirs: torch's function.
-        arguments: All arguments, for it.
+        input: The first operand.
+        target: The second, if there is one.
+        third: A weight or variance, if there is one.
+        fourth: The weight of positive targets, if there is one.
+        numbers: What the kernel takes for the row's parameters.
         size_average: Deprecated, as in torch.
         reduce: Deprecated, as in torch.
         reduction: How the losses are put together.
         dim: The dimension a loss of distributions is summed along.
-        parameters: The row's numbers.
     """
-    loss = None
     is_legacy = size_average is not None or reduce is not None
-    if not (is_legacy and reduction == "batchmean") and row.error(**parameters) is None:
-        used = _reduction.legacy_get_string(size_average, reduce) if is_legacy else reduction
-        operands = [arguments[n] if n else None for n in _twin_names(row, arguments)]
-        operands += [None] * (4 - len(operands))
-        loss = _forward(row, operands, row.numbers(**parameters), used, dim)
-    if loss is None:
-        return theirs(**arguments)
-    if torch.compiler.is_compiling():  # which has no place for a warning
+    if numbers is None or (is_legacy and reduction == "batchmean"):
+        return None
+    used = _reduction.legacy_get_string(size_average, reduce) if is_legacy else reduction
+    loss = _forward(row, input, target, third, fourth, numbers, used, dim)
+    if loss is None or torch.compiler.is_compiling():  # which has no place for a warning
         return loss
-    if row.name in _WARNED:
-        input, target = arguments["input"], arguments["target"]
-        if input.shape != target.shape:
-            warnings.warn(
-                f"Using a target size ({target.size()}) that is different to the input size "
-                f"({input.size()}). This will likely lead to incorrect results due to "
-                "broadcasting. Please ensure they have the same size.",
-                stacklevel=3,
-            )
+    if row.name in _WARNED and input.shape != target.shape:
+        warnings.warn(
+            f"Using a target size ({target.size()}) that is different to the input size "
+            f"({input.size()}). This will likely lead to incorrect results due to "
+            "broadcasting. Please ensure they have the same size.",
+            stacklevel=3,
+        )
     elif row.name == "kl_div" and reduction == "mean" and not is_legacy:
         warnings.warn(
             "reduction: 'mean' divides the total loss by both the batch size and the support size."
@@ -567,19 +582,28 @@ def _function(row: Loss) -> Any:
         + ("" if p.default is p.empty else f"={p.default!r}")
         for p in signature.parameters.values()
     )
-    given = ", ".join(f"{name!r}: {name}" for name in names)
-    parameters = ", ".join(f"{p.name!r}: {p.name}" for p in row.parameters)
+    given = ", ".join(
+        f"{p.name}={p.name}" if p.kind == p.KEYWORD_ONLY else p.name
+        for p in signature.parameters.values()
+    )
+    operands = [name or "None" for name in _twin_names(row, dict.fromkeys(names))]
+    operands += ["None"] * (4 - len(operands))
+    parameters = ", ".join(f"{p.name}={p.name}" for p in row.parameters)
+    numbers = f"numbers(row, {parameters})" if parameters else "fixed"
     reductions = [name if name in names else "None" for name in ("size_average", "reduce")]
     reductions.append("reduction" if "reduction" in names else "'none'")
     dim = "dim" if "dim" in names else "None"
     function = define(
         row.name,
         f"({text})",
-        f"compute(row, theirs, {{{given}}}, {', '.join(reductions)}, {dim}, {{{parameters}}})",
+        f"theirs({given}) if (loss := compute(row, {', '.join(operands)}, {numbers}, "
+        f"{', '.join(reductions)}, {dim})) is None else loss",
         globals(),
         row=row,
         theirs=theirs,
         compute=_compute,
+        numbers=_numbers,
+        fixed=None if parameters else row.numbers(),
     )
     function.__signature__ = signature
     function.__annotations__ = dict(getattr(theirs, "__annotations__", {}))
