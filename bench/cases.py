@@ -360,6 +360,8 @@ IMAGES = (
         roof="nt copy",
         targets=(faster(5, TORCH), faster(3, TUNED)),
     ),
+)
+
 EAGER = (OURS, TORCH, TUNED)
 SIZE = (32_000_000,)
 
@@ -534,6 +536,21 @@ STEPS = (
     ),
 )
 
+# Two arrays are read and the gradient of one is written: 12 bytes per element.
+ELEMENTWISE_LOSSES = tuple(
+    Case(
+        "elementwise losses",
+        f"{name} fwd+bwd",
+        f"{name}_train",
+        (32_000_000,),
+        (OURS, TORCH, TUNED, COMPILED),
+        bytes_per_element=12,
+        roof="nt copy",
+        targets=(faster(5, TORCH), faster(2.5, TUNED)),
+    )
+    for name in ("mse_loss", "kl_div", "binary_cross_entropy_with_logits")
+)
+
 OVERHEAD = (
     Case(
         "call overhead",
@@ -687,7 +704,8 @@ CASES = (
     *IMAGES,
     *ACTIVATIONS,
     *SMALL_ACTIVATIONS,
-    *(case for case in SGD if case not in MANY_SMALL),
+    *ELEMENTWISE_LOSSES,
+    *(case for case in (*SGD, *STEPS) if case not in MANY_SMALL),
     *BATCH_NORM,
     *OVERHEAD,
     *TUNE_MALLOC_ONLY,

@@ -162,11 +162,17 @@ class TorchFront:
     dropout: Callable[..., Any]
     alpha_dropout: Callable[..., Any]
     normalize_images: Callable[..., Any]
-    sgd: Callable[..., Any]
+    optimizer: Callable[..., Any]  # (class name, parameters, **options)
+    loss: Callable[[str], Callable[..., Any]]  # an elementwise loss by its name
 
 
-def torch_eager(in_place: bool = False, **sgd_options: Any) -> TorchFront:
-    """torch as it comes; `sgd_options` choose one of its SGD implementations, and `in_place` says
+def make_optimizer(module: Any, **fixed: Any) -> Callable[..., Any]:
+    """Makes optimizers of a module's classes, all with these options."""
+    return lambda name, parameters, **options: getattr(module, name)(parameters, **options, **fixed)
+
+
+def torch_eager(in_place: bool = False, **optimizer_options: Any) -> TorchFront:
+    """torch as it comes; `optimizer_options` choose one of its implementations, and `in_place` says
     whether what follows a batch norm is written over its result, as torchvision's networks do.
     """
     import torch
@@ -188,7 +194,8 @@ def torch_eager(in_place: bool = False, **sgd_options: Any) -> TorchFront:
         dropout=functional.dropout,
         alpha_dropout=functional.alpha_dropout,
         normalize_images=normalize_images,
-        sgd=functools.partial(torch.optim.SGD, **sgd_options),
+        optimizer=make_optimizer(torch.optim, **optimizer_options),
+        loss=lambda name: getattr(functional, name),
     )
 
 
@@ -206,15 +213,16 @@ def torch_compiled() -> TorchFront:
         dropout=compiled(eager.dropout),
         alpha_dropout=compiled(eager.alpha_dropout),
         normalize_images=compiled(eager.normalize_images),
-        sgd=eager.sgd,
+        optimizer=eager.optimizer,
+        loss=lambda name: compiled(eager.loss(name)),
     )
 
 
 def our_torch_front() -> TorchFront:
     """The twins of dlkernels."""
     import dlkernels.torch.functional as twins
+    import dlkernels.torch.optim as our_optimizers
     from dlkernels.torch import image
-    from dlkernels.torch.optim import SGD
 
     eager = torch_eager()
     return dataclasses.replace(
@@ -226,7 +234,8 @@ def our_torch_front() -> TorchFront:
         dropout=twins.dropout,
         alpha_dropout=twins.alpha_dropout,
         normalize_images=image.normalize,
-        sgd=SGD,
+        optimizer=make_optimizer(our_optimizers),
+        loss=lambda name: getattr(twins, name),
     )
 
 
@@ -435,7 +444,29 @@ def train_activation(name: str, case: Case, front: TorchFront) -> Workload:
     return Workload(run, lambda y: magnitude(y) + magnitude(x.grad), reset)
 
 
-def sgd_momentum(case: Case, front: TorchFront) -> Workload:
+def train_elementwise_loss(case: Case, front: TorchFront, name: str) -> Workload:
+    """Loss and gradient of the input; targets in [0, 1]."""
+    import torch
+
+    x = normal(case, seed=0)
+    if name == "kl_div":
+        x = torch.log_softmax(x, 0)
+    x.requires_grad_()
+    target = torch.rand(case.shape, generator=torch.Generator().manual_seed(1))
+    loss_of = front.loss(name)
+
+    def run() -> object:
+        loss = loss_of(x, target, reduction="sum" if name == "kl_div" else "mean")
+        loss.backward()
+        return loss
+
+    def reset() -> None:
+        x.grad = None
+
+    return Workload(run, lambda loss: float(loss.detach()) + magnitude(x.grad), reset)
+
+
+def optimizer_step(case: Case, front: TorchFront, name: str, **options: Any) -> Workload:
     """One step over all arrays, gradients present."""
     import torch
 
@@ -529,7 +560,15 @@ TORCH_OPERATIONS: Mapping[str, Callable[[Case, TorchFront], Workload]] = {
     "alpha_dropout_train": train_dropout,
     "dropout_inplace": inplace_dropout,
     "normalize_images": images,
-    "sgd_momentum": sgd_momentum,
+    **{
+        f"{name}_train": functools.partial(train_elementwise_loss, name=name)
+        for name in ("mse_loss", "kl_div", "binary_cross_entropy_with_logits")
+    },
+    "sgd_momentum": functools.partial(optimizer_step, name="SGD", lr=1e-3, momentum=0.9),
+    **{f"step_{name}": functools.partial(optimizer_step, name=name) for name in cases.OPTIMIZERS},
+    "step_RMSprop_all": functools.partial(
+        optimizer_step, name="RMSprop", momentum=0.9, centered=True
+    ),
     "batch_norm_train": train_batch_norm,
     "batch_norm_relu_train": functools.partial(train_batch_norm, activation="relu"),
     "batch_norm_add_relu_train": functools.partial(

@@ -45,7 +45,9 @@ def test_every_gradient_is_a_difference(spec: LossSpec, isa: str) -> None:
         arrays = spec.arrays(np.random.default_rng(5), (3, 4), DTYPES["float64"], options)
         for name in ("target", "p", "q", "var"):  # away from 0
             if name in arrays:
-                arrays[name] = 0.9 * arrays[name] + 0.05
+                arrays[name] = 0.8 * arrays[name] + 0.12
+        if spec.name == "binary_cross_entropy":
+            arrays["input"] = 0.05 + 0.9 * arrays["input"]
         if "input" in arrays and spec.name in ("l1_loss", "smooth_l1_loss", "huber_loss"):
             for kink in (0, 0.5, 1, 2):
                 gap = np.abs(np.abs(arrays["input"] - arrays["target"]) - kink)
@@ -163,7 +165,7 @@ def test_batchmean() -> None:
     x, t = np.log(np.full((4, 5), 0.2)), np.full((4, 5), 0.1)
     total = dlkernels.kl_div(x, t, reduction="sum")
     assert dlkernels.kl_div(x, t, reduction="batchmean") == total / 4
-    loss, grad = dlkernels.kl_div_with_grad(x, t, reduction="batchmean")
+    _, grad = dlkernels.kl_div_with_grad(x, t, reduction="batchmean")
     np.testing.assert_allclose(grad, -t / 4)
     assert dlkernels.kl_div(x[0, 0], t[0, 0], reduction="batchmean") == pytest.approx(total / 20)
 
@@ -230,7 +232,7 @@ def test_parameters_out_of_their_range() -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             call()
-    with pytest.raises(TypeError, match="weight: expected an array, got float"):
+    with pytest.raises(TypeError, match="weight: expected dtype float32, got float64"):
         dlkernels.mse_loss(x, x, weight=0.5)
 
 

@@ -49,6 +49,8 @@ def problem(name, options, dtype=torch.float32, shape=(5, 7)):
     """The spec's operands, of which those requires grad that can."""
     spec = SPECS[name]
     arrays = spec.arrays(np.random.default_rng(3), shape, NUMPY_DTYPES["float64"], options)
+    if name == "binary_cross_entropy":  # float16 has no numbers near 1
+        arrays["input"] = 0.05 + 0.9 * arrays["input"]
     return {
         key: torch.from_numpy(arrays[key])
         .to(dtype)
@@ -81,7 +83,7 @@ def test_losses_and_every_gradient_agree_with_torch(name, options, dtype):
     tensors = problem(name, options, dtype)
     exact = {k: v.detach().double().requires_grad_(v.requires_grad) for k, v in tensors.items()}
     # 0 log 0 has a gradient of NaN in torch; zeros are tested elsewhere.
-    if name in ("kl_div", "poisson_nll_loss", "kl_divergence", *IN_TORCH):
+    if name in ("kl_div", "poisson_nll_loss", *IN_TORCH) and name != "sigmoid_focal_loss":
         for values in (tensors, exact):
             for key in {"target", "p"} & values.keys():
                 values[key] = (values[key].detach() + 0.125).requires_grad_()
@@ -201,7 +203,7 @@ def test_gradcheck(name):
         tensors = problem(name, options, torch.float64, (3, 4))
         for key in ("target", "p", "q", "var"):  # away from 0 and from kinks
             if key in tensors:
-                tensors[key] = (tensors[key].detach() * 0.9 + 0.05).requires_grad_()
+                tensors[key] = (tensors[key].detach() * 0.8 + 0.12).requires_grad_()
         if name in ("l1_loss", "smooth_l1_loss", "huber_loss"):
             x, t = tensors["input"].detach(), tensors["target"].detach()
             for kink in (0, 0.5, 1, 2):
@@ -407,7 +409,8 @@ def test_infinite_logits_give_the_limit():
             (grad,) = torch.autograd.grad(loss.sum(), x)
             assert grad.tolist() == [0, 1, 0, -1]
         assert function(x, t, reduction="none").tolist() == [0, torch.inf, 0, torch.inf]
-    assert TF.binary_cross_entropy_with_logits(x, t, reduction="none").isnan().all()
+    theirs = TF.binary_cross_entropy_with_logits(x, t, reduction="none")
+    assert theirs.isnan().tolist() == [True, False, True, True]
     torch._dynamo.reset()
 
 

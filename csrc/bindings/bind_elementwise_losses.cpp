@@ -150,7 +150,7 @@ py::object sum_to(const TensorView& grad, const TensorView& model, int ndim, con
 // One call: its operands, and what they are divided by.
 struct LossCall {
   const LossRow& row;
-  TensorView input, target, third;
+  TensorView input, target, third, fourth;
   LossArgs args{};
   std::optional<LossWalk> walk;
   Reduction reduction = Reduction::none;
@@ -181,7 +181,7 @@ struct LossCall {
     }
     take_third(third_object);
     if (!fourth_object.is_none()) {
-      const TensorView fourth = view_of(fourth_object, row.name, "pos_weight");
+      fourth = view_of(fourth_object, row.name, "pos_weight");
       if (row.shapes & kFitInput)
         check_fits(fourth, input, row.name, "pos_weight");
       walk->take(kLossFourth, fourth, "pos_weight");

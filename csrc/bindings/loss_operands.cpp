@@ -10,8 +10,7 @@ void LossWalk::take(LossOperand which, const TensorView& view, const char* argum
   if (which != kLossInput)
     check_same_dtype(view, model_, operation_, argument);
   Operand& operand = operands_[which];
-  operand.taken = true;
-  operand.view = view;
+  operand.view = &view;
   operand.data = view.data;
   operand.argument = argument;
 }
@@ -20,7 +19,7 @@ void LossWalk::take(LossOperand which, const TensorView& view, const char* argum
 int LossWalk::leader() const {
   for (int which = 0; which < kLossOperands; ++which) {
     const Operand& operand = operands_[which];
-    bool leads = operand.taken;
+    bool leads = operand.view;
     for (int dim = 0; dim < ndim_ && leads; ++dim)
       leads = shape_[dim] <= 1 || operand.strides[dim] != 0;
     if (leads)
@@ -32,33 +31,33 @@ int LossWalk::leader() const {
 void LossWalk::settle(int axis) {
   axis_ = axis;
   for (const Operand& operand : operands_)
-    if (operand.taken)
-      ndim_ = std::max(ndim_, operand.view.ndim);
+    if (operand.view)
+      ndim_ = std::max(ndim_, operand.view->ndim);
   std::fill_n(shape_, ndim_, 1);
   const Operand* first = nullptr;
   for (Operand& operand : operands_) {
-    if (!operand.taken)
+    if (!operand.view)
       continue;
-    const int missing = ndim_ - operand.view.ndim;
-    for (int dim = 0; dim < operand.view.ndim; ++dim) {
+    const int missing = ndim_ - operand.view->ndim;
+    for (int dim = 0; dim < operand.view->ndim; ++dim) {
       int64_t& size = shape_[missing + dim];
-      const int64_t own = operand.view.shape[dim];
+      const int64_t own = operand.view->shape[dim];
       DLK_CHECK(own == size || own == 1 || size == 1, operation_, ": ", operand.argument,
                 ": expected a shape that can be broadcast with ", first->argument, "'s ",
-                shape_text(first->view), ", got ", shape_text(operand.view));
+                shape_text(*first->view), ", got ", shape_text(*operand.view));
       if (size == 1)
         size = own;
     }
     first = first ? first : &operand;
   }
   for (Operand& operand : operands_) {
-    if (!operand.taken)
+    if (!operand.view)
       continue;
-    const int missing = ndim_ - operand.view.ndim;
+    const int missing = ndim_ - operand.view->ndim;
     for (int dim = 0; dim < ndim_; ++dim)
-      operand.strides[dim] = dim < missing || operand.view.shape[dim - missing] == 1
+      operand.strides[dim] = dim < missing || operand.view->shape[dim - missing] == 1
                                  ? 0
-                                 : operand.view.strides[dim - missing];
+                                 : operand.view->strides[dim - missing];
   }
   size_ = 1;
   walked_ = 0;
@@ -83,16 +82,16 @@ void LossWalk::settle(int axis) {
     return;
   const int innermost = order_[walked_ - 1];
   for (Operand& operand : operands_)
-    if (operand.taken && operand.strides[innermost] != 0 && operand.strides[innermost] != 1)
+    if (operand.view && operand.strides[innermost] != 0 && operand.strides[innermost] != 1)
       copy_operand(operand, false);
 }
 
 // The operand without gaps in the order of the walk; broadcast dimensions stay so, or are expanded.
 void LossWalk::copy_operand(Operand& operand, bool expand) {
   TensorView source, copy;
-  source.array = operand.view.array;
-  source.kind = operand.view.kind;
-  source.dtype = operand.view.dtype;
+  source.array = operand.view->array;
+  source.kind = operand.view->kind;
+  source.dtype = operand.view->dtype;
   source.data = operand.data;
   source.ndim = walked_;
   for (int place = 0; place < walked_; ++place) {
@@ -121,9 +120,9 @@ py::object LossWalk::result(LossResult which, py::handle out) {
   TensorView& view = results_[which];
   const int lead = leader();
   const auto make = [&](TensorView& fresh) {
-    if (axis_ < 0 && lead >= 0 && operands_[lead].view.ndim == ndim_ &&
-        operands_[lead].view.dense()) {
-      TensorView like = operands_[lead].view;
+    if (axis_ < 0 && size_ != 0 && lead >= 0 && operands_[lead].view->ndim == ndim_ &&
+        operands_[lead].view->dense()) {
+      TensorView like = *operands_[lead].view;
       like.array = model_.array;
       like.kind = model_.kind;
       return make_array_like(like, args_.dtype, fresh);
@@ -142,8 +141,8 @@ py::object LossWalk::result(LossResult which, py::handle out) {
             shape_text(out_));
   check_same_dtype(out_, model_, operation_, "out");
   for (const Operand& operand : operands_)
-    if (operand.taken)
-      check_overlap(out_, operand.view, operation_, "out", operand.argument);
+    if (operand.view)
+      check_overlap(out_, *operand.view, operation_, "out", operand.argument);
   if (walked_ == 0 || out_.strides[order_[walked_ - 1]] == 1) {
     view = out_;
   } else {
@@ -158,7 +157,7 @@ bool LossWalk::join_dimensions() {
   LossArray* arrays[kLossOperands + kLossResults];
   int count = 0;
   for (int which = 0; which < kLossOperands; ++which)
-    if (operands_[which].taken) {
+    if (operands_[which].view) {
       strides[count] = operands_[which].strides;
       arrays[count] = &args_.operands[which];
       arrays[count++]->data = operands_[which].data;
@@ -201,7 +200,7 @@ void LossWalk::join() {
     return;
   // Too many dimensions: everything without gaps.
   for (Operand& operand : operands_)
-    if (operand.taken)
+    if (operand.view)
       copy_operand(operand, true);
   for (TensorView& view : results_)
     if (view.array && view.data == out_.data && !view.dense()) {

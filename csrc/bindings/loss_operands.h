@@ -13,7 +13,8 @@ public:
   LossWalk(LossArgs& args, const char* operation, const TensorView& model)
       : args_(args), operation_(operation), model_(model) {}
 
-  // Takes an operand; `argument` names it in errors. All have been taken before `settle`.
+  // Takes an operand, which must outlive this; `argument` names it in errors. All have been taken
+  // before `settle`.
   void take(LossOperand which, const TensorView& view, const char* argument);
 
   // Broadcasts the shapes. If `axis` is not -1, it is summed along and becomes the last dimension.
@@ -38,9 +39,8 @@ public:
 
 private:
   struct Operand {
-    bool taken = false;
-    TensorView view; // as it came
-    void* data;      // the view's, or a copy's
+    const TensorView* view = nullptr; // as it came; nullptr: not taken
+    void* data;                       // the view's, or a copy's
     const char* argument;
     int64_t strides[kMaxDims]; // for each dimension of the losses; 0 where it is broadcast
     py::object owner;

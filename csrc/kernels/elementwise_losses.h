@@ -211,8 +211,8 @@ template <class T> struct Logit {
   }
 };
 
-// w ((1 - t) softplus(x) + p t softplus(-x)). An infinite logit gives the limit, where torch gives
-// NaN. torch: binary_cross_entropy_with_logits. Error: 4 eps.
+// w ((1 - t) softplus(x) + p t softplus(-x)). An infinite logit gives the limit, where torch mostly
+// gives NaN. torch: binary_cross_entropy_with_logits. Error: 4 eps.
 template <class T> struct BinaryCrossEntropyWithLogits : NoParameters<T> {
   static constexpr int kOperands = 4;
   using NoParameters<T>::NoParameters;

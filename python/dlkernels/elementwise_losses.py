@@ -371,7 +371,7 @@ _define(
         "binary_cross_entropy_with_logits",
         "`binary_cross_entropy` of ``sigmoid(input)``, without the detour\n"
         "(`torch.nn.functional.binary_cross_entropy_with_logits`). An infinite logit gives the\n"
-        "limit: no loss where the target agrees, else an infinite one (torch gives NaN).",
+        "limit: no loss where the target agrees, else an infinite one (torch mostly gives NaN).",
         lambda: ("binary_cross_entropy_with_logits", 0, 0),
         _example("binary_cross_entropy_with_logits", 0.8063),
         module="BCEWithLogitsLoss",

@@ -55,7 +55,12 @@ def sigmoid_focal_loss(
     loss = loss * (1 - (p * targets + (1 - p) * (1 - targets))) ** gamma
     if alpha >= 0:
         loss = (alpha * targets + (1 - alpha) * (1 - targets)) * loss
-    return loss if reduction == "none" else getattr(loss, reduction)()  # type: ignore[no-any-return]
+    return _reduced(loss, reduction)
+
+
+def _reduced(loss: Tensor, reduction: str) -> Tensor:
+    reduced: Tensor = loss if reduction == "none" else getattr(loss, reduction)()
+    return reduced
 
 
 def entropy(p: Tensor, dim: int = -1, *, base: float | None = None) -> Tensor:
@@ -79,7 +84,7 @@ def _unit(name: str, base: float | None) -> float:
     return LOSSES[name].checked_numbers(base=base)[1]
 
 
-_OWN = {f.__name__: f for f in (
+_OWN: dict[str, Callable[..., Tensor]] = {f.__name__: f for f in (
     sigmoid_focal_loss, entropy, cross_entropy_of_distributions, kl_divergence
 )}  # fmt: skip
 
@@ -113,7 +118,7 @@ def _in_torch(
                     x, t, third, reduction=reduction, pos_weight=fourth
                 )
             case "gaussian_nll_loss":
-                return F.gaussian_nll_loss(x, t, third, full=b != 0, eps=a, reduction=reduction)
+                return _gaussian(x, t, third, a, b, reduction)
             case "poisson_nll_loss" | "poisson_nll_loss_of_log":
                 of_log = key != "poisson_nll_loss"
                 return F.poisson_nll_loss(
@@ -124,6 +129,18 @@ def _in_torch(
     assert dim is not None
     loss = _OWN[key](x, dim) if t is None else _OWN[key](x, t, dim)
     return loss * a
+
+
+def _gaussian(
+    x: Tensor, t: Tensor, var: Any, eps: float, constant: float, reduction: str
+) -> Tensor:
+    """torch's without its look at the values, which a compiled graph cannot take."""
+    variance = torch.full_like(x, var) if isinstance(var, float) else var
+    if variance.shape != x.shape and variance.shape == x.shape[:-1]:
+        variance = variance.unsqueeze(-1)
+    variance = variance + (variance.clamp(min=eps) - variance).detach()
+    loss = 0.5 * (torch.log(variance) + (x - t) ** 2 / variance) + constant
+    return _reduced(loss, reduction)
 
 
 _KEYS = {
@@ -162,7 +179,7 @@ class _ElementwiseLoss(torch.autograd.Function):
         ctx.constant = third if isinstance(third, float) else None
         ctx.save_for_backward(input, target, None if ctx.constant is not None else third, fourth)
         made_here = reduction != "none" and input.dtype is not torch.float16
-        result = _core.elementwise_loss(
+        result = _core.elementwise_loss(  # type: ignore[call-arg]
             *numbers, input, target, third, fourth, reduction, dim, ctx.wrt if made_here else 0,
             None, None,
         )  # fmt: skip
@@ -187,9 +204,9 @@ class _ElementwiseLoss(torch.autograd.Function):
         except RuntimeError:  # an operand was written to since
             if grads is None:
                 raise
-            grads = (None if grad is None else grad.mul_(scale) for grad in grads)
+            grads = [None if grad is None else grad.mul_(scale) for grad in grads]
             return None, None, None, *grads, None
-        _, *grads = _core.elementwise_loss(
+        _, *grads = _core.elementwise_loss(  # type: ignore[call-arg]
             *ctx.numbers, *operands, ctx.reduction, ctx.dim, ctx.wrt, None, scale
         )
         return None, None, None, *grads, None
@@ -204,18 +221,18 @@ def _differentiate(ctx: Any, grad_output: Tensor) -> list[Tensor | None]:
     """The gradients through torch's operations."""
     operands = _saved_operands(ctx)
     wanted = [i for i in range(3) if ctx.wrt >> i & 1]
-    key = _KEYS[ctx.numbers[0]]
+    index, a, b = ctx.numbers
 
     def loss(*at: Tensor) -> Tensor:
         mixed = list(operands)
-        for index, tensor in zip(wanted, at, strict=True):
-            mixed[index] = tensor
-        return _in_torch(key, tuple(mixed), *ctx.numbers[1:], ctx.reduction, ctx.dim)
+        for place, tensor in zip(wanted, at, strict=True):
+            mixed[place] = tensor
+        return _in_torch(_KEYS[index], tuple(mixed), a, b, ctx.reduction, ctx.dim)
 
     made = composite.differentiate_all(loss, [operands[i] for i in wanted], grad_output)
     grads: list[Tensor | None] = [None, None, None]
-    for index, grad in zip(wanted, made, strict=True):
-        grads[index] = grad
+    for place, grad in zip(wanted, made, strict=True):
+        grads[place] = grad
     return grads
 
 
@@ -325,26 +342,27 @@ def _save_backward(ctx: Any, inputs: Any, output: Any) -> None:
 
 
 def _double_backward(ctx: Any, grad_grad: Tensor) -> Any:
-    grad_output, *operands = ctx.saved_tensors
+    inputs = list(ctx.saved_tensors)  # grad_output and the operands
     loss, a, b, reduction, dim, which = ctx.arguments
-    present = [index for index in range(3) if operands[index] is not None]
+    wanted = [place for place in range(4) if ctx.needs_input_grad[place]]
 
-    def backward(grad_output: Tensor, *at: Tensor) -> Tensor:
+    def backward(*at: Tensor) -> Tensor:
+        mixed = list(inputs)
+        for place, tensor in zip(wanted, at, strict=True):
+            mixed[place] = tensor
+        grad_output, *operands = mixed
+
         def value(x: Tensor) -> Tensor:
-            mixed = list(operands)
-            for index, tensor in zip(present, at, strict=True):
-                mixed[index] = tensor
-            mixed[which] = x
-            return _in_torch(_KEYS[loss], tuple(mixed), a, b, reduction, dim)
+            operands[which] = x
+            return _in_torch(_KEYS[loss], tuple(operands), a, b, reduction, dim)
 
-        return composite.differentiate(value, at[present.index(which)], grad_output)
+        return composite.differentiate(value, operands[which], grad_output)
 
-    inputs = [grad_output, *(operands[index] for index in present)]
-    made = composite.differentiate_all(backward, inputs, grad_grad)
-    grads: list[Tensor | None] = [None, None, None]
-    for index, grad in zip(present, made[1:], strict=True):
-        grads[index] = grad
-    return made[0], *grads, *([None] * 7)
+    made = composite.differentiate_all(backward, [inputs[place] for place in wanted], grad_grad)
+    grads: list[Tensor | None] = [None] * 4
+    for place, grad in zip(wanted, made, strict=True):
+        grads[place] = grad
+    return *grads, *([None] * 7)
 
 
 torch.library.register_autograd(
@@ -361,20 +379,25 @@ torch.library.register_autograd(
 def _way(row: Loss, input: Any, target: Any, third: Any, fourth: Any) -> str:
     """`route`, and torch where it has an error to raise, a promotion or a gradient that the kernel
     lacks."""
-    constant = isinstance(third, float) and "var" in row.differentiable
-    tensors = (target, None if constant else third, fourth)
-    way = route(input, *tensors)
+    constant = type(third) is float and "var" in row.differentiable
+    way = route(input, target, None if constant else third, fourth)
     if way == TORCH:
         return TORCH
-    for name, tensor in zip(_names(row)[1:], tensors, strict=False):
-        if tensor is None:
-            if name in (*row.inputs, "var") and not (constant and name == "var"):
-                return TORCH
-            continue
-        if tensor.dtype is not input.dtype:
+    if target is None:
+        if len(row.inputs) > 1:
             return TORCH
-        if tensor.requires_grad and name not in row.differentiable:
+    elif target.dtype is not input.dtype:
+        return TORCH
+    if third is None:
+        if "var" in row.differentiable:
             return TORCH
+    elif not constant and (
+        third.dtype is not input.dtype
+        or (third.requires_grad and row.operands[0].name not in row.differentiable)
+    ):
+        return TORCH
+    if fourth is not None and (fourth.dtype is not input.dtype or fourth.requires_grad):
+        return TORCH
     if way == OPERATOR and not _shapes_fit(row, input, target, third, fourth):
         return TORCH
     return way
@@ -424,7 +447,10 @@ _WARNED = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 
 def _forward(
     row: Loss,
-    operands: list[Any],
+    input: Any,
+    target: Any,
+    third: Any,
+    fourth: Any,
     numbers: tuple[int, float, float],
     reduction: str,
     dim: int | None,
@@ -432,9 +458,11 @@ def _forward(
     """The loss from a kernel; None where it is torch's."""
     if row.reduction is not None and reduction not in row.reductions:
         return None
-    if _autocasting("cpu") and not _autocast(row, operands):
-        return None
-    input, target, third, fourth = operands
+    if _autocasting("cpu"):
+        operands = [input, target, third, fourth]
+        if not _autocast(row, operands):
+            return None
+        input, target, third, fourth = operands
     way = _way(row, input, target, third, fourth)
     if way == TORCH:
         return None
@@ -445,8 +473,10 @@ def _forward(
             input, target, third, fourth, *numbers, reduction, dim
         )
     try:
-        if torch.is_grad_enabled() and any(
-            isinstance(tensor, Tensor) and tensor.requires_grad for tensor in operands
+        if torch.is_grad_enabled() and (
+            input.requires_grad
+            or (target is not None and target.requires_grad)
+            or (isinstance(third, Tensor) and third.requires_grad)
         ):
             return _ElementwiseLoss.apply(numbers, reduction, dim, input, target, third, fourth)
         return _core.elementwise_loss(
@@ -456,48 +486,51 @@ def _forward(
         return None
 
 
+def _numbers(row: Loss, **parameters: Any) -> tuple[int, float, float] | None:
+    """What the kernel takes for the parameters; None where torch has an error for them."""
+    return row.numbers(**parameters) if row.error(**parameters) is None else None
+
+
 def _compute(
     row: Loss,
-    theirs: Callable[..., Tensor],
-    arguments: dict[str, Any],
+    input: Any,
+    target: Any,
+    third: Any,
+    fourth: Any,
+    numbers: tuple[int, float, float] | None,
     size_average: Any,
     reduce: Any,
     reduction: Any,
     dim: int | None,
-    parameters: dict[str, Any],
 ) -> Any:
-    """The loss: a kernel's with torch's warnings, or torch's own.
+    """The loss from a kernel, with torch's warnings; None where it is torch's.
 
     Args:
         row: The loss.
-        theirs: torch's function.
-        arguments: All arguments, for it.
+        input: The first operand.
+        target: The second, if there is one.
+        third: A weight or variance, if there is one.
+        fourth: The weight of positive targets, if there is one.
+        numbers: What the kernel takes for the row's parameters.
         size_average: Deprecated, as in torch.
         reduce: Deprecated, as in torch.
         reduction: How the losses are put together.
         dim: The dimension a loss of distributions is summed along.
-        parameters: The row's numbers.
     """
-    loss = None
     is_legacy = size_average is not None or reduce is not None
-    if not (is_legacy and reduction == "batchmean") and row.error(**parameters) is None:
-        used = _reduction.legacy_get_string(size_average, reduce) if is_legacy else reduction
-        operands = [arguments[n] if n else None for n in _twin_names(row, arguments)]
-        operands += [None] * (4 - len(operands))
-        loss = _forward(row, operands, row.numbers(**parameters), used, dim)
-    if loss is None:
-        return theirs(**arguments)
-    if torch.compiler.is_compiling():  # which has no place for a warning
+    if numbers is None or (is_legacy and reduction == "batchmean"):
+        return None
+    used = _reduction.legacy_get_string(size_average, reduce) if is_legacy else reduction
+    loss = _forward(row, input, target, third, fourth, numbers, used, dim)
+    if loss is None or torch.compiler.is_compiling():  # which has no place for a warning
         return loss
-    if row.name in _WARNED:
-        input, target = arguments["input"], arguments["target"]
-        if input.shape != target.shape:
-            warnings.warn(
-                f"Using a target size ({target.size()}) that is different to the input size "
-                f"({input.size()}). This will likely lead to incorrect results due to "
-                "broadcasting. Please ensure they have the same size.",
-                stacklevel=3,
-            )
+    if row.name in _WARNED and input.shape != target.shape:
+        warnings.warn(
+            f"Using a target size ({target.size()}) that is different to the input size "
+            f"({input.size()}). This will likely lead to incorrect results due to "
+            "broadcasting. Please ensure they have the same size.",
+            stacklevel=3,
+        )
     elif row.name == "kl_div" and reduction == "mean" and not is_legacy:
         warnings.warn(
             "reduction: 'mean' divides the total loss by both the batch size and the support size."
@@ -549,19 +582,28 @@ def _function(row: Loss) -> Any:
         + ("" if p.default is p.empty else f"={p.default!r}")
         for p in signature.parameters.values()
     )
-    given = ", ".join(f"{name!r}: {name}" for name in names)
-    parameters = ", ".join(f"{p.name!r}: {p.name}" for p in row.parameters)
+    given = ", ".join(
+        f"{p.name}={p.name}" if p.kind == p.KEYWORD_ONLY else p.name
+        for p in signature.parameters.values()
+    )
+    operands = [name or "None" for name in _twin_names(row, dict.fromkeys(names))]
+    operands += ["None"] * (4 - len(operands))
+    parameters = ", ".join(f"{p.name}={p.name}" for p in row.parameters)
+    numbers = f"numbers(row, {parameters})" if parameters else "fixed"
     reductions = [name if name in names else "None" for name in ("size_average", "reduce")]
     reductions.append("reduction" if "reduction" in names else "'none'")
     dim = "dim" if "dim" in names else "None"
     function = define(
         row.name,
         f"({text})",
-        f"compute(row, theirs, {{{given}}}, {', '.join(reductions)}, {dim}, {{{parameters}}})",
+        f"theirs({given}) if (loss := compute(row, {', '.join(operands)}, {numbers}, "
+        f"{', '.join(reductions)}, {dim})) is None else loss",
         globals(),
         row=row,
         theirs=theirs,
         compute=_compute,
+        numbers=_numbers,
+        fixed=None if parameters else row.numbers(),
     )
     function.__signature__ = signature
     function.__annotations__ = dict(getattr(theirs, "__annotations__", {}))
