@@ -261,13 +261,12 @@ DLK_BLOCK void normalize(const Activation& activation_of_all, const Channel& cha
     if constexpr (Activation::kMasks) {
       if (block.mask.data) {
         BitWriter mask(block.mask.data, block.mask.at(run));
-        for_each_vec_to(
-            y, block.size, block.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
-              const Vec<C> z = before(i, lanes) + load_lanes(residual + i, lanes);
-              const int64_t count = lanes_in<T>(lanes);
-              mask.append(mask_bits(activation.passes(z)) & ((1u << count) - 1), count);
-              store_lanes(y + i, activation.forward(z), lanes);
-            });
+        for_each_vec_to(y, block.size, block.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
+          const Vec<C> z = before(i, lanes) + load_lanes(residual + i, lanes);
+          const int64_t count = lanes_in<T>(lanes);
+          mask.append(mask_bits(activation.passes(z)) & ((1u << count) - 1), count);
+          store_lanes(y + i, activation.forward(z), lanes);
+        });
         mask.finish();
         continue;
       }

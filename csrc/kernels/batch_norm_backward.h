@@ -50,24 +50,24 @@ DLK_BLOCK void write_gradients(bool training, const Activation& activation_of_al
   for (int64_t r = 0; r < block.runs; ++r) {
     const GradientRun<T> run(block, r);
     T *dx = block.output.at(r), *residual = block.grad_residual.at(r);
-    for_each_vec_to(
-        dx ? dx : residual, block.size, block.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
-          Vec<C> centred(C(0));
-          if (needs_input)
-            centred = load_lanes(run.input + i, lanes) - channel.mean(i);
-          const Vec<C> dy = gradient_at(activation, channel, run, i, lanes, centred);
-          if (residual)
-            store_lanes(residual + i, dy, lanes);
-          if (!dx)
-            return;
-          if (training)
-            store_lanes(
-                dx + i,
-                fma(dy, channel.scale(i), fma(centred, channel.slope(i), channel.offset(i))),
-                lanes);
-          else
-            store_lanes(dx + i, dy * channel.scale(i), lanes);
-        });
+    for_each_vec_to(dx ? dx : residual, block.size, block.nontemporal,
+                    [&](int64_t i, auto lanes) DLK_BODY {
+                      Vec<C> centred(C(0));
+                      if (needs_input)
+                        centred = load_lanes(run.input + i, lanes) - channel.mean(i);
+                      const Vec<C> dy = gradient_at(activation, channel, run, i, lanes, centred);
+                      if (residual)
+                        store_lanes(residual + i, dy, lanes);
+                      if (!dx)
+                        return;
+                      if (training)
+                        store_lanes(dx + i,
+                                    fma(dy, channel.scale(i),
+                                        fma(centred, channel.slope(i), channel.offset(i))),
+                                    lanes);
+                      else
+                        store_lanes(dx + i, dy * channel.scale(i), lanes);
+                    });
   }
 }
 

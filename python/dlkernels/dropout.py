@@ -18,7 +18,7 @@ import operator
 from typing import Any
 
 from dlkernels import _core
-from dlkernels.activations import ACTIVATIONS, Array, _as_array, _choice
+from dlkernels.activations import ACTIVATIONS, Array, _choice, as_array
 
 __all__ = [
     "alpha_dropout",
@@ -88,7 +88,7 @@ def _run(
 ) -> Any:
     """What every function here but the fused ones does."""
     p = _checked_p(operation, p)
-    x = _as_array(x)
+    x = as_array(x)
     if not training or p == 0:
         if out is None:
             return x
@@ -404,7 +404,7 @@ def dropout_add(
         raise TypeError("dropout_add: residual: expected an array, got None")
     p = _checked_p("dropout_add", p) if training else 0.0
     bits = seed_bits("dropout_add", seed) if p else 0
-    x, residual = _as_array(x), _as_array(residual)
+    x, residual = as_array(x), as_array(residual)
     return _core.dropout("dropout_add", x, residual, out, bits, p, False, 0, 0, False)
 
 
@@ -432,7 +432,7 @@ def dropout_add_backward(
         >>> dx.tolist(), dresidual.tolist()
         ([2.0, 0.0, 2.0, 0.0], [1.0, 1.0, 1.0, 1.0])
     """
-    grad_output = _as_array(grad_output)
+    grad_output = as_array(grad_output)
     return dropout_backward(grad_output, p, training, seed=seed), grad_output
 
 
@@ -519,8 +519,8 @@ def bias_act_dropout(
     p = _checked_p("bias_act_dropout", p) if training else 0.0
     bits = seed_bits("bias_act_dropout", seed) if p else 0
     numbers = activation_numbers(activation, parameters)
-    bias = None if bias is None else _as_array(bias)
-    return _core.bias_act_dropout(_as_array(x), bias, out, bits, p, *numbers)
+    bias = None if bias is None else as_array(bias)
+    return _core.bias_act_dropout(as_array(x), bias, out, bits, p, *numbers)
 
 
 def bias_act_dropout_backward(
