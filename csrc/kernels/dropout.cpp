@@ -2,7 +2,7 @@
 //
 //   dropout        y = x * (kept ? 1 / (1 - p) : 0)
 //   with residual  y = x * (kept ? 1 / (1 - p) : 0) + r
-//   alpha_dropout  y = x * (kept ? a : 0) + (kept ? b : b - a alpha'), which keeps mean 0 and
+//   alpha_dropout  y = x * (kept ? a : 0) + (kept ? b : b + a alpha'), which keeps mean 0 and
 //                  variance 1: alpha' = -1.7580993, a = 1 / sqrt((alpha'^2 p + 1)(1 - p)),
 //                  b = -a alpha' p
 // The product is made, not selected around, so a dropped NaN or infinity gives NaN, as torch's
@@ -10,12 +10,18 @@
 //
 // The mask is a function of seed and element (dropout.h). Backward draws it again, or reads a bit
 // per element that forward has kept. Bytes per float32 element: 8 forward, 8 backward (1/8 more
-// each with the bits); 12 with a residual. Which is faster depends on the memory: 32 M elements
-// backward, two threads, 7.1 ms drawn again and 5.2 ms from bits with AVX-512, 9.0 and 6.5 ms with
-// AVX2, where the output is streamed past the cache; 7.2 and 7.0 ms where it is not (7.5 for relu).
-// So torch's autograd keeps the bits; the NumPy functions and compiled graphs, which have no place
-// for them, draw again. Error: 1 eps of the product (the factor is rounded), 1/2 more for a sum;
-// half types round once. Reference: torch.dropout, torch.alpha_dropout, torch.feature_dropout.
+// each with the bits); 12 with a residual.
+//
+// Tried: drawing again against bits. 32 M elements, two threads of a busy machine, AVX-512,
+// streamed past the cache: backward 12.2 ms drawn again, 9.5 ms from bits (relu's, from bits
+// too: 10.2); forward the same with and without keeping them. Where the output is not streamed both
+// are bound by memory. So torch's autograd keeps the bits; the NumPy functions and compiled graphs,
+// which have no place for them, draw again.
+//
+// Error: 1.5 eps of the product (1 - p, the factor and the product are rounded), 1/2 more for a
+// sum; half types round once.
+//
+// Reference: torch.dropout, torch.alpha_dropout, torch.feature_dropout.
 #include "kernels/dropout.h"
 
 namespace dlk::DLK_ISA {
