@@ -305,14 +305,39 @@ def test_derivatives_of_both_orders(name):
 
 
 @EACH
-def test_nothing_is_saved_for_backward(name):
+def test_a_bit_per_element_is_saved_for_backward(name):
+    """For planes not even that."""
     saved = []
+
+    def pack(tensor):
+        saved.append(tensor.untyped_storage().nbytes())
+        return tensor
+
     x = sample(name).requires_grad_()
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
-        output = twin(name)(x)
-    assert saved == []
-    output.sum().backward()
-    assert torch.equal(x.grad != 0, (output > x) if "alpha" not in name else x.grad != 0)
+    for function in (twin(name), lambda x: twin(name, inplace=True)(x * 1)):
+        saved.clear()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            output = function(x)
+        assert sum(saved) <= (x.numel() / 8 + 8 if TWINS[name][1] == x.dim() else 0)
+        (grad,) = torch.autograd.grad(output, x, torch.ones_like(x))
+        assert torch.equal(grad != 0, output > (0 if "alpha" not in name else 0.5))
+
+
+def test_bits_that_are_refused():
+    """A wrong number of them would be read past their end."""
+    x = torch.ones(100)
+    tail = (1, 0.5, False, 0, 0, True)
+    _, kept = dlkernels._core.dropout("dropout", x, None, None, *tail, None, True)
+    assert kept.numel() == 16
+    again = dlkernels._core.dropout("dropout", x, None, None, 77, *tail[1:], kept, False)
+    assert torch.equal(again, functional.dropout(x, 0.5, seed=1))
+    for wrong in (kept[:-1], kept[:8], kept.view(2, 8), kept.char(), kept.repeat(2)[::2]):
+        with pytest.raises(ValueError, match="kept: expected 16 contiguous, aligned uint8"):
+            dlkernels._core.dropout("dropout", x, None, None, *tail, wrong, False)
+    with pytest.raises(ValueError, match="kept: expected"):
+        dlkernels._core.dropout(
+            "dropout", x[None], None, None, 1, 0.5, False, 2, 0, True, kept, False
+        )
 
 
 @pytest.mark.parametrize("reentrant", [False, True])

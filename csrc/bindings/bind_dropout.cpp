@@ -86,10 +86,11 @@ py::object make_result(const TensorView& x, py::handle out, const char* operatio
 
 // What kernels/dropout.cpp says. `plane_dims`: 0 for element by element; else whole planes are kept
 // or dropped, of an array (N, C, ...) if it is 2, or (C, ...) if it is 1. `ndim`: how many
-// dimensions there must be; 0: any.
+// dimensions there must be; 0: any. `kept_object`: the bits to use instead of drawing, or None.
+// with_kept: (y, bits), one for each element in order, None for planes.
 py::object dropout(const char* operation, py::handle x_object, py::handle residual_object,
                    py::handle out, uint64_t seed, double p, bool alpha, int plane_dims, int ndim,
-                   bool backward) {
+                   bool backward, py::handle kept_object, bool with_kept) {
   const bool with_residual = !residual_object.is_none();
   const char* argument = backward ? "grad_output" : "input";
   const Probability probability = probability_of(p, operation);
@@ -114,8 +115,26 @@ py::object dropout(const char* operation, py::handle x_object, py::handle residu
   DropoutArgs args{};
   args.dtype = x.dtype;
   args.size = x.size();
+  const int64_t kept_bytes = chunk_count(args.size, 64) * 8;
+  TensorView kept;
+  py::object kept_result = py::none();
+  if (!kept_object.is_none()) {
+    kept = view_of(kept_object, operation, "kept");
+    DLK_CHECK(plane_dims == 0 && kept.dtype == DType::uint8 && kept.ndim == 1 &&
+                  kept.contiguous() && kept.size() == kept_bytes &&
+                  reinterpret_cast<uintptr_t>(kept.data) % alignof(uint64_t) == 0,
+              operation, ": kept: expected ", kept_bytes, " contiguous, aligned uint8, got ",
+              shape_text(kept), " ", dtype_name(kept.dtype));
+    args.kept_in = static_cast<const uint64_t*>(kept.data);
+  } else if (with_kept && plane_dims == 0) {
+    kept_result = make_array(x, DType::uint8, 1, &kept_bytes, nullptr, kept);
+    args.kept_out = static_cast<uint64_t*>(kept.data);
+  }
+  const auto results = [&] {
+    return with_kept ? py::object(py::make_tuple(result, kept_result)) : result;
+  };
   if (args.size == 0)
-    return result;
+    return results();
   args.seed = seed;
   args.limit = probability.limit();
   args.factor = factor_of(probability, x.dtype);
@@ -159,7 +178,7 @@ py::object dropout(const char* operation, py::handle x_object, py::handle residu
   without_gil(args.size, [&] { runtime::kernels().dropout(args); });
   if (!walkable)
     copy_elements(copy, y);
-  return result;
+  return results();
 }
 
 // Rows of `columns`: the shape of x without its last dimension, and that.

@@ -15,6 +15,10 @@ struct DropoutArgs {
   int64_t plane = 1;                        // elements that are kept or dropped together
   int64_t channels = 0;                     // not 0: channels lie side by side, then planes
   uint64_t* words = nullptr; // scratch with channels: chunk_count(channels, 64) for each image
+  // Element by element: one bit for each, chunk_count(size, 64) words, to write (optional) or to
+  // read instead of drawing.
+  uint64_t* kept_out = nullptr;
+  const uint64_t* kept_in = nullptr;
   const void* input = nullptr;
   const void* residual = nullptr; // added, or nullptr
   void* output = nullptr;

@@ -2,19 +2,25 @@
 //
 //   dropout        y = x * (kept ? 1 / (1 - p) : 0)
 //   with residual  y = x * (kept ? 1 / (1 - p) : 0) + r
-//   alpha_dropout  y = x * (kept ? a : 0) + (kept ? b : b - a alpha'), which keeps mean 0 and
+//   alpha_dropout  y = x * (kept ? a : 0) + (kept ? b : b + a alpha'), which keeps mean 0 and
 //                  variance 1: alpha' = -1.7580993, a = 1 / sqrt((alpha'^2 p + 1)(1 - p)),
 //                  b = -a alpha' p
 // The product is made, not selected around, so a dropped NaN or infinity gives NaN, as torch's
 // does. Each is its own backward: the same factors on grad_output, without the shift.
 //
-// The mask is a function of seed and element (dropout.h); nothing is kept for backward, which draws
-// it again. Bytes per float32 element: 8 forward, 8 backward; 12 with a residual.
-// Tried and lost: a bit per element kept for backward. Drawing costs less than the memory it hides
-// behind: 32 M elements backward in 9.9 ms drawn again and 10.1 ms from bits with AVX-512, 10.5 and
-// 10.4 ms with AVX2, beside 9.7 ms for relu (two threads; 16 K elements in L1, one thread: 6.0 and
-// 8.8 us). Below AVX2 the drawing shows: 13.7 against 10.2 ms, and backward alone.
-// Error: 1 eps of the product (the factor is rounded), 1/2 more for a sum; half types round once.
+// The mask is a function of seed and element (dropout.h). Backward draws it again, or reads a bit
+// per element that forward has kept. Bytes per float32 element: 8 forward, 8 backward (1/8 more
+// each with the bits); 12 with a residual.
+//
+// Tried: drawing again against bits. 32 M elements, two threads of a busy machine, AVX-512,
+// streamed past the cache: backward 12.2 ms drawn again, 9.5 ms from bits (relu's, from bits
+// too: 10.2); forward the same with and without keeping them. Where the output is not streamed both
+// are bound by memory. So torch's autograd keeps the bits; the NumPy functions and compiled graphs,
+// which have no place for them, draw again.
+//
+// Error: 1.5 eps of the product (1 - p, the factor and the product are rounded), 1/2 more for a
+// sum; half types round once.
+//
 // Reference: torch.dropout, torch.alpha_dropout, torch.feature_dropout.
 #include "kernels/dropout.h"
 
@@ -45,14 +51,14 @@ template <class C, class F> DLK_INLINE void with_formula(const DropoutArgs& args
 
 // body(index, lanes, bits) over a chunk, past the cache where that is wanted and possible.
 template <class T, class Body>
-DLK_INLINE void drawn_to(const T* output, bool nontemporal, const KeepMask& mask, int64_t begin,
-                         int64_t end, Body&& body) {
+DLK_INLINE void drawn_to(const DropoutArgs& args, const T* output, const KeepMask& mask,
+                         int64_t begin, int64_t end, Body&& body) {
   using C = Compute<T>;
   constexpr int64_t step_bytes = Vec<C>::kLanes * sizeof(T);
-  if (nontemporal && reinterpret_cast<uintptr_t>(output + begin) % step_bytes == 0) {
-    for_each_drawn<C, StreamedVec>(mask, begin, end, body);
+  if (args.nontemporal && reinterpret_cast<uintptr_t>(output + begin) % step_bytes == 0) {
+    for_each_drawn<C, StreamedVec>(mask, args.kept_in, args.kept_out, begin, end, body);
   } else {
-    for_each_drawn<C, WholeVec>(mask, begin, end, body);
+    for_each_drawn<C, WholeVec>(mask, args.kept_in, args.kept_out, begin, end, body);
   }
 }
 
@@ -65,22 +71,20 @@ template <class T> void elements(const DropoutArgs& args) {
   if (residual) {
     const Vec<C> factor(C(args.factor));
     parallel_elements(args.size, [&](int64_t begin, int64_t end) {
-      drawn_to(y, args.nontemporal, mask, begin, end,
-               [&](int64_t i, auto lanes, uint32_t bits) DLK_BODY {
-                 store_lanes(y + i,
-                             fma(load_lanes(x + i, lanes), keep(bits, factor),
-                                 load_lanes(residual + i, lanes)),
-                             lanes);
-               });
+      drawn_to(args, y, mask, begin, end, [&](int64_t i, auto lanes, uint32_t bits) DLK_BODY {
+        store_lanes(
+            y + i,
+            fma(load_lanes(x + i, lanes), keep(bits, factor), load_lanes(residual + i, lanes)),
+            lanes);
+      });
     });
     return;
   }
   with_formula<C>(args, [&](const auto& formula) {
     parallel_elements(args.size, [&](int64_t begin, int64_t end) {
-      drawn_to(y, args.nontemporal, mask, begin, end,
-               [&](int64_t i, auto lanes, uint32_t bits) DLK_BODY {
-                 store_lanes(y + i, formula(load_lanes(x + i, lanes), bits), lanes);
-               });
+      drawn_to(args, y, mask, begin, end, [&](int64_t i, auto lanes, uint32_t bits) DLK_BODY {
+        store_lanes(y + i, formula(load_lanes(x + i, lanes), bits), lanes);
+      });
     });
   });
 }

@@ -79,22 +79,28 @@ template <class T> DLK_INLINE Vec<T> keep(uint32_t bits, Vec<T> kept) {
 }
 
 // body(index, lanes, bits) over [begin, end), a chunk or a part of one, in whole vectors, then a
-// partial one; `begin` is a multiple of 64. The lowest bits are those of the vector's lanes.
-// `Whole` is WholeVec or StreamedVec.
+// partial one; `begin` is a multiple of 64. The lowest bits are those of the vector's lanes: read
+// from `kept_in` if there is one, else drawn, and written to `kept_out` if there is one. `Whole` is
+// WholeVec or StreamedVec.
 template <class T, class Whole, class Body>
-DLK_INLINE void for_each_drawn(const KeepMask& mask, int64_t begin, int64_t end, Body&& body) {
+DLK_INLINE void for_each_drawn(const KeepMask& mask, const uint64_t* kept_in, uint64_t* kept_out,
+                               int64_t begin, int64_t end, Body&& body) {
   constexpr int lanes = Vec<T>::kLanes;
   const IntVec<double> high = mask.high_word(begin);
   int64_t index = begin;
   for (; index + kDrawElems <= end; index += kDrawElems) {
-    const uint64_t bits = mask.aligned(index, high);
+    const uint64_t bits = kept_in ? kept_in[index / kDrawElems] : mask.aligned(index, high);
+    if (kept_out)
+      kept_out[index / kDrawElems] = bits;
 #pragma GCC unroll 8
     for (int at = 0; at < kDrawElems; at += lanes)
       body(index + at, Whole{}, uint32_t(bits >> at));
   }
   if (index >= end)
     return;
-  uint64_t bits = mask.one(index);
+  uint64_t bits = kept_in ? kept_in[index / kDrawElems] : mask.one(index);
+  if (kept_out)
+    kept_out[index / kDrawElems] = bits;
   for (; index + lanes <= end; index += lanes, bits >>= lanes)
     body(index, Whole{}, uint32_t(bits));
   if (index < end)

@@ -224,6 +224,8 @@ def dropout(
     plane_dims: int,
     ndim: int,
     backward: bool,
+    kept: Any,
+    with_kept: bool,
     /,
 ) -> Any: ...
 def bias_act_dropout(

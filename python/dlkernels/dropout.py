@@ -92,9 +92,12 @@ def _run(
     if not training or p == 0:
         if out is None:
             return x
-        return _core.dropout(operation, x, None, out, 0, 0.0, False, plane_dims, ndim, backward)
-    bits = seed_bits(operation, seed)
-    return _core.dropout(operation, x, None, out, bits, p, alpha, plane_dims, ndim, backward)
+        alpha, p, bits = False, 0.0, 0
+    else:
+        bits = seed_bits(operation, seed)
+    return _core.dropout(
+        operation, x, None, out, bits, p, alpha, plane_dims, ndim, backward, None, False
+    )
 
 
 def dropout(
@@ -405,7 +408,7 @@ def dropout_add(
     p = _checked_p("dropout_add", p) if training else 0.0
     bits = seed_bits("dropout_add", seed) if p else 0
     x, residual = as_array(x), as_array(residual)
-    return _core.dropout("dropout_add", x, residual, out, bits, p, False, 0, 0, False)
+    return _core.dropout("dropout_add", x, residual, out, bits, p, False, 0, 0, False, None, False)
 
 
 def dropout_add_backward(

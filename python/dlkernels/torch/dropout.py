@@ -2,8 +2,8 @@
 
 A call draws one number from torch's default generator (or from ``generator=``), or takes ``seed=``,
 and that number makes the mask: see `dlkernels.dropout`. So masks follow `torch.manual_seed` and are
-drawn again by activation checkpointing; they are not those that torch draws from the same seed. A
-number is all that is kept for backward.
+drawn again by activation checkpointing; they are not those that torch draws from the same seed. For
+backward a bit per element is kept, in compiled graphs the number alone.
 """
 
 from __future__ import annotations
@@ -80,9 +80,30 @@ def _check(p: float, seed: Any, generator: torch.Generator | None) -> None:
 def _kernel(input: Tensor, out: Tensor | None, arguments: Any, backward: bool) -> Tensor:
     seed, p, alpha, plane_dims = arguments
     result: Tensor = _core.dropout(
-        "dropout", input, None, out, seed, p, alpha, plane_dims, 0, backward
+        "dropout", input, None, out, seed, p, alpha, plane_dims, 0, backward, None, False
     )
     return result
+
+
+def _keeping_kernel(
+    operation: str, input: Tensor, residual: Tensor | None, out: Tensor | None, arguments: Any
+) -> tuple[Tensor, Tensor | None]:
+    """The result, and the bits of what was kept: reading them is faster than drawing again. None
+    for planes, whose few bits are drawn at once."""
+    seed, p, alpha, plane_dims = arguments
+    output, kept = _core.dropout(
+        operation, input, residual, out, seed, p, alpha, plane_dims, 0, False, None, True
+    )
+    return output, kept
+
+
+def _backward_kernel(grad_output: Tensor, kept: Tensor | None, arguments: Any) -> Tensor:
+    seed, p, alpha, plane_dims = arguments
+    grad: Tensor = _core.dropout(
+        "dropout", grad_output.resolve_neg(), None, None, seed, p, alpha, plane_dims, 0, True,
+        kept, False,
+    )  # fmt: skip
+    return grad
 
 
 def _factors(input: Tensor, arguments: Any) -> tuple[Tensor, Tensor | None]:
@@ -95,7 +116,9 @@ def _factors(input: Tensor, arguments: Any) -> tuple[Tensor, Tensor | None]:
     made = np.float64 if dtype is torch.float64 else np.float32
 
     def as_input(values: Any, backward: bool) -> Tensor:
-        result = _core.dropout("dropout", values, None, None, seed, p, alpha, 0, 0, backward)
+        result = _core.dropout(
+            "dropout", values, None, None, seed, p, alpha, 0, 0, backward, None, False
+        )
         return torch.from_numpy(result).view(spread).to(device=input.device, dtype=dtype)
 
     factor = as_input(np.ones(shape, made), True)
@@ -112,42 +135,45 @@ def _in_torch(input: Tensor, arguments: Any, inplace: bool) -> Tensor:
 
 
 class _Dropout(torch.autograd.Function):
-    """Saves no tensor: the mask is drawn again."""
+    """Saves one bit per element."""
 
     @staticmethod
     def forward(ctx: Any, input: Tensor, inplace: bool, arguments: Any) -> Tensor:
-        output = _kernel(input, input if inplace else None, arguments, False)
+        out = input if inplace else None
+        output, kept = _keeping_kernel("dropout", input, None, out, arguments)
         if inplace:
             ctx.mark_dirty(input)
             output = input
         ctx.arguments = arguments
+        ctx.save_for_backward(kept)
         return output
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
-        return _gradient(grad_output, ctx.arguments), None, None
+        return _gradient(grad_output, ctx.saved_tensors[0], ctx.arguments), None, None
 
 
 class _Backward(torch.autograd.Function):
     """Linear in grad_output, so its own backward is itself."""
 
     @staticmethod
-    def forward(ctx: Any, grad_output: Tensor, arguments: Any) -> Tensor:
+    def forward(ctx: Any, grad_output: Tensor, kept: Tensor | None, arguments: Any) -> Tensor:
         ctx.arguments = arguments
-        return _kernel(grad_output.resolve_neg(), None, arguments, True)
+        ctx.save_for_backward(kept)
+        return _backward_kernel(grad_output, kept, arguments)
 
     @staticmethod
     def backward(ctx: Any, grad_grad: Tensor) -> Any:
-        return _gradient(grad_grad, ctx.arguments), None
+        return _gradient(grad_grad, ctx.saved_tensors[0], ctx.arguments), None, None
 
 
-def _gradient(grad_output: Tensor, arguments: Any) -> Tensor:
+def _gradient(grad_output: Tensor, kept: Tensor | None, arguments: Any) -> Tensor:
     if is_batched(grad_output):
         return grad_output * _factors(grad_output, arguments)[0]
     if torch.is_grad_enabled():
-        grad: Tensor = _Backward.apply(grad_output, arguments)
+        grad: Tensor = _Backward.apply(grad_output, kept, arguments)
         return grad
-    return _kernel(grad_output.resolve_neg(), None, arguments, True)
+    return _backward_kernel(grad_output, kept, arguments)
 
 
 def _run(
@@ -427,21 +453,26 @@ def dropout_add(
 def _add_kernel(input: Tensor, residual: Tensor, arguments: Any) -> Tensor:
     seed, p, _, _ = arguments
     output: Tensor = _core.dropout(
-        "dropout_add", input, residual, None, seed, p, False, 0, 0, False
+        "dropout_add", input, residual, None, seed, p, False, 0, 0, False, None, False
     )
     return output
 
 
 class _DropoutAdd(torch.autograd.Function):
+    """Saves one bit per element."""
+
     @staticmethod
     def forward(ctx: Any, input: Tensor, residual: Tensor, arguments: Any) -> Tensor:
+        output, kept = _keeping_kernel("dropout_add", input, residual, None, arguments)
         ctx.arguments = arguments
-        return _add_kernel(input, residual, arguments)
+        ctx.save_for_backward(kept)
+        return output
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         wanted, residual_wanted, _ = ctx.needs_input_grad
-        grad = _gradient(grad_output, ctx.arguments) if wanted else None
+        (kept,) = ctx.saved_tensors
+        grad = _gradient(grad_output, kept, ctx.arguments) if wanted else None
         return grad, grad_output if residual_wanted else None, None
 
 
