@@ -2234,7 +2234,7 @@ def _optimizer(
         return reference(a, {**optimizer_class([np.zeros(1)], **o).param_groups[0]})
 
     call = Call(
-        name.lower(),
+        name,
         run=run,
         reference=exact,
         eps=(8,) * (1 + len(slots)),

@@ -502,6 +502,8 @@ def test_wrong_byte_order_is_refused(operation: Operation, call: Call) -> None:
 
 @CASES
 def test_mixed_dtypes_are_refused(operation: Operation, call: Call) -> None:
+    if (call.torch_twin or "").startswith("optim."):
+        pytest.skip("optimizers take any mixture")
     arrays = _arrays(operation)
     names = [name for name in _names_of(operation, call, arrays) if arrays[name].dtype.kind == "f"]
     if len(names) < 2:

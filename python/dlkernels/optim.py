@@ -119,6 +119,9 @@ class _Optimizer:
                     after, numbers = rule.advance(group, scalars, fresh, 0)
                     next_scalars.append(after)
                     settings.append(numbers)
+                for name in names:
+                    if name is not None and state[name] is None:
+                        raise TypeError(f"{self._name}: {name}: expected an array, got NoneType")
                 states.append(tuple(None if name is None else state[name] for name in names))
                 setting_of.append(setting)
                 updates.append((index, state))
