@@ -589,7 +589,7 @@ def test_in_place(operation: Operation, call: Call, dtype: str, isa: str) -> Non
             arrays = operation.arrays(shape, DTYPES[dtype], options)
             for name in call.in_place:
                 for layout in (lambda x: x.copy(), *LAYOUTS.values()):
-                    laid_out = {key: layout(value) for key, value in arrays.items()}
+                    laid_out = {key: layout(value.copy()) for key, value in arrays.items()}
                     expected = call.run(
                         {key: layout(value) for key, value in arrays.items()}, options, None
                     )

@@ -73,14 +73,22 @@ template <class T, class Loss> struct LossReader {
   }
 };
 
-// A sum in double, lane by lane.
+// A sum in double, lane by lane. Of doubles, which have no digits to spare, as a sum of sums.
 struct WideSum {
   Vec<double> low{0}, high{0};
+  int count = 0;
   DLK_INLINE void add(Vec<float> v) {
     low = low + widen_low(v);
     high = high + widen_high(v);
   }
-  DLK_INLINE void add(Vec<double> v) { low = low + v; }
+  DLK_INLINE void add(Vec<double> v) {
+    low = low + v;
+    if (++count == 32) {
+      high = high + low;
+      low = Vec<double>(0);
+      count = 0;
+    }
+  }
   DLK_INLINE double total() const { return sum_lanes(low + high); }
 };
 
