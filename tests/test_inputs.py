@@ -267,7 +267,9 @@ def test_empty(operation: Operation, call: Call, dtype: str, isa: str) -> None:
             arrays = operation.arrays(shape, DTYPES[dtype], options)
             for result in call.run(arrays, options, None):
                 result = np.asarray(result)
-                if result.ndim:
+                if call.name == "prelu_backward" and result.size:
+                    assert not result.any()  # the slopes' gradient, a sum over nothing
+                elif result.ndim:
                     assert result.size == 0
                 elif options.get("reduction", "mean") == "mean":
                     assert np.isnan(result.astype(np.float64))
@@ -485,6 +487,8 @@ def test_what_is_no_array_is_refused(operation: Operation, call: Call, value: An
     for name in _names_of(operation, call, arrays):
         if (value is None and name == "grad") or (isinstance(value, dict) and name == "param"):
             continue  # a parameter without a gradient; a group of parameters
+        if value is None and name == "up":
+            continue  # then gate holds both
         with pytest.raises(TypeError):
             _run(operation, call, {**_copies(arrays), name: value})
 
@@ -493,6 +497,8 @@ def test_what_is_no_array_is_refused(operation: Operation, call: Call, value: An
 def test_wrong_byte_order_is_refused(operation: Operation, call: Call) -> None:
     arrays = _arrays(operation)
     for name in _names_of(operation, call, arrays):
+        if arrays[name].dtype.itemsize == 1:
+            continue
         swapped = arrays[name].astype(arrays[name].dtype.newbyteorder())
         with pytest.raises(TypeError, match=r"expected the machine's byte order, got dtype [<>]"):
             _run(operation, call, {**_copies(arrays), name: swapped})
@@ -517,6 +523,8 @@ def test_wrong_shapes_are_refused(operation: Operation, call: Call) -> None:
         pytest.skip("one array alone")
     for name in names:
         wrongs = [arrays[name][:-1], arrays[name][None]]
+        if call.name == "prelu" and name == "x":
+            wrongs = wrongs[1:]  # any number of rows goes with its slopes
         if operation.elementwise or call.name.startswith(("softmax", "log_softmax")):
             wrongs.append(arrays[name][..., :-1])
         for wrong in wrongs:
@@ -976,18 +984,18 @@ def test_operands_of_units_are_checked() -> None:
         dlkernels.prelu(x, np.ones(6))
     with pytest.raises(ValueError, match="prelu_backward: grad_output: expected shape"):
         dlkernels.prelu_backward(x[:1], x, np.ones(6, np.float32))
-    with pytest.raises(ValueError, match="glu: Halving dimension must be even, but dimension 1 is"):
+    with pytest.raises(ValueError, match="glu: input: expected an even length along axis 1, got 3"):
         dlkernels.glu(x[:, :3])
     with pytest.raises(IndexError, match="glu: axis 2 is out of range"):
         dlkernels.glu(x, 2)
     with pytest.raises(ValueError, match="swiglu: up: expected shape"):
         dlkernels.swiglu(x, x[:1])
     with pytest.raises(TypeError, match="swiglu: gate: expected a floating dtype"):
-        dlkernels.swiglu(x.astype(int))
+        dlkernels.swiglu(x.astype(int), x.astype(int))
     with pytest.raises(ValueError, match="maxout: pieces: expected 1 to 256, got 0"):
         dlkernels.maxout(x, 0)
     with pytest.raises(ValueError, match="maxout: input: expected a multiple of 4 along axis 1"):
         dlkernels.maxout(x, 4)
     _, index = dlkernels.maxout(x, 3, return_index=True)
     with pytest.raises(ValueError, match="maxout_backward: index: expected"):
-        dlkernels.maxout_backward(x, index, 3)
+        dlkernels.maxout_backward(np.ones((2, 60), np.float32), index, 3)

@@ -236,9 +236,9 @@ template <class T> DLK_INLINE Vec<T> log1p_unit(Vec<T> x) {
 }
 
 // tanh x = -t / (2 + t) with t = e^(-2|x|) - 1, in base 2 (whose rounded log2(e) does not matter: t
-// near 0 has no whole part, t near -1 no digits of it). Max error: float 3.5 ULP, double 3.5 ULP. Odd,
-// keeps -0. (A quotient of polynomials in x^2 is as fast and 5.5 ULP off, a series near 0 and 1 - 2
-// / (1 + e^(2|x|)) beyond 1.4 ULP, and half as much again of the time.)
+// near 0 has no whole part, t near -1 no digits of it). Max error: float 3.5 ULP, double 3.5 ULP.
+// Odd, keeps -0. (A quotient of polynomials in x^2 is as fast and 5.5 ULP off, a series near 0 and
+// 1 - 2 / (1 + e^(2|x|)) beyond 1.4 ULP, and half as much again of the time.)
 template <class T> DLK_INLINE Vec<T> tanh(Vec<T> x) {
   using M = MathConstants<T>;
   const Vec<T> size = abs(x);
