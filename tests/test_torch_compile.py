@@ -197,9 +197,10 @@ def op_samples(name):
     elif name.startswith("batch_norm"):
         yield from batch_norm_samples(name)
     else:  # an activation's
-        for activation in specs.ACTIVATIONS:
-            for options in activation.options:
-                yield from activation_samples(name, activation, options)
+        # One of each kind: what differs within one is a number that goes to the kernel.
+        kinds = {activation.row.saves: activation for activation in specs.ACTIVATIONS[::-1]}
+        for activation in kinds.values():
+            yield from activation_samples(name, activation, activation.options[-1])
 
 
 def batch_norm_samples(name):
@@ -336,7 +337,7 @@ def test_activations_compile_in_one_graph(activation):
         return (y if in_place is None else y + in_place(x * 3, **options)).square().sum()
 
     compiled = torch.compile(function, fullgraph=True, dynamic=True, backend="aot_eager")
-    for options in activation.options:
+    for options in activation.options[-1:]:
         for rows in (6, 9):
             x = arguments(rows)[0]
             expected, result = (loss_and_grad(f, x, options) for f in (function, compiled))

@@ -150,6 +150,21 @@ def test_glu_and_swiglu_of_every_length(isa):
     agree(swiglu, torch_swiglu, torch.tensor(2.0), torch.tensor(-3.0))
 
 
+def test_swiglu_of_strides_that_say_nothing():
+    """A dimension of size 1 may have any stride, a broadcast one has 0."""
+    x, up = torch.randn(12), torch.randn(3, 1, 4)
+    for gate in (
+        x.as_strided((3, 1, 4), (4, 99, 1)),
+        x.as_strided((3, 1, 4), (0, 0, 1)),
+        torch.randn(3, 5, 4)[:, :1],
+        torch.randn(3, 1, 8)[..., 4:],
+        torch.randn(4, 1, 3).permute(2, 1, 0),
+    ):
+        agree(swiglu, torch_swiglu, gate, up)
+    gate = torch.randn(400).as_strided((3, 1, 2, 4), (100, 100, 4, 1))
+    agree(swiglu, torch_swiglu, gate, torch.randn(3, 1, 2, 4))
+
+
 def test_swiglu_broadcasts_and_promotes_as_torch():
     gate, up = torch.randn(3, 1), torch.randn(4, dtype=torch.float64)
     assert torch.equal(swiglu(gate, up), torch_swiglu(gate, up))

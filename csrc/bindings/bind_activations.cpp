@@ -280,7 +280,8 @@ py::object prelu_backward(py::handle grad_object, py::handle x_object, py::handl
   const py::object weight_result =
       make_array(x, x.dtype, weight.ndim, weight.shape, nullptr, grad_weight);
   if (args.size == 0) {
-    std::memset(grad_weight.data, 0, size_t(grad_weight.bytes()));
+    if (grad_weight.bytes())
+      std::memset(grad_weight.data, 0, size_t(grad_weight.bytes()));
     return py::make_tuple(gradient.result, weight_result);
   }
   place_channels(args, gradient.x);
@@ -347,8 +348,8 @@ const char* gated_name(bool silu, bool is_backward) {
 
 // glu's value is the first half, swiglu's the second.
 void place_halves(GatedArgs& args, const AxisSplit& x, const char* operation) {
-  DLK_CHECK(x.length % 2 == 0, operation, ": Halving dimension must be even, but dimension ",
-            x.axis, " is size ", x.length);
+  DLK_CHECK(x.length % 2 == 0, operation, ": input: expected an even length along axis ", x.axis,
+            ", got ", x.length);
   args.dtype = x.view.dtype;
   args.rows = x.outer;
   args.cols = x.length / 2 * x.inner;
@@ -404,18 +405,23 @@ struct Rows {
 
   Rows(const TensorView& source, int64_t cols) : view(source), stride(cols) {
     bool fits = view.ndim > 0 && (cols == 1 || view.strides[view.ndim - 1] == 1);
-    if (fits && view.ndim > 1)
-      stride = view.strides[view.ndim - 2];
-    for (int dim = view.ndim - 3; fits && dim >= 0; --dim)
-      fits =
-          view.shape[dim] == 1 || view.strides[dim] == view.strides[dim + 1] * view.shape[dim + 1];
-    fits = fits && stride >= cols;
-    if (fits || view.contiguous())
+    int64_t next = 0; // the stride of the next dimension outwards; those of size 1 say nothing
+    for (int dim = view.ndim - 2; fits && dim >= 0; --dim) {
+      if (view.shape[dim] == 1)
+        continue;
+      if (next == 0)
+        stride = view.strides[dim];
+      fits = next == 0 ? stride >= cols : view.strides[dim] == next;
+      next = view.strides[dim] * view.shape[dim];
+    }
+    if (fits)
+      return;
+    stride = cols;
+    if (view.contiguous())
       return;
     TensorView copy;
     owner_ = contiguous_copy(source, copy);
     view = copy;
-    stride = cols;
   }
 
 private:
@@ -540,9 +546,10 @@ py::object maxout_backward(py::handle grad_object, py::handle index_object, int6
   MaxoutArgs args = maxout_args(grad, pieces, grad.length, operation);
   TensorView index = view_of(index_object, operation, "index");
   const int64_t bytes = args.rows * maxout_index_row_bytes(args.cols, pieces);
-  DLK_CHECK(index.dtype == DType::uint8 && index.ndim == 1 && index.size() == bytes, operation,
-            ": index: expected ", bytes, " uint8, got ", shape_text(index), " ",
-            dtype_name(index.dtype));
+  DLK_CHECK_TYPE(index.dtype == DType::uint8, operation, ": index: expected uint8, got ",
+                 dtype_name(index.dtype));
+  DLK_CHECK(index.ndim == 1 && index.size() == bytes, operation, ": index: expected shape (", bytes,
+            ",), got ", shape_text(index));
   py::object index_owner;
   if (!index.contiguous()) {
     TensorView copy;

@@ -118,7 +118,8 @@ template <class T> void forward_periods(const PreluArgs& args) {
   });
 }
 
-// One chunk: dx, and for every place of the period the sum over the chunk's rounds.
+// One chunk: dx, and for every place of the period the sum over the chunk's rounds. Vectors start
+// at the chunk's first element, so that sums are cut where the period ends in the same way always.
 template <class T>
 DLK_BLOCK void backward_chunk(const T* g, const T* x, T* dx, int64_t size, int64_t period_size,
                               const Compute<T>* slopes, Compute<T>* sums, bool nontemporal) {
@@ -126,7 +127,7 @@ DLK_BLOCK void backward_chunk(const T* g, const T* x, T* dx, int64_t size, int64
   for (int64_t place = 0; place < period_size + 16; ++place)
     sums[place] = 0;
   Period period{period_size};
-  for_each_vec_to(dx, size, nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
+  for_each_vec_masked(dx, size, nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
     const int64_t place = period.place(i);
     const Vec<C> value = load_lanes(x + i, lanes), grad = load_lanes(g + i, lanes);
     store_lanes(dx + i, sloped(value, grad, load(slopes + place)), lanes);

@@ -38,7 +38,9 @@ def _swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def _maxout(input: Tensor, pieces: int, dim: int) -> Tensor:
-    return input.unflatten(dim, (-1, pieces)).max(dim + 1 if dim >= 0 else dim).values
+    parts = input.unflatten(dim, (-1, pieces))
+    output: Tensor = parts.max(dim + 1 if dim >= 0 else dim).values
+    return output
 
 
 def _maxout_scatter(grad_output: Tensor, index: Tensor, pieces: int, dim: int) -> Tensor:
