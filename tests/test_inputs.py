@@ -483,8 +483,10 @@ def _names_of(operation: Operation, call: Call, arrays: dict[str, Any]) -> list[
 def test_what_is_no_array_is_refused(operation: Operation, call: Call, value: Any) -> None:
     arrays = _arrays(operation)
     for name in _names_of(operation, call, arrays):
-        if (value is None and name == "grad") or (isinstance(value, dict) and name == "param"):
-            continue  # a parameter without a gradient; a group of parameters
+        if value is None and name in ("grad", "bias"):
+            continue  # a parameter without a gradient; no bias
+        if isinstance(value, dict) and name == "param":
+            continue  # a group of parameters
         with pytest.raises(TypeError):
             _run(operation, call, {**_copies(arrays), name: value})
 
