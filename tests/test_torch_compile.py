@@ -10,9 +10,9 @@ import torch.nn.functional as TF
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import dlkernels
 import dlkernels.torch.nn as dnn
 import specs
-from dlkernels import _core
 from dlkernels.activations import ACTIVATIONS
 from dlkernels.torch import explain, functional
 from dlkernels.torch.functional import cross_entropy, log_softmax, nll_loss, relu, relu_, softmax
@@ -263,28 +263,26 @@ def activation_samples(name, activation, options):
                     yield grad, mask, *tail
 
 
-#: Those of `dlkernels.torch.units` have their tests in test_torch_units.py.
-UNITS = ("gated", "maxout", "prelu", "swiglu")
+#: Those of the other families are checked in tests of their own.
+OWN_TESTS = (
+    "bias_act_dropout",
+    "dropout",
+    "elementwise_loss",
+    "gated",
+    "image",
+    "maxout",
+    "prelu",
+    "swiglu",
+)
 OP_NAMES = sorted(
     name
     for namespace, name in (s.name.split("::") for s in torch._C._jit_get_all_schemas())
-    if namespace == "dlkernels" and not name.startswith(UNITS)
+    if namespace == "dlkernels" and not name.startswith(OWN_TESTS)
 )
 
 
-#: Checked in tests of their own: test_torch_dropout.py and test_image.py.
-OWN_TESTS = [
-    "bias_act_dropout",
-    "bias_act_dropout_backward",
-    "dropout",
-    "dropout_add",
-    "dropout_backward",
-    "image_normalize",
-]
-
-
 def test_the_list_of_operators_is_complete():
-    assert [name for name in OP_NAMES if name not in OWN_TESTS] == [
+    assert OP_NAMES == [
         "activation",
         "activation_",
         "activation_backward",
@@ -301,7 +299,7 @@ def test_the_list_of_operators_is_complete():
     ]
 
 
-@pytest.mark.parametrize("name", [name for name in OP_NAMES if name not in OWN_TESTS])
+@pytest.mark.parametrize("name", OP_NAMES)
 def test_opcheck(name):
     """Schema, autograd, fake and tracing, in full."""
     operator = getattr(OPS, name).default
@@ -520,9 +518,8 @@ def test_sgd_over_tensors_without_memory_of_their_own():
     for param in (fake, wrapped):
         pairs = ((param.detach(), plain), (plain, param.grad), (param.detach(), param.grad))
         for at, grad in pairs:
-            group = ([at], [grad], None, [], 0.5, 0.0, 0.0, 0.0, False, False)
             with pytest.raises(TypeError, match=r"SGD: .*(memory of its own|cannot be read)"):
-                _core.sgd([([plain], [plain], *group[2:]), group])
+                dlkernels.optim.SGD([plain, at], lr=0.5).step([plain, grad])
             assert (plain == 1).all()
     optimizer = SGD([wrapped], lr=0.5)
     optimizer.step()

@@ -310,7 +310,7 @@ struct LossCall {
       run_with_partials(args, runtime::kernels().elementwise_loss);
       check_domain();
     }
-    args.nontemporal = out.is_none() && streams(); // fresh results lie alike
+    args.nontemporal = out.is_none() && streams();
     if (args.size)
       run_with_partials(args, runtime::kernels().elementwise_loss_gradients);
     check_domain();

@@ -18,7 +18,7 @@ template <class T, class Loss> void forward(LossArgs& args, const Loss loss) {
     for_each_line<T>(args, begin, end, [&](const LossLine<T>& line, int64_t size) DLK_BODY {
       const LossReader<T, Loss> operands(line);
       T* each = line.results[kEachLoss];
-      for_each_step(each, size, args.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
+      for_each_step(line, size, args.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
         const LossOperands<C> o = operands.at(i, lanes);
         if constexpr (Loss::kChecks)
           loss.check(o, bad);

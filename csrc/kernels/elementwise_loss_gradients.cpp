@@ -23,9 +23,7 @@ template <class T, bool kWithValue, class Loss> void gradients(LossArgs& args, c
       T* d_input = line.results[kGradInput];
       T* d_target = line.results[kGradTarget];
       T* d_third = line.results[kGradThird];
-      // The binding lets several results be streamed only if they lie alike.
-      T* streamed = d_input ? d_input : d_target ? d_target : d_third;
-      for_each_step(streamed, size, args.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
+      for_each_step(line, size, args.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
         const LossOperands<C> o = operands.at(i, lanes);
         const auto at = loss.at(o);
         Vec<C> factor = scale;
