@@ -22,6 +22,15 @@ ELEMENTWISE = pytest.mark.parametrize(
 )
 DTYPE = pytest.mark.parametrize("dtype", DTYPES)
 
+# Two of the four take the time of a suite that runs before every change; the rest is `slow`.
+SOME_DTYPES = pytest.mark.parametrize(
+    "dtype",
+    [
+        name if name in ("float32", "bfloat16") else pytest.param(name, marks=pytest.mark.slow)
+        for name in DTYPES
+    ],
+)
+
 #: Elements from which on several threads work.
 GRAIN_ELEMS = 32768
 
@@ -43,7 +52,7 @@ def _run(call: Call, arrays: dict[str, Any], options: specs.Options) -> tuple[An
 
 
 @CASES
-@DTYPE
+@SOME_DTYPES
 def test_number_of_threads(operation: Operation, call: Call, dtype: str, isa: str) -> None:
     for index, shape in enumerate(_large_shapes(operation)):
         # All options on the first shape, a rotating one on the others.

@@ -16,6 +16,11 @@ from dlkernels.torch import explain
 from dlkernels.torch.functional import cross_entropy, log_softmax, nll_loss, softmax
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+#: For the longest tests: two at every change, the others in `make test-slow`.
+SOME_DTYPES = [
+    *(torch.float32, torch.bfloat16),
+    *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in (torch.float64, torch.float16)),
+]
 HALF = (torch.bfloat16, torch.float16)
 
 # --- what the comparisons share
@@ -738,7 +743,7 @@ def test_a_target_or_weight_that_requires_grad():
 # --- z_loss and softcap
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", SOME_DTYPES, ids=str)
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_z_loss_and_softcap_are_the_composite_formulas(dtype, reduction, isa):
     for shape, layout in itertools.product([(6,), (9, 33), (3, 6, 5)], [contiguous, channels_last]):

@@ -283,7 +283,12 @@ def test_layouts(name):
 
 
 @pytest.mark.parametrize(
-    "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str
+    "dtype",
+    [
+        *(torch.float32, torch.bfloat16),
+        *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in (torch.float64, torch.float16)),
+    ],
+    ids=str,
 )
 @BY_INFO
 def test_optim_db_inputs(info, dtype):
