@@ -590,7 +590,7 @@ OVERHEAD = (
 # and the gradient) and writes 4. An activation changes nothing. A residual is 4 more to read and
 # its gradient 4 more to write, and a bit to remember the sign of the sum, written and read once.
 LAYOUTS = ("contiguous_format", "channels_last")
-IMAGES = ((32, 64, 112, 112), (32, 256, 56, 56))
+FEATURE_MAPS = ((32, 64, 112, 112), (32, 256, 56, 56))
 NORM_PEERS = (OURS, TORCH, TUNED, COMPILED)
 
 
@@ -620,7 +620,7 @@ def norm_cases(
             roof="nt copy",
             targets=channels_last_targets if layout == "channels_last" else targets,
         )
-        for shape in IMAGES
+        for shape in FEATURE_MAPS
         for layout in LAYOUTS
     )
 
@@ -660,7 +660,7 @@ BATCH_NORM = (
             "batch norm",
             title,
             operation,
-            IMAGES[0],
+            FEATURE_MAPS[0],
             peers,
             layout=layout,
             bytes_per_element=bytes_per_element,
