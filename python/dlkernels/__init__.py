@@ -11,7 +11,8 @@ Environment variables, read once, at import; a value that makes no sense is an `
     The most bytes of dropped results to keep for reuse (``512M``, ``2G``), instead of a quarter of
     the memory.
 ``DLKERNELS_CACHE_BYTES``
-    The size of the last-level cache (``32M``), instead of what the system reports.
+    The size of the last-level cache (``32M``), instead of what the system reports (of which at most
+    16 MiB a processor are counted on).
 """
 
 from __future__ import annotations

@@ -242,7 +242,8 @@ class Adam(_Optimizer):
     ``m += (1 - beta1) * (g - m)``; ``v = beta2 * v + (1 - beta2) * g * g``;
     ``d = sqrt(max over time of v if amsgrad else v) / sqrt(1 - beta2**t) + eps``;
     ``p += (-lr / (1 - beta1**t) * m) / d``. float32 and float64 moments are bit-equal to torch's on
-    AVX2 and AVX-512, parameters within two units in the last place per step.
+    AVX2 and AVX-512, parameters within two units in the last place per step
+    (where what is added is the larger, a few units of that).
 
     Args:
         params: As `SGD`.
@@ -482,7 +483,8 @@ class Adadelta(_Optimizer):
     ``g = grad + weight_decay * p``; ``v = rho * v + (1 - rho) * g * g``;
     ``u = sqrt(w + eps) / sqrt(v + eps) * g``; ``w = rho * w + (1 - rho) * u * u``; ``p -= lr * u``.
     ``v`` in float32 and float64 is bit-equal to torch's on AVX2 and AVX-512, parameters are within
-    two units in the last place per step.
+    two units in the last place per step
+    (where what is added is the larger, a few units of that).
 
     Args:
         params: As `SGD`.
@@ -594,7 +596,8 @@ class NAdam(_Optimizer):
     and ``d = sqrt(v / (1 - beta2**t)) + eps``, ``p -= lr * (1 - mu_t) / (1 - prod(mu)) * g / d``
     and ``p -= lr * mu_(t+1) / (1 - prod(mu) * mu_(t+1)) * m / d``. float32 and float64 averages are
     bit-equal to torch's on AVX2 and AVX-512, parameters within two units in the last place per
-    step.
+    step
+    (where what is added is the larger, a few units of that).
 
     Args:
         params: As `SGD`.

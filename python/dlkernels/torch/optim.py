@@ -255,7 +255,8 @@ class Adagrad(_KernelOptimizer, torch.optim.Adagrad):
     ``p += (-lr / (1 + (t - 1) * lr_decay) * g) / (sqrt(sum) + eps)``, with square root and division
     correctly rounded. Sparse gradients go to torch.
     float32 and float64 averages are bit-equal to torch's loop on AVX2 and AVX-512, parameters
-    within two units in the last place per step.
+    within two units in the last place per step
+    (where what is added is the larger, a few units of that).
 
     Args: those of torch.
     """
@@ -270,7 +271,8 @@ class RMSprop(_KernelOptimizer, torch.optim.RMSprop):
     ``a += (1 - alpha) * (g - a)``; ``d = sqrt(v - a * a if centered else v) + eps``;
     ``p += (-lr * g) / d``, or with momentum ``b = momentum * b + g / d``, ``p -= lr * b``; square
     root and division correctly rounded. float32 and float64 averages are bit-equal to torch's loop
-    on AVX2 and AVX-512, parameters within two units in the last place per step.
+    on AVX2 and AVX-512, parameters within two units in the last place per step
+    (where what is added is the larger, a few units of that).
 
     Args: those of torch.
     """
@@ -284,7 +286,8 @@ class Adadelta(_KernelOptimizer, torch.optim.Adadelta):
     ``g = grad + weight_decay * p``; ``v = rho * v + (1 - rho) * g * g``;
     ``u = sqrt(w + eps) / sqrt(v + eps) * g``; ``w = rho * w + (1 - rho) * u * u``; ``p -= lr * u``,
     with square roots and division correctly rounded. ``v`` in float32 and float64 is bit-equal to
-    torch's loop on AVX2 and AVX-512, parameters are within two units in the last place per step.
+    torch's loop on AVX2 and AVX-512, parameters are within two units in the last place per step
+    (where what is added is the larger, a few units of that).
 
     Args: those of torch.
     """
@@ -311,7 +314,8 @@ class NAdam(_KernelOptimizer, torch.optim.NAdam):
     ``d = sqrt(v / (1 - beta2**t)) + eps``, ``p += (-lr * (1 - mu_t) / (1 - prod(mu)) * g) / d`` and
     ``p += (-lr * mu_(t+1) / (1 - prod(mu) * mu_(t+1)) * m) / d``; square root and divisions
     correctly rounded. float32 and float64 averages are bit-equal to torch's loop on AVX2 and
-    AVX-512, parameters within two units in the last place per step.
+    AVX-512, parameters within two units in the last place per step
+    (where what is added is the larger, a few units of that).
 
     Args: those of torch.
     """
@@ -325,7 +329,8 @@ class RAdam(_KernelOptimizer, torch.optim.RAdam):
     ``m`` and ``v`` as `Adam`; ``p -= m / (1 - beta1**t) * lr * a * r``, where rectification ``r``
     and ``a = 1 / (sqrt(v) + eps) * sqrt(1 - beta2**t)`` are left out while ``rho_t <= 5``; square
     root and divisions correctly rounded. float32 and float64 averages are bit-equal to torch's loop
-    on AVX2 and AVX-512, parameters within two units in the last place per step.
+    on AVX2 and AVX-512, parameters within two units in the last place per step
+    (where what is added is the larger, a few units of that).
 
     Args: those of torch.
     """
