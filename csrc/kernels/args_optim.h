@@ -13,6 +13,7 @@ struct OptimizerArray {
   void* streams[kOptimizerStreams]; // nullptr for a state that is not kept
   int64_t size;
   int32_t layout, setting; // indices into the arrays of OptimizerArgs
+  int32_t param;           // of which parameter: one with gaps is several arrays, in a row
 };
 
 // How the streams lie in memory, along the one flattened dimension.
@@ -37,6 +38,7 @@ struct OptimizerArgs {
   const OptimizerLayout* layouts;
   const OptimizerSetting* settings;
   const OptimizerChunk* chunks;
+  double* sums; // two for each chunk, of rules with norms; else nullptr
   int64_t chunk_count;
   int64_t total_elems;
 };
