@@ -42,6 +42,9 @@ private:
     int32_t group, index; // index within its group
     bool plain;           // exactly a torch.Tensor or Parameter: a subclass may have no memory
     bool fresh;
+    bool has_states; // own_state holds what stands in entries_, as of own_version
+    uint64_t own_version;
+    int32_t setting; // the last one
     bool row_major; // and floating, of two or more elements; else the rest is not set
     int ndim;
     int64_t size;
@@ -49,14 +52,15 @@ private:
     DType dtypes[kOptimizerStreams];
   };
 
-  // A row that has a gradient at this step.
+  // What a step finds of a row.
   struct Live {
-    Row* row;
     TorchHandle grad; // held only where others may run meanwhile
     void* scalars[kMaxScalars];
-    bool is_flat;
-    int single; // bit k: scalar k is float32, else float64
-    int32_t setting;
+    void* streams[kOptimizerStreams];
+    bool has_grad; // else nothing else is set
+    bool is_flat, has_scalars;
+    int single;      // bit k: scalar k is float32, else float64
+    int32_t setting; // -1: not known yet
   };
 
   // Rows that share their numbers.
@@ -83,13 +87,17 @@ private:
   void make_handles();
   bool fits(const py::list& groups, const py::list& used, const py::dict& state) const;
   bool has_its_states(const Row& row, PyObject* used) const;
+  void check_states();
+  void look_at(size_t index);
   bool find_streams(const Row& row, TorchTensor grad, void** streams) const;
-  void find_scalars(Live& live) const;
+  bool find_scalars(const Row& row, Live& live) const;
+  void find_scalars_through_python(const Row& row, Live& live) const;
   void fetch_ahead(size_t index) const;
   Setting advanced(Setting setting, const py::object& advance) const;
-  int32_t setting_of(const Live& live, std::vector<Setting>& missing);
+  bool is_of(const Setting& setting, const Row& row, const Live& live) const;
+  int32_t setting_of(const Row& row, const Live& live, std::vector<Setting>& missing);
   bool collect(OptimizerStep& step, std::vector<Setting>& missing);
-  bool add_through_python(OptimizerStep& step, const Live& live) const;
+  bool add_through_python(OptimizerStep& step, size_t index) const;
   void count_versions(const Row& row) const;
   void write_scalars();
 
@@ -101,11 +109,11 @@ private:
   std::vector<TorchHandle> handles_;
   size_t slot_count_, scalar_count_, per_row_;
   std::vector<size_t> group_ends_;     // rows of group g end here
+  std::vector<PyObject*> params_;      // of the rows
   std::vector<PyObject*> state_order_; // parameter, dict, parameter, ... as `state` has them
   std::vector<int64_t> shapes_;
-  std::vector<Live> live_;
+  std::vector<Live> live_; // by row
   std::vector<Setting> settings_; // of this step, then of the last
-  size_t last_setting_ = 0;       // the one found last, likely the next
   int64_t total_elems_ = 0;
   bool uses_handles_;
   // One step at a time looks at the table; for another thread it does not fit.
