@@ -5,7 +5,8 @@ Every class takes any mixture of float32, float64, bfloat16 and float16 for a pa
 gradient and its states, in any strides; float64 where one of them is, else float32 is computed in,
 and every result rounded once. ``foreach``, ``fused`` and ``capturable`` are accepted and change
 nothing. With ``differentiable=True``, or where a tensor is sparse, complex, a subclass or on
-another device, the step is torch's own. States keep their dtypes in ``load_state_dict``.
+another device, the step is torch's own. Of a DTensor (FSDP2's ``fully_shard``, with parameters on
+the CPU) each process updates its own part. States keep their dtypes in ``load_state_dict``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from dlkernels import _core
 from dlkernels import _optimizer_rules as rules
 from dlkernels.torch import _optimizer_loops as loops
+from dlkernels.torch._shards import LocalShards, has_shards
 
 __all__ = [
     "ASGD",
@@ -110,27 +112,42 @@ class _KernelOptimizer(torch.optim.Optimizer):
         is_done = False
         try:
             groups, slots = self._groups_and_slots()
-            table = _core.ParameterTable(
-                type(self).__name__,
-                self._rule.kernel,
-                list(self._rule.slots),
-                list(self._rule.scalars),
-                groups,
-                slots,
-                self.state,
-                fresh,
-                _core.torch_handles_available(),
-            )
-            is_done = table.step(groups, slots, self.state, self._advance)
+            if has_shards(groups):
+                is_done = self._step_shards(LocalShards(groups, self.state, fresh), slots)
+            else:
+                table = self._new_table(groups, slots, self.state, fresh)
+                is_done = table.step(groups, slots, self.state, self._advance)
+                self._table = table if is_done else None
         except TypeError:
             pass
         finally:
             if not is_done:
                 self._forget_states(fresh)
-        if is_done:
-            self._table = table
-        else:
+        if not is_done:
             self._step_in_torch()
+
+    def _new_table(
+        self, groups: list[Any], slots: list[Any], state: dict[Any, Any], fresh: list[torch.Tensor]
+    ) -> _core.ParameterTable:
+        return _core.ParameterTable(
+            type(self).__name__,
+            self._rule.kernel,
+            list(self._rule.slots),
+            list(self._rule.scalars),
+            groups,
+            slots,
+            state,
+            fresh,
+            _core.torch_handles_available(),
+        )
+
+    def _step_shards(self, shards: LocalShards, slots: list[Any]) -> bool:
+        """The step of this process's parts of DTensors, whose tensors are made anew every time."""
+        table = self._new_table(shards.groups, slots, shards.state, shards.fresh)
+        is_done = table.step(shards.groups, slots, shards.state, self._advance)
+        if is_done:
+            shards.count_versions()
+        return is_done
 
     def _make_states(self) -> list[torch.Tensor]:
         """Makes what is missing of the states of parameters with gradients, as torch makes it, and
