@@ -8,6 +8,7 @@
 // forward; backward 8 eps of the terms. Sums in chunks of 2048 combined in double. Reference:
 // torch.softmax, torch.log_softmax.
 #include "kernels/class_rows.h"
+#include "kernels/short_rows.h"
 
 namespace dlk::DLK_ISA {
 namespace {
@@ -22,7 +23,7 @@ void forward_row(const SoftmaxArgs& args, const T* x, T* y, const RowScratch<Com
         args.logarithm ? row.template add<false>(x + first, size, scratch.exps, ahead)
                        : row.template add<true>(x + first, size, scratch.exps + first, ahead);
   });
-  const double log_sum = log_scalar(row.sum);
+  const double log_sum = args.logarithm ? log_scalar(row.sum) : 0;
   for_each_block(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
     if (args.logarithm) {
       const Vec<C> shift(row.anchor), log_sum_vec{C(log_sum)}, zero(C(0));
@@ -68,22 +69,62 @@ template <class T> T* at_output(const SoftmaxArgs& args, int64_t batch, int64_t 
   return static_cast<T*>(args.output.data) + element_offset(args.output, batch, position);
 }
 
+// body(batch, position) for rows [begin, end).
+template <class Body>
+DLK_INLINE void for_each_row(const SoftmaxArgs& args, int64_t begin, int64_t end, Body body) {
+  int64_t batch = begin / args.positions, position = begin % args.positions;
+  for (int64_t row = begin; row < end; ++row) {
+    body(batch, position);
+    if (++position == args.positions) {
+      position = 0;
+      ++batch;
+    }
+  }
+}
+
+// Whether every row of the output starts where whole vectors can be streamed.
+template <class T> bool streams_rows(const SoftmaxArgs& args) {
+  constexpr int64_t step = Vec<Compute<T>>::kLanes;
+  const ClassArray& output = args.output;
+  return args.nontemporal && reinterpret_cast<uintptr_t>(output.data) % (step * sizeof(T)) == 0 &&
+         output.batch_stride % step == 0 && output.position_stride % step == 0;
+}
+
+template <class T, bool kBackward> void short_rows(SoftmaxArgs& args) {
+  const int64_t count = args.batches * args.positions, per_chunk = row_chunk(args.classes);
+  with_short_row<T>(args.classes, streams_rows<T>(args), [&](const auto row) {
+    parallel_chunks(chunk_count(count, per_chunk), count * args.classes,
+                    [&](int64_t begin, int64_t end, int) {
+                      const int64_t stop = end * per_chunk < count ? end * per_chunk : count;
+                      for_each_row(args, begin * per_chunk, stop, [&](int64_t b, int64_t p) {
+                        const T* x = at<T>(args.input, b, p);
+                        T* y = at_output<T>(args, b, p);
+                        if constexpr (kBackward)
+                          row.gradient(args.logarithm, x, at<T>(args.grad_output, b, p), y);
+                        else
+                          row.softmax(args.logarithm, x, y);
+                      });
+                    });
+  });
+}
+
 template <class T, bool kBackward> void rows(SoftmaxArgs& args) {
+  if (is_short_row<T>(args.classes))
+    return short_rows<T, kBackward>(args);
   const int64_t count = args.batches * args.positions, per_chunk = row_chunk(args.classes);
   parallel_chunks(chunk_count(count, per_chunk), count * args.classes,
                   [&](int64_t begin, int64_t end, int thread) {
                     const RowScratch<Compute<T>> scratch(
                         args.scratch, args.scratch_bytes_per_thread, thread, args.classes);
                     const int64_t stop = end * per_chunk < count ? end * per_chunk : count;
-                    for (int64_t row = begin * per_chunk; row < stop; ++row) {
-                      const int64_t batch = row / args.positions, position = row % args.positions;
-                      const T* x = at<T>(args.input, batch, position);
-                      T* y = at_output<T>(args, batch, position);
+                    for_each_row(args, begin * per_chunk, stop, [&](int64_t b, int64_t p) {
+                      const T* x = at<T>(args.input, b, p);
+                      T* y = at_output<T>(args, b, p);
                       if constexpr (kBackward)
-                        backward_row(args, x, at<T>(args.grad_output, batch, position), y);
+                        backward_row(args, x, at<T>(args.grad_output, b, p), y);
                       else
                         forward_row(args, x, y, scratch);
-                    }
+                    });
                   });
 }
 
