@@ -10,6 +10,7 @@ namespace {
 
 // Elements of a piece: 64 KB of float32.
 constexpr int64_t kPieceElems = 16384;
+static_assert(kPieceElems % kOptimizerBlock == 0);
 
 OptimizerKernel as_optimizer(OptimizerKernel kernel) {
   return kernel;
@@ -61,11 +62,15 @@ void OptimizerStep::add_flat(void* const* streams, const DType* dtypes, int64_t 
   std::copy_n(streams, kOptimizerStreams, array.streams);
   array.size = size;
   array.setting = setting;
+  const auto is_alike = [&](int stream) {
+    return dtypes[stream] == dtypes[0] || !streams[stream];
+  };
   bool plain = true;
-  for (int stream = 1; stream < kOptimizerStreams; ++stream)
-    plain = plain && (dtypes[stream] == dtypes[0] || !streams[stream]);
+  for (int stream = 1; stream < kAverageStream; ++stream)
+    plain = plain && is_alike(stream);
+  const bool all_alike = plain && is_alike(kAverageStream);
   int32_t& known = plain_layouts_[int(dtypes[0])];
-  if (plain && known >= 0) {
+  if (all_alike && known >= 0) {
     array.layout = known;
     return;
   }
@@ -77,7 +82,7 @@ void OptimizerStep::add_flat(void* const* streams, const DType* dtypes, int64_t 
     own.dtypes[stream] = streams[stream] ? dtypes[stream] : dtypes[0];
   }
   array.layout = layout(own);
-  if (plain)
+  if (all_alike)
     known = array.layout;
 }
 
@@ -124,7 +129,8 @@ void OptimizerStep::add_walks(const TensorView* const* views, int32_t setting) {
   for (int stream = 0; stream < kOptimizerStreams; ++stream) {
     own.dtypes[stream] = (views[stream] ? *views[stream] : param).dtype;
     own.strides[stream] = kept && views[stream] ? dims[kept - 1].strides[stream] : 1;
-    own.plain = own.plain && own.dtypes[stream] == param.dtype && own.strides[stream] == 1;
+    if (stream < kAverageStream)
+      own.plain = own.plain && own.dtypes[stream] == param.dtype && own.strides[stream] == 1;
   }
   OptimizerArray array{};
   array.size = kept ? dims[kept - 1].size : 1;
@@ -142,6 +148,7 @@ void OptimizerStep::add_walks(const TensorView* const* views, int32_t setting) {
           static_cast<char*>(views[stream]->data) + offset * item_size(views[stream]->dtype);
     }
     arrays_.push_back(array);
+    array.offset += array.size;
     int dim = kept - 2;
     while (dim >= 0 && ++index[dim] == dims[dim].size)
       index[dim--] = 0;
