@@ -40,7 +40,7 @@ template <class T> void run(const MathFunctionArgs& args) {
   case 9:
     return apply<T>(args, [](Vec<T> x) DLK_BODY { return gauss(x); });
   default:
-    return apply<T>(args, [](Vec<T> x) DLK_BODY { return normal_cdf(x, gauss(x)); });
+    return apply<T>(args, [](Vec<T> x) DLK_BODY { return normal_cdf(x, guarded_gauss(x)); });
   }
 }
 

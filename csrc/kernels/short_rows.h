@@ -14,75 +14,105 @@ template <class T> DLK_INLINE bool is_short_row(int64_t classes) {
   return classes > 0 && classes <= kShortRowVecs * Vec<Compute<T>>::kLanes;
 }
 
-// A row of kVecs vectors, of which the last is a step of another kind if it is partial.
-template <class T, int kVecs, class Whole, class Last> struct ShortRow {
+// Rows of kVecs vectors each, of which the last is a step of another kind if it is partial. Forward
+// takes two at a time: while one waits for its largest value and its sum, the other's exponentials
+// are made (500,000 rows of 64: 6.3 ms one by one, 5.4 ms). Backward waits for memory and is slower
+// that way.
+template <class T, int kVecs, class Whole, class Last> struct ShortRows {
   using C = Compute<T>;
-  static constexpr int64_t kLanes = Vec<C>::kLanes, kLast = (kVecs - 1) * kLanes;
+  static constexpr int64_t kLanes = Vec<C>::kLanes;
   Last last;
 
-  DLK_INLINE void read(const T* from, Vec<C> (&to)[kVecs], C fill) const {
+  template <int kRows> struct Values {
+    Vec<C> of[kRows][kVecs];
+    DLK_INLINE Vec<C>* operator[](int row) { return of[row]; }
+    DLK_INLINE const Vec<C>* operator[](int row) const { return of[row]; }
+  };
+
+  template <int kRows>
+  DLK_INLINE void read(const T* const (&from)[kRows], Values<kRows>& to, C fill) const {
+#pragma GCC unroll 2
+    for (int row = 0; row < kRows; ++row) {
 #pragma GCC unroll 4
-    for (int i = 0; i < kVecs - 1; ++i)
-      to[i] = load_lanes(from + i * kLanes, Whole{});
-    to[kVecs - 1] = load_lanes(from + kLast, last, fill);
+      for (int i = 0; i < kVecs - 1; ++i)
+        to[row][i] = load_lanes(from[row] + i * kLanes, Whole{});
+      to[row][kVecs - 1] = load_lanes(from[row] + (kVecs - 1) * kLanes, last, fill);
+    }
   }
-  DLK_INLINE void write(T* to, const Vec<C> (&from)[kVecs]) const {
+  template <int kRows>
+  DLK_INLINE void write(T* const (&to)[kRows], const Values<kRows>& from) const {
+#pragma GCC unroll 2
+    for (int row = 0; row < kRows; ++row) {
 #pragma GCC unroll 4
-    for (int i = 0; i < kVecs - 1; ++i)
-      store_lanes(to + i * kLanes, from[i], Whole{});
-    store_lanes(to + kLast, from[kVecs - 1], last);
+      for (int i = 0; i < kVecs - 1; ++i)
+        store_lanes(to[row] + i * kLanes, from[row][i], Whole{});
+      store_lanes(to[row] + (kVecs - 1) * kLanes, from[row][kVecs - 1], last);
+    }
   }
-  DLK_INLINE static Vec<C> sum(const Vec<C> (&values)[kVecs]) {
-    Vec<C> total = values[0];
+  // f(row, i) for every vector
+  template <int kRows, class F> DLK_INLINE static void each(F f) {
+#pragma GCC unroll 2
+    for (int row = 0; row < kRows; ++row)
 #pragma GCC unroll 4
-    for (int i = 1; i < kVecs; ++i)
-      total = total + values[i];
-    return sum_to_lanes(total);
+      for (int i = 0; i < kVecs; ++i)
+        f(row, i);
+  }
+  template <class Operation, int kRows>
+  DLK_INLINE static void reduce(const Values<kRows>& values, Vec<C> (&result)[kRows]) {
+    each<kRows>([&](int row, int i) DLK_BODY {
+      result[row] = i ? Operation::vec(result[row], values[row][i]) : values[row][0];
+    });
+#pragma GCC unroll 2
+    for (int row = 0; row < kRows; ++row)
+      result[row] = reduce_to_lanes<Operation>(result[row]);
   }
 
-  DLK_INLINE void softmax(bool logarithm, const T* x, T* y) const {
+  template <int kRows>
+  DLK_INLINE void softmax(bool logarithm, const T* const (&x)[kRows], T* const (&y)[kRows]) const {
     const C lowest = C(-__builtin_inf());
-    Vec<C> value[kVecs], e[kVecs];
+    Values<kRows> value, e;
+    Vec<C> shift[kRows], total[kRows];
     read(x, value, lowest);
-    Vec<C> top = value[0];
-#pragma GCC unroll 4
-    for (int i = 1; i < kVecs; ++i)
-      top = max(top, value[i]);
-    top = max_to_lanes(top);
-    const Vec<C> shift = select(top > Vec<C>(lowest), top, Vec<C>(0)); // 0: only -inf, or a NaN
-#pragma GCC unroll 4
-    for (int i = 0; i < kVecs; ++i) {
+    reduce<MaxLanes<C>, kRows>(value, shift);
+#pragma GCC unroll 2
+    for (int row = 0; row < kRows; ++row) // 0: only -inf, or a NaN
+      shift[row] = select(shift[row] > Vec<C>(lowest), shift[row], Vec<C>(0));
+    each<kRows>([&](int row, int i) DLK_BODY {
       Vec<C> rounded;
-      value[i] = value[i] - shift;
-      e[i] = exp_bounded(value[i], rounded);
-    }
-    const Vec<C> total = sum(e);
+      value[row][i] = value[row][i] - shift[row];
+      e[row][i] = exp_bounded(value[row][i], rounded);
+    });
+    reduce<PlusLanes<C>, kRows>(e, total);
     if (logarithm) {
-      const Vec<C> log_total = log(total);
-#pragma GCC unroll 4
-      for (int i = 0; i < kVecs; ++i)
-        e[i] = min(Vec<C>(0), value[i] - log_total);
+#pragma GCC unroll 2
+      for (int row = 0; row < kRows; ++row)
+        total[row] = log(total[row]);
+      each<kRows>([&](int row, int i) DLK_BODY {
+        e[row][i] = min(Vec<C>(0), value[row][i] - total[row]);
+      });
     } else {
-      const Vec<C> factor = Vec<C>(1) / total;
-#pragma GCC unroll 4
-      for (int i = 0; i < kVecs; ++i)
-        e[i] = e[i] * factor;
+#pragma GCC unroll 2
+      for (int row = 0; row < kRows; ++row)
+        total[row] = Vec<C>(1) / total[row];
+      each<kRows>([&](int row, int i) DLK_BODY { e[row][i] = e[row][i] * total[row]; });
     }
     write(y, e);
   }
 
   DLK_INLINE void gradient(bool logarithm, const T* y, const T* g, T* dx) const {
-    Vec<C> out[kVecs], grad[kVecs], term[kVecs];
-    read(y, out, C(0));
-    read(g, grad, C(0));
-#pragma GCC unroll 4
-    for (int i = 0; i < kVecs; ++i)
-      term[i] = logarithm ? grad[i] : grad[i] * out[i];
-    const Vec<C> total = sum(term);
-#pragma GCC unroll 4
-    for (int i = 0; i < kVecs; ++i)
-      term[i] = logarithm ? fma(-exp(out[i]), total, grad[i]) : out[i] * (grad[i] - total);
-    write(dx, term);
+    Values<1> out, grad, term;
+    Vec<C> total[1];
+    read<1>({y}, out, C(0));
+    read<1>({g}, grad, C(0));
+    each<1>([&](int row, int i) DLK_BODY {
+      term[row][i] = logarithm ? grad[row][i] : grad[row][i] * out[row][i];
+    });
+    reduce<PlusLanes<C>, 1>(term, total);
+    each<1>([&](int row, int i) DLK_BODY {
+      term[row][i] = logarithm ? fma(-exp(out[row][i]), total[row], grad[row][i])
+                               : out[row][i] * (grad[row][i] - total[row]);
+    });
+    write<1>({dx}, term);
   }
 };
 
@@ -90,21 +120,21 @@ template <int kCount> struct VecCount {
   static constexpr int value = kCount;
 };
 
-// f(row) with the ShortRow of so many classes. `streams`: whole vectors are written past the cache,
+// f(rows) with the ShortRows of so many classes. `streams`: whole vectors are written past the cache,
 // and every row starts where that is possible.
 template <class T, class F>
-DLK_INLINE void with_short_row(int64_t classes, bool streams, F f) {
+DLK_INLINE void with_short_rows(int64_t classes, bool streams, F f) {
   constexpr int64_t lanes = Vec<Compute<T>>::kLanes;
   const PartialVec rest{(classes - 1) % lanes + 1};
   const bool whole = rest.count == lanes;
   const auto of_vecs = [&](auto vecs) DLK_BODY {
     constexpr int kVecs = decltype(vecs)::value;
     if (whole && streams)
-      f(ShortRow<T, kVecs, StreamedVec, StreamedVec>{{}});
+      f(ShortRows<T, kVecs, StreamedVec, StreamedVec>{{}});
     else if (whole)
-      f(ShortRow<T, kVecs, WholeVec, WholeVec>{{}});
+      f(ShortRows<T, kVecs, WholeVec, WholeVec>{{}});
     else
-      f(ShortRow<T, kVecs, WholeVec, PartialVec>{rest});
+      f(ShortRows<T, kVecs, WholeVec, PartialVec>{rest});
   };
   switch ((classes + lanes - 1) / lanes) {
   case 1:

@@ -3,10 +3,10 @@
 //   y_c = e^(x_c - lse)    or    y_c = x_c - lse
 //   dx = y (g - sum g y)   or    dx = g - e^y sum g
 //
-// Bytes per float32 element: forward 8, backward 12; a row (or a tile of 64 positions where the
-// axis is strided) is read again from L2, its exponentials kept in a scratch row. Error: 4 ULP
-// forward; backward 8 eps of the terms. Sums in chunks of 2048 combined in double. Reference:
-// torch.softmax, torch.log_softmax.
+// Bytes per float32 element: forward 8, backward 12; a row of up to four vectors stays in registers
+// (short_rows.h); a longer one (or a tile of 64 positions where the axis is strided) is read again
+// from L2, its exponentials kept in a scratch row. Error: 4 ULP forward; backward 8 eps of the
+// terms. Sums in chunks of 2048 combined in double. Reference: torch.softmax, torch.log_softmax.
 #include "kernels/class_rows.h"
 #include "kernels/short_rows.h"
 
@@ -69,18 +69,19 @@ template <class T> T* at_output(const SoftmaxArgs& args, int64_t batch, int64_t 
   return static_cast<T*>(args.output.data) + element_offset(args.output, batch, position);
 }
 
-// body(batch, position) for rows [begin, end).
-template <class Body>
-DLK_INLINE void for_each_row(const SoftmaxArgs& args, int64_t begin, int64_t end, Body body) {
-  int64_t batch = begin / args.positions, position = begin % args.positions;
-  for (int64_t row = begin; row < end; ++row) {
-    body(batch, position);
-    if (++position == args.positions) {
+// Row after row.
+struct RowAt {
+  int64_t positions, batch, position;
+
+  DLK_INLINE RowAt(int64_t positions, int64_t row)
+      : positions(positions), batch(row / positions), position(row % positions) {}
+  DLK_INLINE void advance() {
+    if (++position == positions) {
       position = 0;
       ++batch;
     }
   }
-}
+};
 
 // Whether every row of the output starts where whole vectors can be streamed.
 template <class T> bool streams_rows(const SoftmaxArgs& args) {
@@ -90,21 +91,39 @@ template <class T> bool streams_rows(const SoftmaxArgs& args) {
          output.batch_stride % step == 0 && output.position_stride % step == 0;
 }
 
+// The next kRows rows.
+template <class T, int kRows, class Rows>
+DLK_INLINE void forward_short_rows(const SoftmaxArgs& args, const Rows& rows, RowAt& row) {
+  const T* x[kRows];
+  T* y[kRows];
+#pragma GCC unroll 2
+  for (int i = 0; i < kRows; ++i, row.advance()) {
+    x[i] = at<T>(args.input, row.batch, row.position);
+    y[i] = at_output<T>(args, row.batch, row.position);
+  }
+  rows.template softmax<kRows>(args.logarithm, x, y);
+}
+
 template <class T, bool kBackward> void short_rows(SoftmaxArgs& args) {
   const int64_t count = args.batches * args.positions, per_chunk = row_chunk(args.classes);
-  with_short_row<T>(args.classes, streams_rows<T>(args), [&](const auto row) {
-    parallel_chunks(chunk_count(count, per_chunk), count * args.classes,
-                    [&](int64_t begin, int64_t end, int) {
-                      const int64_t stop = end * per_chunk < count ? end * per_chunk : count;
-                      for_each_row(args, begin * per_chunk, stop, [&](int64_t b, int64_t p) {
-                        const T* x = at<T>(args.input, b, p);
-                        T* y = at_output<T>(args, b, p);
-                        if constexpr (kBackward)
-                          row.gradient(args.logarithm, x, at<T>(args.grad_output, b, p), y);
-                        else
-                          row.softmax(args.logarithm, x, y);
-                      });
-                    });
+  with_short_rows<T>(args.classes, streams_rows<T>(args), [&](const auto rows) {
+    parallel_chunks(
+        chunk_count(count, per_chunk), count * args.classes, [&](int64_t begin, int64_t end, int) {
+          const int64_t stop = end * per_chunk < count ? end * per_chunk : count;
+          int64_t left = stop - begin * per_chunk;
+          RowAt row(args.positions, begin * per_chunk);
+          if constexpr (kBackward) {
+            for (; left > 0; --left, row.advance())
+              rows.gradient(args.logarithm, at<T>(args.input, row.batch, row.position),
+                            at<T>(args.grad_output, row.batch, row.position),
+                            at_output<T>(args, row.batch, row.position));
+          } else {
+            for (; left >= 2; left -= 2)
+              forward_short_rows<T, 2>(args, rows, row);
+            if (left)
+              forward_short_rows<T, 1>(args, rows, row);
+          }
+        });
   });
 }
 
@@ -117,14 +136,15 @@ template <class T, bool kBackward> void rows(SoftmaxArgs& args) {
                     const RowScratch<Compute<T>> scratch(
                         args.scratch, args.scratch_bytes_per_thread, thread, args.classes);
                     const int64_t stop = end * per_chunk < count ? end * per_chunk : count;
-                    for_each_row(args, begin * per_chunk, stop, [&](int64_t b, int64_t p) {
-                      const T* x = at<T>(args.input, b, p);
-                      T* y = at_output<T>(args, b, p);
+                    RowAt row(args.positions, begin * per_chunk);
+                    for (int64_t left = stop - begin * per_chunk; left > 0; --left, row.advance()) {
+                      const T* x = at<T>(args.input, row.batch, row.position);
+                      T* y = at_output<T>(args, row.batch, row.position);
                       if constexpr (kBackward)
-                        backward_row(args, x, at<T>(args.grad_output, b, p), y);
+                        backward_row(args, x, at<T>(args.grad_output, row.batch, row.position), y);
                       else
                         forward_row(args, x, y, scratch);
-                    });
+                    }
                   });
 }
 

@@ -532,6 +532,24 @@ template <class T> DLK_INLINE Vec<T> max_to_lanes(Vec<T> v) {
   return reduce_to_lanes<MaxLanes<T>>(v);
 }
 
+// table[index % 8] in each lane
+DLK_INLINE IntVec<float> lookup_eight(const int32_t (&table)[8], IntVec<float> index) {
+  using NativeInt = LaneTraits<float>::NativeInt;
+#if defined(__AVX512F__)
+  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(table));
+  const __m512i twice = _mm512_inserti64x4(_mm512_castsi256_si512(half), half, 1);
+  index.part[0] = NativeInt(_mm512_permutexvar_epi32(__m512i(index.part[0]), twice));
+#elif defined(__AVX2__)
+  const __m256i values = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(table));
+  DLK_PARTS(index.part[i] =
+                NativeInt(_mm256_permutevar8x32_epi32(values, __m256i(index.part[i])));)
+#else
+  DLK_PARTS(for (int lane = 0; lane < kNativeBytes / 4; ++lane) index.part[i][lane] =
+                table[index.part[i][lane] & 7];)
+#endif
+  return index;
+}
+
 // One bit per lane, lane 0 lowest.
 template <class T> DLK_INLINE uint32_t mask_bits(IntVec<T> mask) {
   uint32_t bits = 0;
