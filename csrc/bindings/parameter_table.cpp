@@ -39,14 +39,14 @@ double read_scalar(const void* data, bool is_single) {
 } // namespace
 
 ParameterTable::ParameterTable(const std::string& operation, const std::string& kernel,
-                               const std::vector<std::string>& slots,
+                               const std::vector<std::string>& slots, bool has_average,
                                const std::vector<std::string>& scalars, const py::list& groups,
                                const py::list& used, const py::dict& state, const py::list& fresh,
                                bool uses_handles)
-    : names_{operation, slots}, kernel_(optimizer_kernel(kernel)), slot_count_(slots.size()),
+    : names_{operation, slots, has_average}, kernel_(optimizer_kernel(kernel)), slot_count_(slots.size()),
       scalar_count_(scalars.size()), per_row_(1 + slots.size() + scalars.size()),
       uses_handles_(uses_handles) {
-  DLK_CHECK(slot_count_ <= kOptimizerSlots && scalar_count_ <= kMaxScalars, operation,
+  DLK_CHECK(slot_count_ <= kOptimizerSlots + size_t(has_average) && scalar_count_ <= kMaxScalars, operation,
             ": too many states");
   for (const std::string& name : scalars)
     scalar_names_.append(
@@ -122,7 +122,7 @@ void ParameterTable::make_handles() {
       row.dtypes[1] = view.dtype;
     for (size_t k = 0; k < slot_count_; ++k)
       if (entry[1 + k] && flat_view(entry[1 + k], view) && is_floating(view.dtype))
-        row.dtypes[2 + k] = view.dtype;
+        row.dtypes[names_.stream(k)] = view.dtype;
   }
 }
 
@@ -167,6 +167,11 @@ bool ParameterTable::has_its_states(const Row& row, PyObject* used) const {
   return true;
 }
 
+// Whether there is an average to go on without a gradient.
+bool ParameterTable::has_average(const Row& row) const {
+  return names_.has_average && entries_[row.first + slot_count_];
+}
+
 // The addresses of row-major tensors that are as the row says; false if one is not.
 bool ParameterTable::find_streams(const Row& row, TorchTensor grad, void** streams) const {
   if (!row.row_major)
@@ -174,13 +179,18 @@ bool ParameterTable::find_streams(const Row& row, TorchTensor grad, void** strea
   const int64_t* shape = shapes_.data() + row.first_dim;
   const TorchHandle* handle = &handles_[row.first];
   streams[0] = handle[0].data(row.dtypes[0], row.ndim, shape);
-  streams[1] = grad.data(row.dtypes[1], row.ndim, shape);
-  bool all = streams[0] && streams[1];
-  for (size_t k = 0; k < slot_count_; ++k)
-    if (handle[1 + k]) {
-      streams[2 + k] = handle[1 + k].data(row.dtypes[2 + k], row.ndim, shape);
-      all = all && streams[2 + k];
+  bool all = streams[0];
+  if (grad) {
+    streams[1] = grad.data(row.dtypes[1], row.ndim, shape);
+    all = all && streams[1];
+  }
+  for (size_t k = 0; k < slot_count_; ++k) {
+    const int stream = names_.stream(k);
+    if (handle[1 + k] && (grad || stream == kAverageStream)) {
+      streams[stream] = handle[1 + k].data(row.dtypes[stream], row.ndim, shape);
+      all = all && streams[stream];
     }
+  }
   return all;
 }
 
@@ -274,21 +284,40 @@ ParameterTable::Setting ParameterTable::advanced(Setting setting, const py::obje
   return setting;
 }
 
-void ParameterTable::count_versions(const Row& row) const {
+// Tells autograd of what a step writes, but for gradients.
+void ParameterTable::count_versions(const Live& live) const {
+  const size_t first = live.row->first + (live.has_grad ? 0 : slot_count_); // the average
+  const size_t last = live.has_grad ? first + per_row_ : first + 1;
   if (uses_handles_) {
-    for (size_t k = 0; k < per_row_; ++k)
-      handles_[row.first + k].increment_version();
+    for (size_t index = first; index < last; ++index)
+      handles_[index].increment_version();
     return;
   }
   py::list written;
-  for (size_t k = 0; k < per_row_; ++k)
-    if (entries_[row.first + k])
-      written.append(entries_[row.first + k]);
+  for (size_t index = first; index < last; ++index)
+    if (entries_[index])
+      written.append(entries_[index]);
   py::module_::import("torch.autograd.graph").attr("increment_version")(written);
 }
 
+void ParameterTable::count_gradient_versions() const {
+  py::list others;
+  for (const Live& live : live_)
+    if (live.has_grad && live.is_flat)
+      grad_of(live).increment_version();
+    else if (live.has_grad)
+      others.append(entries_[live.row->first].attr("grad"));
+  if (!others.empty())
+    py::module_::import("torch.autograd.graph").attr("increment_version")(others);
+}
+
+TorchTensor ParameterTable::grad_of(const Live& live) const {
+  return live.grad ? TorchTensor(live.grad) : handles_[live.row->first].grad();
+}
+
 // Looks at every tensor. Returns false where the table does not fit.
-bool ParameterTable::collect(OptimizerStep& step, std::vector<Setting>& missing) {
+bool ParameterTable::collect(OptimizerStep& step, std::vector<Setting>& missing,
+                             const StepExtras& extras) {
   live_.clear();
   live_.reserve(rows_.size());
   step.reserve(rows_.size());
@@ -298,48 +327,58 @@ bool ParameterTable::collect(OptimizerStep& step, std::vector<Setting>& missing)
     for (; index < group_ends_[group]; ++index) {
       Row& row = rows_[index];
       TorchTensor grad;
+      bool has_grad;
       if (uses_handles_) {
         fetch_ahead(index);
         grad = handles_[row.first].grad();
-        if (!grad)
-          continue;
-      } else if (entries_[row.first].attr("grad").is_none()) {
-        continue;
+        has_grad = bool(grad);
+      } else {
+        has_grad = !entries_[row.first].attr("grad").is_none();
       }
+      if (!has_grad && !has_average(row))
+        continue;
       if (!row.plain || !has_its_states(row, names))
         return false;
       Live& live = live_.emplace_back();
       live.row = &row;
-      find_scalars(live);
-      live.setting = setting_of(live, missing);
+      live.has_grad = has_grad;
+      if (has_grad) {
+        find_scalars(live);
+        live.setting = setting_of(live, missing);
+      }
       void* streams[kOptimizerStreams] = {};
       live.is_flat = uses_handles_ && find_streams(row, grad, streams);
       if (live.is_flat)
         step.add_flat(streams, row.dtypes, row.size, live.setting);
       if (live.is_flat && !keeps_gil())
         live.grad = TorchHandle(grad);
-      count_versions(row);
+      if (!extras.may_skip())
+        count_versions(live);
     }
   }
   return true;
 }
 
-bool ParameterTable::add_through_python(OptimizerStep& step, const Live& live) const {
+bool ParameterTable::add_through_python(OptimizerStep& step, const Live& live,
+                                        const StepExtras& extras) const {
   const Row& row = *live.row;
   const py::object* entry = &entries_[row.first];
-  const py::object grad = entry[0].attr("grad");
-  if (!is_plain(grad))
+  const py::object grad = live.has_grad ? py::object(entry[0].attr("grad")) : py::none();
+  if (live.has_grad && !is_plain(grad))
     return false;
-  PyObject* states[kOptimizerSlots] = {};
+  PyObject* states[kOptimizerSlots + 1] = {};
   for (size_t k = 0; k < slot_count_; ++k)
-    states[k] = entry[1 + k].ptr();
+    if (live.has_grad || names_.stream(k) == kAverageStream)
+      states[k] = entry[1 + k].ptr();
   step.own(grad);
-  step.add(entry[0], grad, states, live.setting, size_t(row.index));
+  step.add(entry[0], grad, states, live.setting, extras.writes_gradients(), size_t(row.index));
   return true;
 }
 
 void ParameterTable::write_scalars() {
   for (const Live& live : live_) {
+    if (!live.has_grad)
+      continue;
     live.row->fresh = false;
     for (size_t k = 0; k < scalar_count_; ++k) {
       const double next = settings_[size_t(live.setting)].next[k];
@@ -352,7 +391,7 @@ void ParameterTable::write_scalars() {
 }
 
 bool ParameterTable::step(const py::list& groups, const py::list& used, const py::dict& state,
-                          const py::object& advance) {
+                          const py::object& advance, StepExtras& extras) {
   if (busy_.exchange(true))
     return false;
   struct Release {
@@ -384,15 +423,22 @@ bool ParameterTable::step(const py::list& groups, const py::list& used, const py
       settings_.push_back(advanced(setting, advance));
     wanted.clear();
     step = OptimizerStep(names_);
-    if (!fits(groups, used, state) || !collect(step, wanted))
+    if (!fits(groups, used, state) || !collect(step, wanted, extras))
       return false;
   } while (!wanted.empty());
   for (const Setting& setting : settings_)
     step.add_setting(setting.numbers);
   for (const Live& live : live_)
-    if (!live.is_flat && !add_through_python(step, live))
+    if (!live.is_flat && !add_through_python(step, live, extras))
       return false;
-  step.run(kernel_, keeps_gil());
+  step.run(kernel_, keeps_gil(), extras);
+  if (extras.writes_gradients())
+    count_gradient_versions();
+  if (extras.is_skipped)
+    return true;
+  if (extras.may_skip())
+    for (const Live& live : live_)
+      count_versions(live);
   write_scalars();
   return true;
 }

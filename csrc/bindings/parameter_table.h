@@ -11,25 +11,28 @@ namespace dlk {
 
 class ParameterTable {
 public:
-  // operation, kernel: as OptimizerStep takes them. slots: the names of the rule's states, and
-  // scalars: of its numbers (0-d tensors), in a parameter's dict in `state`. groups: the lists of
-  // parameters. used: per group, a tuple of the slots' names with None for those it does not keep.
+  // operation, kernel: as OptimizerStep takes them. slots: the names of the rule's states, and of
+  // the average if has_average, and scalars: of its numbers (0-d tensors), in a parameter's dict in
+  // `state`. groups: the lists of parameters. used: per group, a tuple of the slots' names with
+  // None for those it does not keep.
   // fresh: states of these tensors are at their first step and hold nothing yet. uses_handles: see
   // torch_handles_available().
   ParameterTable(const std::string& operation, const std::string& kernel,
-                 const std::vector<std::string>& slots, const std::vector<std::string>& scalars,
-                 const py::list& groups, const py::list& used, const py::dict& state,
-                 const py::list& fresh, bool uses_handles);
+                 const std::vector<std::string>& slots, bool has_average,
+                 const std::vector<std::string>& scalars, const py::list& groups,
+                 const py::list& used, const py::dict& state, const py::list& fresh,
+                 bool uses_handles);
 
-  // One step for every parameter that has a gradient; autograd is told of the writes. Returns
-  // false, having written nothing, where the table does not fit any more: another parameter, state
-  // or group than it was made from, a gradient where there was none, a tensor subclass.
+  // One step for every parameter that has a gradient, or an average; autograd is told of the
+  // writes. Returns false, having written nothing, where the table does not fit any more: another
+  // parameter, state or group than it was made from, a gradient where there was none, a tensor
+  // subclass. Where `extras` say that it was skipped, gradients alone may have been written.
   //
   // advance(group index, scalars, fresh, single) gives the scalars after this
   // step and the rule's numbers; asked once for each set of arguments. Bit k of `single`: scalar k
   // is kept in float32.
   bool step(const py::list& groups, const py::list& used, const py::dict& state,
-            const py::object& advance);
+            const py::object& advance, StepExtras& extras);
 
 private:
   static constexpr int kMaxScalars = 3;
@@ -49,12 +52,12 @@ private:
     DType dtypes[kOptimizerStreams];
   };
 
-  // A row that has a gradient at this step.
+  // A row that has a gradient at this step, or else an average.
   struct Live {
     Row* row;
     TorchHandle grad; // held only where others may run meanwhile
     void* scalars[kMaxScalars];
-    bool is_flat;
+    bool has_grad, is_flat;
     int single; // bit k: scalar k is float32, else float64
     int32_t setting;
   };
@@ -83,14 +86,17 @@ private:
   void make_handles();
   bool fits(const py::list& groups, const py::list& used, const py::dict& state) const;
   bool has_its_states(const Row& row, PyObject* used) const;
+  bool has_average(const Row& row) const;
+  TorchTensor grad_of(const Live& live) const;
   bool find_streams(const Row& row, TorchTensor grad, void** streams) const;
   void find_scalars(Live& live) const;
   void fetch_ahead(size_t index) const;
   Setting advanced(Setting setting, const py::object& advance) const;
   int32_t setting_of(const Live& live, std::vector<Setting>& missing);
-  bool collect(OptimizerStep& step, std::vector<Setting>& missing);
-  bool add_through_python(OptimizerStep& step, const Live& live) const;
-  void count_versions(const Row& row) const;
+  bool collect(OptimizerStep& step, std::vector<Setting>& missing, const StepExtras& extras);
+  bool add_through_python(OptimizerStep& step, const Live& live, const StepExtras& extras) const;
+  void count_versions(const Live& live) const;
+  void count_gradient_versions() const;
   void write_scalars();
 
   OptimizerNames names_;
