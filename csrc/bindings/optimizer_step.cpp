@@ -62,6 +62,7 @@ void OptimizerStep::add_flat(void* const* streams, const DType* dtypes, int64_t 
   std::copy_n(streams, kOptimizerStreams, array.streams);
   array.size = size;
   array.setting = setting;
+  array.param = param_count_++;
   const auto is_alike = [&](int stream) {
     return dtypes[stream] == dtypes[0] || !streams[stream];
   };
@@ -136,6 +137,7 @@ void OptimizerStep::add_walks(const TensorView* const* views, int32_t setting) {
   array.size = kept ? dims[kept - 1].size : 1;
   array.layout = layout(own);
   array.setting = setting;
+  array.param = param_count_++;
   int64_t index[kMaxDims] = {};
   while (true) {
     for (int stream = 0; stream < kOptimizerStreams; ++stream) {
@@ -202,6 +204,10 @@ void OptimizerStep::run(OptimizerKernel kernel, bool keeps_gil) const {
   args.settings = settings_.data();
   args.chunks = chunks.data();
   args.chunk_count = int64_t(chunks.size());
+  std::vector<double> sums;
+  if (kernel == &KernelTable::lamb || kernel == &KernelTable::lars)
+    sums.resize(2 * chunks.size());
+  args.param_sums = sums.data();
   without_gil(keeps_gil ? 0 : args.total_elems, [&] { (runtime::kernels().*kernel)(args); });
 }
 
