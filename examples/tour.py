@@ -130,7 +130,9 @@ def softmax() -> Iterator[Figure]:
     expected = [[0.0171, 0.9362, 0.0466], [0.0064, 0.0471, 0.9465]]
     yield Figure("softmax([[3, 7, 4], [3, 5, 8]])", dlkernels.softmax(x), expected)
     yield Figure("exp of log_softmax", np.exp(dlkernels.log_softmax(x)), expected)
-    yield Figure("softmax(x + 1000): a shift changes nothing", dlkernels.softmax(x + 1000), expected)
+    yield Figure(
+        "softmax(x + 1000): a shift changes nothing", dlkernels.softmax(x + 1000), expected
+    )
 
 
 @chapter(

@@ -26,6 +26,10 @@ OPTIONS = {
 }
 
 
+#: Their norms are of whole parameters: torch's loop takes them over all processes.
+LAYERWISE = [name for name in ours.__all__ if not getattr(ours, name)._rule.elementwise]
+
+
 def network(seed=0):
     """Its last layer has fewer rows than there are processes: one has an empty part."""
     torch.manual_seed(seed)
@@ -48,6 +52,9 @@ def whole(tensor):
 
 def assert_equal_bits(first, second, what):
     for a, b in zip(first, second, strict=True):
+        if what[0] in LAYERWISE and what[-1] != "lr=0":
+            torch.testing.assert_close(whole(a), whole(b), rtol=1e-5, atol=1e-6)
+            continue
         assert np.array_equal(whole(a).numpy().view(np.int32), whole(b).numpy().view(np.int32)), what
 
 
@@ -70,7 +77,7 @@ def zero_redundancy(name, as_bucket_view):
     reference = make(name, alone.parameters())
     train(model, optimizer, 3)
     train(alone, reference, 3)
-    assert_equal_bits(model.parameters(), alone.parameters(), name)
+    assert_equal_bits(model.parameters(), alone.parameters(), (name,))
     assert isinstance(optimizer.optim, getattr(ours, name))
     assert optimizer.optim._table is not None
     optimizer.consolidate_state_dict(0)
@@ -152,7 +159,8 @@ def every_check(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     mesh = init_device_mesh("cpu", (2,))
     for name in ours.__all__:
-        getattr(ours, name)._step_in_torch = no_step_in_torch
+        if name not in LAYERWISE:
+            getattr(ours, name)._step_in_torch = no_step_in_torch
         for as_bucket_view in (False, True):
             zero_redundancy(name, as_bucket_view)
         fully_sharded(name, mesh)

@@ -71,6 +71,7 @@ void OptimizerStep::add_flat(void* const* streams, const DType* dtypes, int64_t 
   std::copy_n(streams, kOptimizerStreams, array.streams);
   array.size = size;
   array.setting = setting;
+  array.param = param_count_++;
   const auto is_alike = [&](int stream) {
     return dtypes[stream] == dtypes[0] || !streams[stream];
   };
@@ -145,6 +146,7 @@ void OptimizerStep::add_walks(const TensorView* const* views, int32_t setting) {
   array.size = kept ? dims[kept - 1].size : 1;
   array.layout = layout(own);
   array.setting = setting;
+  array.param = param_count_++;
   int64_t index[kMaxDims] = {};
   while (true) {
     for (int stream = 0; stream < kOptimizerStreams; ++stream) {
@@ -236,6 +238,10 @@ void OptimizerStep::run(OptimizerKernel kernel, bool keeps_gil, StepExtras& extr
   args.settings = settings_.data();
   args.chunks = chunks.data();
   args.chunk_count = int64_t(chunks.size());
+  std::vector<double> param_sums;
+  if (kernel == &KernelTable::lamb || kernel == &KernelTable::lars)
+    param_sums.resize(2 * chunks.size());
+  args.param_sums = param_sums.data();
   args.extras.unscale = extras.unscale;
   args.extras.scales = extras.unscale != 1;
   args.extras.write_back = extras.write_back;

@@ -118,6 +118,12 @@ template <class C> struct RuleBlocks {
   }
 };
 
+// Whether there is nothing but the rule, and all that it reads is of one dtype and side by side.
+DLK_INLINE bool is_bare(const OptimizerExtras& extras, const OptimizerArray& array,
+                        const OptimizerLayout& layout) {
+  return layout.plain && !extras.scales && !extras.zero_grads && !array.streams[kAverageStream];
+}
+
 // A piece with gaps, of several dtypes or formats, or with something besides the rule.
 template <template <class> class Rule, int kMask, class C>
 DLK_BLOCK void update_blocks(const OptimizerExtras& extras, const OptimizerArray& array,
@@ -147,7 +153,7 @@ DLK_BLOCK void update_piece(const OptimizerArgs& args, const OptimizerArray& arr
   const OptimizerLayout& layout = args.layouts[array.layout];
   const double* numbers = args.settings[array.setting].numbers;
   const OptimizerExtras& extras = args.extras;
-  if (layout.plain && !extras.scales && !extras.zero_grads && !array.streams[kAverageStream])
+  if (is_bare(extras, array, layout))
     return with_storage_type(layout.dtypes[kParamStream], [&](auto type) DLK_BODY {
       update_streams<Rule, kMask, decltype(type)>(numbers, array.streams, begin, end - begin);
     });

@@ -87,9 +87,8 @@ template <class T, int kVecs, class Whole, class Last> struct ShortRows {
 #pragma GCC unroll 2
       for (int row = 0; row < kRows; ++row)
         total[row] = log(total[row]);
-      each<kRows>([&](int row, int i) DLK_BODY {
-        e[row][i] = min(Vec<C>(0), value[row][i] - total[row]);
-      });
+      each<kRows>([&](int row, int i)
+                      DLK_BODY { e[row][i] = min(Vec<C>(0), value[row][i] - total[row]); });
     } else {
 #pragma GCC unroll 2
       for (int row = 0; row < kRows; ++row)
@@ -104,9 +103,8 @@ template <class T, int kVecs, class Whole, class Last> struct ShortRows {
     Vec<C> total[1];
     read<1>({y}, out, C(0));
     read<1>({g}, grad, C(0));
-    each<1>([&](int row, int i) DLK_BODY {
-      term[row][i] = logarithm ? grad[row][i] : grad[row][i] * out[row][i];
-    });
+    each<1>([&](int row, int i)
+                DLK_BODY { term[row][i] = logarithm ? grad[row][i] : grad[row][i] * out[row][i]; });
     reduce<PlusLanes<C>, 1>(term, total);
     each<1>([&](int row, int i) DLK_BODY {
       term[row][i] = logarithm ? fma(-exp(out[row][i]), total[row], grad[row][i])
@@ -120,10 +118,9 @@ template <int kCount> struct VecCount {
   static constexpr int value = kCount;
 };
 
-// f(rows) with the ShortRows of so many classes. `streams`: whole vectors are written past the cache,
-// and every row starts where that is possible.
-template <class T, class F>
-DLK_INLINE void with_short_rows(int64_t classes, bool streams, F f) {
+// f(rows) with the ShortRows of so many classes. `streams`: whole vectors are written past the
+// cache, and every row starts where that is possible.
+template <class T, class F> DLK_INLINE void with_short_rows(int64_t classes, bool streams, F f) {
   constexpr int64_t lanes = Vec<Compute<T>>::kLanes;
   const PartialVec rest{(classes - 1) % lanes + 1};
   const bool whole = rest.count == lanes;

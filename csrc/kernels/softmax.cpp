@@ -107,23 +107,23 @@ DLK_INLINE void forward_short_rows(const SoftmaxArgs& args, const Rows& rows, Ro
 template <class T, bool kBackward> void short_rows(SoftmaxArgs& args) {
   const int64_t count = args.batches * args.positions, per_chunk = row_chunk(args.classes);
   with_short_rows<T>(args.classes, streams_rows<T>(args), [&](const auto rows) {
-    parallel_chunks(
-        chunk_count(count, per_chunk), count * args.classes, [&](int64_t begin, int64_t end, int) {
-          const int64_t stop = end * per_chunk < count ? end * per_chunk : count;
-          int64_t left = stop - begin * per_chunk;
-          RowAt row(args.positions, begin * per_chunk);
-          if constexpr (kBackward) {
-            for (; left > 0; --left, row.advance())
-              rows.gradient(args.logarithm, at<T>(args.input, row.batch, row.position),
-                            at<T>(args.grad_output, row.batch, row.position),
-                            at_output<T>(args, row.batch, row.position));
-          } else {
-            for (; left >= 2; left -= 2)
-              forward_short_rows<T, 2>(args, rows, row);
-            if (left)
-              forward_short_rows<T, 1>(args, rows, row);
-          }
-        });
+    parallel_chunks(chunk_count(count, per_chunk), count * args.classes,
+                    [&](int64_t begin, int64_t end, int) {
+                      const int64_t stop = end * per_chunk < count ? end * per_chunk : count;
+                      int64_t left = stop - begin * per_chunk;
+                      RowAt row(args.positions, begin * per_chunk);
+                      if constexpr (kBackward) {
+                        for (; left > 0; --left, row.advance())
+                          rows.gradient(args.logarithm, at<T>(args.input, row.batch, row.position),
+                                        at<T>(args.grad_output, row.batch, row.position),
+                                        at_output<T>(args, row.batch, row.position));
+                      } else {
+                        for (; left >= 2; left -= 2)
+                          forward_short_rows<T, 2>(args, rows, row);
+                        if (left)
+                          forward_short_rows<T, 1>(args, rows, row);
+                      }
+                    });
   });
 }
 

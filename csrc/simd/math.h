@@ -23,7 +23,7 @@ template <> struct MathConstants<float> {
   static constexpr int kExpTerms = 5;
   static constexpr float kExp[kExpTerms] = {0.5f, 0x1.5554a4p-3f, 0x1.555688p-5f, 0x1.122f88p-7f,
                                             0x1.6b6e40p-10f};
-  static constexpr float kNormalLimit = 14.6f;      // e^(-x^2/2) is 0 beyond
+  static constexpr float kNormalLimit = 14.6f; // e^(-x^2/2) is 0 beyond
   // gauss: eighths of powers of two; (e^(-r / 2) - 1) / r for |r| <= ln 2 / 8
   static constexpr int kGaussSteps = 8;
   static constexpr float kGaussStepHigh = 0x1.62ep-3f, kGaussStepLow = 0x1.0bfbe8p-17f;
@@ -32,9 +32,9 @@ template <> struct MathConstants<float> {
   static constexpr int kMillsTopTerms = 5, kMillsBottomTerms = 6; // bottom: times 2^kGuardBits
   static constexpr float kMillsTop[kMillsTopTerms] = {0.5f, 0x1.c10596p-2f, 0x1.7792cep-3f,
                                                       0x1.4d4858p-5f, 0x1.0e426ep-8f};
-  static constexpr float kMillsBottom[kMillsBottomTerms] = {
-      0x1.000000p+64f, 0x1.acc4fcp+64f, 0x1.34002cp+64f,
-      0x1.e124f4p+62f, 0x1.a1bbe2p+60f, 0x1.52b756p+57f};
+  static constexpr float kMillsBottom[kMillsBottomTerms] = {0x1.000000p+64f, 0x1.acc4fcp+64f,
+                                                            0x1.34002cp+64f, 0x1.e124f4p+62f,
+                                                            0x1.a1bbe2p+60f, 0x1.52b756p+57f};
   static constexpr int32_t kHighHalfMask = ~0xfff;
   static constexpr int kExp2Terms = 6;
   static constexpr float kExp2[kExp2Terms] = {0x1.62e430p-1f, 0x1.ebfbdcp-3f,  0x1.c6aee8p-5f,
@@ -69,27 +69,20 @@ template <> struct MathConstants<double> {
   static constexpr int kGaussSteps = 1; // whole powers, |r| <= ln 2
   static constexpr double kGaussStepHigh = 2 * kLn2High, kGaussStepLow = 2 * kLn2Low;
   static constexpr int kGaussTerms = kExpTerms + 1;
-  static constexpr double kGauss[kGaussTerms] = {-0.5,
-                                                 kExp[0] / 4,
-                                                 -kExp[1] / 8,
-                                                 kExp[2] / 16,
-                                                 -kExp[3] / 32,
-                                                 kExp[4] / 64,
-                                                 -kExp[5] / 128,
-                                                 kExp[6] / 256,
-                                                 -kExp[7] / 512,
-                                                 kExp[8] / 1024,
-                                                 -kExp[9] / 2048,
-                                                 kExp[10] / 4096};
+  static constexpr double kGauss[kGaussTerms] = {-0.5,           kExp[0] / 4,     -kExp[1] / 8,
+                                                 kExp[2] / 16,   -kExp[3] / 32,   kExp[4] / 64,
+                                                 -kExp[5] / 128, kExp[6] / 256,   -kExp[7] / 512,
+                                                 kExp[8] / 1024, -kExp[9] / 2048, kExp[10] / 4096};
   static constexpr int kMillsTopTerms = 11, kMillsBottomTerms = 12; // likewise
   static constexpr double kMillsTop[kMillsTopTerms] = {
       0x1.0000000000000p-1,  0x1.a7e7d10af2d3ep-1,  0x1.5bf90af3a5965p-1, 0x1.6df11d5ef55b1p-2,
       0x1.0e73926d3e7a8p-3,  0x1.24383fa1ee177p-5,  0x1.d2dcc33d588acp-8, 0x1.109876c23ae95p-10,
       0x1.bf1383b57c807p-14, 0x1.d43e7f3f2ad64p-18, 0x1.e18af605a0ea9p-23};
   static constexpr double kMillsBottom[kMillsBottomTerms] = {
-      0x1.0000000000000p+600, 0x1.3a14fd54ca433p+601,  0x1.68966bd2afbcep+601,  0x1.0031def0561c3p+601,
-      0x1.f5d74aaea94fap+599, 0x1.64b44fff57ed3p+598,  0x1.78c6bd7fe589ep+596,  0x1.28ebf6861679ap+594,
-      0x1.57f0b65082949p+591, 0x1.18c0bb4f27a67p+588, 0x1.256db1bdf586ap+584, 0x1.2dc3202ec77fep+579};
+      0x1.0000000000000p+600, 0x1.3a14fd54ca433p+601, 0x1.68966bd2afbcep+601,
+      0x1.0031def0561c3p+601, 0x1.f5d74aaea94fap+599, 0x1.64b44fff57ed3p+598,
+      0x1.78c6bd7fe589ep+596, 0x1.28ebf6861679ap+594, 0x1.57f0b65082949p+591,
+      0x1.18c0bb4f27a67p+588, 0x1.256db1bdf586ap+584, 0x1.2dc3202ec77fep+579};
   static constexpr int64_t kHighHalfMask = ~0x7ffffff;
   static constexpr int kExp2Terms = 12;
   static constexpr double kExp2[kExp2Terms] = {
@@ -275,10 +268,11 @@ DLK_INLINE Vec<float> power_of_eighths(Vec<float> rounded) {
                           lookup_eight(kMantissas, k));
 }
 
-// e^(-x^2/2) 2^kGuardBits for |x| <= kNormalLimit, without what the rounding of x^2 would cost (the
-// square's size in ULP): with x^2 = n 2 ln 2 / steps + r it is 2^(-n / steps) e^(-r/2), where one
-// fma makes r, but for what is low in ln 2, from the exact square. Max error of it and of gauss:
-// float 1.5 ULP, double 1 ULP. (Whole powers for float, with three terms more, cost gelu a tenth.)
+// e^(-x^2/2) 2^kGuardBits for |x| <= kNormalLimit (no NaN), without what rounding x^2 would cost
+// (the square's size in ULP): with x^2 = n 2 ln 2 / steps + r it is 2^(-n / steps) e^(-r/2), where
+// one fma makes r, but for what is low in ln 2, from the exact square. Max error of it and of
+// gauss: float 1.5 ULP, double 1 ULP. (Whole powers for float, with three terms more, cost gelu a
+// tenth.)
 template <class T> DLK_INLINE Vec<T> guarded_gauss(Vec<T> x) {
   using M = MathConstants<T>;
   constexpr T steps = T(M::kGaussSteps);
@@ -303,7 +297,7 @@ template <class T> DLK_INLINE Vec<T> guarded_gauss(Vec<T> x) {
   return fma(scale, polynomial(r, M::kGauss) * r, scale);
 }
 
-// e^(-x^2/2) for |x| <= kNormalLimit.
+// e^(-x^2/2) for |x| <= kNormalLimit, not for NaN.
 template <class T> DLK_INLINE Vec<T> gauss(Vec<T> x) {
   return guarded_gauss(x) * Vec<T>(MathConstants<T>::kGuardScale);
 }

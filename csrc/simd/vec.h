@@ -541,8 +541,7 @@ DLK_INLINE IntVec<float> lookup_eight(const int32_t (&table)[8], IntVec<float> i
   index.part[0] = NativeInt(_mm512_permutexvar_epi32(__m512i(index.part[0]), twice));
 #elif defined(__AVX2__)
   const __m256i values = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(table));
-  DLK_PARTS(index.part[i] =
-                NativeInt(_mm256_permutevar8x32_epi32(values, __m256i(index.part[i])));)
+  DLK_PARTS(index.part[i] = NativeInt(_mm256_permutevar8x32_epi32(values, __m256i(index.part[i])));)
 #else
   DLK_PARTS(for (int lane = 0; lane < kNativeBytes / 4; ++lane) index.part[i][lane] =
                 table[index.part[i][lane] & 7];)

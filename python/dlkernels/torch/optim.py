@@ -46,6 +46,8 @@ from dlkernels.torch._shards import LocalShards, has_shards
 
 __all__ = [
     "ASGD",
+    "LAMB",
+    "LARS",
     "SGD",
     "Adadelta",
     "Adagrad",
@@ -110,8 +112,8 @@ class _KernelOptimizer(torch.optim.Optimizer):
 
     def __getattr__(self, name: str) -> Any:
         # Asked by a GradScaler, which then leaves the unscaling to step().
-        if name == "_step_supports_amp_scaling":
-            return self._extras.scaler_in_step
+        if name == "_step_supports_amp_scaling" and self._extras.scaler_in_step:
+            return True
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __getstate__(self) -> dict[str, Any]:
@@ -267,6 +269,8 @@ class _KernelOptimizer(torch.optim.Optimizer):
         try:
             groups, slots = self._groups_and_slots(averages)
             if has_shards(groups):
+                if not self._rule.elementwise:
+                    raise TypeError("needs all of a parameter")
                 is_done = self._step_shards(LocalShards(groups, self.state, fresh), slots, extras)
             else:
                 table = self._new_table(groups, slots, self.state, fresh)
@@ -395,17 +399,8 @@ class _KernelOptimizer(torch.optim.Optimizer):
         super().__setstate__(state)
 
 
-class SGD(_KernelOptimizer, torch.optim.SGD):
-    """`torch.optim.SGD`, bit-equal to its float32 loop on AVX2 and AVX-512.
-
-    ``g = grad + weight_decay * p``; ``b = momentum * b + (1 - dampening) * g`` (``b = g`` at a
-    parameter's first step); ``p -= lr * (g + momentum * b if nesterov else b)``; each sum with its
-    product one fma. Parameters in bfloat16 and float16 are computed in float32 and rounded once.
-
-    Args: those of torch. Tensors ``lr`` and ``weight_decay`` are read at every step.
-    """
-
-    _rule = rules.SGD
+class _MomentumFromFirstStep(_KernelOptimizer):
+    """One whose momentum buffer is its first step."""
 
     def _make_states(self) -> list[torch.Tensor]:
         fresh = [
@@ -424,6 +419,19 @@ class SGD(_KernelOptimizer, torch.optim.SGD):
     def _forget_states(self, fresh: list[torch.Tensor]) -> None:
         for param in fresh:
             del self.state[param]["momentum_buffer"]
+
+
+class SGD(_MomentumFromFirstStep, torch.optim.SGD):
+    """`torch.optim.SGD`, bit-equal to its float32 loop on AVX2 and AVX-512.
+
+    ``g = grad + weight_decay * p``; ``b = momentum * b + (1 - dampening) * g`` (``b = g`` at a
+    parameter's first step); ``p -= lr * (g + momentum * b if nesterov else b)``; each sum with its
+    product one fma. Parameters in bfloat16 and float16 are computed in float32 and rounded once.
+
+    Args: those of torch. Tensors ``lr`` and ``weight_decay`` are read at every step.
+    """
+
+    _rule = rules.SGD
 
 
 class Adam(_KernelOptimizer, torch.optim.Adam):
@@ -587,3 +595,66 @@ class Lion(_KernelOptimizer, loops.Lion):
     """
 
     _rule = rules.LION
+
+
+class LAMB(_KernelOptimizer, loops.LAMB):
+    """LAMB (You et al. 2020, arXiv 1904.00962, algorithm 2).
+
+    ``m`` and ``v`` as `Adam`;
+    ``u = (m / (1 - beta1**t)) / (sqrt(v) / sqrt(1 - beta2**t) + eps) + weight_decay * p``, where
+    0 / 0 counts as 0; ``p -= lr * (norm(p) / norm(u)) * u``. The ratio of the two norms, each of a
+    whole parameter, is not clipped (the paper's phi is the identity), and 1 where one of them is 0.
+    The norms are of float64 sums, whose bits do not depend on the number of threads; those of
+    DTensors are torch's, over all processes. State: ``step``, ``exp_avg``, ``exp_avg_sq``.
+
+    Args:
+        params: As torch's optimizers.
+        lr: Learning rate.
+        betas: Decay of the averages of the gradient and of its square.
+        eps: Added to the denominator.
+        weight_decay: Decoupled weight decay, a part of the step whose norm is taken.
+        foreach: Accepted for compatibility.
+        maximize: Ascend instead.
+        capturable: Accepted for compatibility.
+        differentiable: Keep the step on autograd's record.
+        fused: Accepted for compatibility.
+        bias_correction: Divide the averages by ``1 - beta**t``; without, as if that were 1.
+
+    Raises:
+        ValueError: A number is out of range.
+        RuntimeError: A gradient is sparse.
+    """
+
+    _rule = rules.LAMB
+
+
+class LARS(_MomentumFromFirstStep, loops.LARS):
+    """LARS (You, Gitman and Ginsburg 2017, arXiv 1708.03888, algorithm 1).
+
+    ``r = trust_coefficient * norm(p) / (norm(grad) + weight_decay * norm(p) + eps)``, of a whole
+    parameter, 1 where one of the two norms is 0; ``d = lr * r * (grad + weight_decay * p)``;
+    ``b = momentum * b + (1 - dampening) * d`` (``b = d`` at a parameter's first step);
+    ``p -= d + momentum * b if nesterov else b``. As in the paper the buffer holds steps with their
+    learning rate, unlike that of `SGD`. Norms as `LAMB`. State: ``momentum_buffer``.
+
+    Args:
+        params: As torch's optimizers.
+        lr: Learning rate.
+        momentum: Momentum factor; 0 keeps no buffers.
+        dampening: Dampening of the momentum.
+        weight_decay: L2 penalty.
+        nesterov: Nesterov momentum; needs a momentum and no dampening.
+        trust_coefficient: How much a parameter may move, as a part of its norm, at ``lr=1``.
+        eps: Added to the denominator of the ratio.
+        maximize: Ascend instead.
+        foreach: Accepted for compatibility.
+        capturable: Accepted for compatibility.
+        differentiable: Keep the step on autograd's record.
+        fused: Accepted for compatibility.
+
+    Raises:
+        ValueError: A number is out of range, or nesterov lacks its momentum.
+        RuntimeError: A gradient is sparse.
+    """
+
+    _rule = rules.LARS
