@@ -25,7 +25,8 @@ CXX_FILES = $(shell find csrc bench -name '*.h' -o -name '*.cpp')
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
-demo: $(DONE)/install $(DONE)/group-demo ## train small networks several ways, and by every optimizer
+demo: $(DONE)/install $(DONE)/group-demo ## a tour of the operations, then small networks trained several ways
+	$(BIN)/python examples/tour.py
 	$(BIN)/python examples/train_digits.py
 	$(BIN)/python examples/train_residual.py
 	$(BIN)/python examples/train_optimizers.py

@@ -377,7 +377,9 @@ def test_the_groups_and_the_signature_are_torchs(name):
     assert isinstance(mine, getattr(torch.optim, name))
     assert mine.param_groups[0].keys() == theirs.param_groups[0].keys()
     assert repr(mine) == repr(theirs)
-    assert inspect.signature(type(mine)) == inspect.signature(type(theirs))
+    signature = inspect.signature(type(theirs))
+    ours_first = list(inspect.signature(type(mine)).parameters.values())
+    assert ours_first[: len(signature.parameters)] == list(signature.parameters.values())
     assert mine.step.__func__ is type(mine).step
     if "fused" in mine.defaults:
         assert not hasattr(our(name, parameters([3]), fused=True), "_step_supports_amp_scaling")

@@ -17,7 +17,29 @@ OptimizerKernel optimizer_kernel(const std::string& name);
 // What a family of states is called, in errors.
 struct OptimizerNames {
   std::string operation; // "SGD"
-  std::vector<std::string> slots;
+  std::vector<std::string> slots; // of the rule, then of the average where there is one
+  bool has_average;
+
+  int stream(size_t slot) const {
+    return has_average && slot + 1 == slots.size() ? kAverageStream
+                                                   : kFirstSlotStream + int(slot);
+  }
+};
+
+// What a step does besides its rule, and what it found. Python has it as `_core.StepExtras`.
+struct StepExtras {
+  double unscale = 1;        // factor of the gradients
+  double max_norm = -1;      // clips their norm; negative: does not
+  double average_weight = 0; // of the parameter in its average
+  bool write_back = false, zero_grads = false;
+  bool average_copies = false;  // the average starts as the parameter
+  bool skips_nonfinite = false; // a gradient that is not finite skips the step
+  bool is_skipped = false;      // it is skipped; the gradients are finished all the same
+  double norm = 0;
+  bool norm_is_double = false; // else float32
+
+  bool writes_gradients() const { return write_back || zero_grads; }
+  bool may_skip() const { return is_skipped || skips_nonfinite; }
 };
 
 class OptimizerStep {
@@ -31,9 +53,9 @@ public:
   int32_t add_setting(const OptimizerSetting& setting);
 
   // One parameter, its gradient and its states (nullptr or None for one that is not kept), checked;
-  // `index` names it in errors.
+  // `index` names it in errors. Without a gradient (None) the average alone is updated.
   void add(py::handle param, py::handle grad, PyObject* const* states, int32_t setting,
-           size_t index);
+           bool writes_gradient, size_t index);
 
   // The same for row-major arrays that are known to fit: dtypes and addresses by stream.
   void add_flat(void* const* streams, const DType* dtypes, int64_t size, int32_t setting);
@@ -41,7 +63,10 @@ public:
   // Keeps something alive to the end of the step.
   void own(py::object object) { owners_.push_back(std::move(object)); }
 
-  void run(OptimizerKernel kernel, bool keeps_gil) const;
+  // Refuses a gradient that two parameters share, for a step that writes it.
+  void check_gradients() const;
+
+  void run(OptimizerKernel kernel, bool keeps_gil, StepExtras& extras) const;
 
 private:
   int32_t layout(const OptimizerLayout& layout);

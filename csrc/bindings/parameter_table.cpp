@@ -33,7 +33,7 @@ PyObject* entry_of(PyObject* dict, PyObject* name) {
   return entry == Py_None ? nullptr : entry;
 }
 
-// A number that changes with every change of a dict, where Python has one; else 0.
+// A number that every change of a dict changes, where Python has one; else 0.
 uint64_t version_of([[maybe_unused]] PyObject* dict) {
 #if PY_VERSION_HEX < 0x030C0000
   return reinterpret_cast<PyDictObject*>(dict)->ma_version_tag;
@@ -42,7 +42,7 @@ uint64_t version_of([[maybe_unused]] PyObject* dict) {
 #endif
 }
 
-// Rows that a thread is worth having for, as elements of a step.
+// What a row takes to be looked at, in elements of work.
 constexpr int64_t kElemsPerRow = 512;
 
 double read_scalar(const void* data, bool is_single) {
@@ -52,14 +52,14 @@ double read_scalar(const void* data, bool is_single) {
 } // namespace
 
 ParameterTable::ParameterTable(const std::string& operation, const std::string& kernel,
-                               const std::vector<std::string>& slots,
+                               const std::vector<std::string>& slots, bool has_average,
                                const std::vector<std::string>& scalars, const py::list& groups,
                                const py::list& used, const py::dict& state, const py::list& fresh,
                                bool uses_handles)
-    : names_{operation, slots}, kernel_(optimizer_kernel(kernel)), slot_count_(slots.size()),
+    : names_{operation, slots, has_average}, kernel_(optimizer_kernel(kernel)), slot_count_(slots.size()),
       scalar_count_(scalars.size()), per_row_(1 + slots.size() + scalars.size()),
       uses_handles_(uses_handles) {
-  DLK_CHECK(slot_count_ <= kOptimizerSlots && scalar_count_ <= kMaxScalars, operation,
+  DLK_CHECK(slot_count_ <= kOptimizerSlots + size_t(has_average) && scalar_count_ <= kMaxScalars, operation,
             ": too many states");
   for (const std::string& name : scalars)
     scalar_names_.append(
@@ -103,6 +103,8 @@ ParameterTable::ParameterTable(const std::string& operation, const std::string& 
   while (PyDict_Next(state.ptr(), &position, &key, &value))
     state_order_.insert(state_order_.end(), {key, value});
   live_.resize(rows_.size());
+  for (size_t index = 0; index < rows_.size(); ++index)
+    live_[index].row = &rows_[index];
   if (uses_handles_)
     make_handles();
 }
@@ -137,7 +139,7 @@ void ParameterTable::make_handles() {
       row.dtypes[1] = view.dtype;
     for (size_t k = 0; k < slot_count_; ++k)
       if (entry[1 + k] && flat_view(entry[1 + k], view) && is_floating(view.dtype))
-        row.dtypes[2 + k] = view.dtype;
+        row.dtypes[names_.stream(k)] = view.dtype;
   }
 }
 
@@ -151,8 +153,7 @@ bool ParameterTable::fits(const py::list& groups, const py::list& used,
     PyObject* params = PyList_GET_ITEM(groups.ptr(), Py_ssize_t(group));
     if (!PyList_Check(params) || size_t(PyList_GET_SIZE(params)) != group_ends_[group] - index)
       return false;
-    if (!std::equal(params_.begin() + Py_ssize_t(index),
-                    params_.begin() + Py_ssize_t(group_ends_[group]),
+    if (!std::equal(params_.data() + index, params_.data() + group_ends_[group],
                     PySequence_Fast_ITEMS(params)))
       return false;
     index = group_ends_[group];
@@ -184,6 +185,11 @@ bool ParameterTable::has_its_states(const Row& row, PyObject* used) const {
   return true;
 }
 
+// Whether there is an average to go on without a gradient.
+bool ParameterTable::has_average(const Row& row) const {
+  return names_.has_average && entries_[row.first + slot_count_];
+}
+
 // The addresses of row-major tensors that are as the row says; false if one is not.
 bool ParameterTable::find_streams(const Row& row, TorchTensor grad, void** streams) const {
   if (!row.row_major)
@@ -191,19 +197,24 @@ bool ParameterTable::find_streams(const Row& row, TorchTensor grad, void** strea
   const int64_t* shape = shapes_.data() + row.first_dim;
   const TorchHandle* handle = &handles_[row.first];
   streams[0] = handle[0].data(row.dtypes[0], row.ndim, shape);
-  streams[1] = grad.data(row.dtypes[1], row.ndim, shape);
-  bool all = streams[0] && streams[1];
-  for (size_t k = 0; k < slot_count_; ++k)
-    if (handle[1 + k]) {
-      streams[2 + k] = handle[1 + k].data(row.dtypes[2 + k], row.ndim, shape);
-      all = all && streams[2 + k];
+  bool all = streams[0];
+  if (grad) {
+    streams[1] = grad.data(row.dtypes[1], row.ndim, shape);
+    all = all && streams[1];
+  }
+  for (size_t k = 0; k < slot_count_; ++k) {
+    const int stream = names_.stream(k);
+    if (handle[1 + k] && (grad || stream == kAverageStream)) {
+      streams[stream] = handle[1 + k].data(row.dtypes[stream], row.ndim, shape);
+      all = all && streams[stream];
     }
+  }
   return all;
 }
 
 // The addresses of the scalars; false where one has none of its own.
-bool ParameterTable::find_scalars(const Row& row, Live& live) const {
-  const TorchHandle* handle = &handles_[row.first + 1 + slot_count_];
+bool ParameterTable::find_scalars(Live& live) const {
+  const TorchHandle* handle = &handles_[live.row->first + 1 + slot_count_];
   live.single = 0;
   for (size_t k = 0; k < scalar_count_; ++k) {
     live.scalars[k] = handle[k].data(DType::float32, 0, nullptr);
@@ -217,11 +228,11 @@ bool ParameterTable::find_scalars(const Row& row, Live& live) const {
 }
 
 // The same; a TypeError for what is no scalar, which torch then takes.
-void ParameterTable::find_scalars_through_python(const Row& row, Live& live) const {
+void ParameterTable::find_scalars_through_python(Live& live) const {
   live.single = 0;
   for (size_t k = 0; k < scalar_count_; ++k) {
     const std::string name = py::str(scalar_names_[k]);
-    const TensorView view = output_view_of(entries_[row.first + 1 + slot_count_ + k],
+    const TensorView view = output_view_of(entries_[live.row->first + 1 + slot_count_ + k],
                                            names_.operation.c_str(), name.c_str());
     const bool is_single = view.dtype == DType::float32;
     DLK_CHECK_TYPE(view.ndim == 0 && (is_single || view.dtype == DType::float64), names_.operation,
@@ -236,10 +247,9 @@ void ParameterTable::find_scalars_through_python(const Row& row, Live& live) con
 // over thousands.
 void ParameterTable::fetch_ahead(size_t index) const {
   const size_t count = rows_.size(), first = index * per_row_;
-  if (index + 8 < count) {
+  if (index + 8 < count)
     for (size_t k = 0; k < per_row_; ++k)
       handles_[first + 8 * per_row_ + k].fetch();
-  }
   if (index + 4 < count)
     for (size_t k = 0; k < per_row_; ++k)
       handles_[first + 4 * per_row_ + k].fetch_linked();
@@ -255,24 +265,23 @@ bool ParameterTable::Setting::is_for(int32_t for_group, bool for_fresh, int for_
          std::memcmp(scalars, for_scalars, sizeof scalars) == 0;
 }
 
-bool ParameterTable::is_of(const Setting& setting, const Row& row, const Live& live) const {
+bool ParameterTable::is_of(const Setting& setting, const Live& live) const {
   double scalars[kMaxScalars] = {};
   for (size_t k = 0; k < scalar_count_; ++k)
     scalars[k] = read_scalar(live.scalars[k], live.single >> k & 1);
-  return setting.is_for(row.group, row.fresh, live.single, scalars);
+  return setting.is_for(live.row->group, live.row->fresh, live.single, scalars);
 }
 
-// The index of a row's setting, -1 for one that is missing.
-int32_t ParameterTable::setting_of(const Row& row, const Live& live,
-                                   std::vector<Setting>& missing) {
-  const auto fits_live = [&](const Setting& setting) { return is_of(setting, row, live); };
+// The index of a live row's setting, -1 for one that is missing.
+int32_t ParameterTable::setting_of(const Live& live, std::vector<Setting>& missing) {
+  const auto fits_live = [&](const Setting& setting) { return is_of(setting, live); };
   const auto found = std::find_if(settings_.begin(), settings_.end(), fits_live);
   if (found != settings_.end())
     return int32_t(found - settings_.begin());
   if (std::none_of(missing.begin(), missing.end(), fits_live)) {
     Setting setting{};
-    setting.group = row.group;
-    setting.fresh = row.fresh;
+    setting.group = live.row->group;
+    setting.fresh = live.row->fresh;
     setting.single = live.single;
     for (size_t k = 0; k < scalar_count_; ++k)
       setting.scalars[k] = read_scalar(live.scalars[k], live.single >> k & 1);
@@ -296,17 +305,35 @@ ParameterTable::Setting ParameterTable::advanced(Setting setting, const py::obje
   return setting;
 }
 
-void ParameterTable::count_versions(const Row& row) const {
+// Tells autograd of what a step writes, but for gradients.
+void ParameterTable::count_versions(const Live& live) const {
+  const size_t first = live.row->first + (live.has_grad ? 0 : slot_count_); // the average
+  const size_t last = live.has_grad ? first + per_row_ : first + 1;
   if (uses_handles_) {
-    for (size_t k = 0; k < per_row_; ++k)
-      handles_[row.first + k].increment_version();
+    for (size_t index = first; index < last; ++index)
+      handles_[index].increment_version();
     return;
   }
   py::list written;
-  for (size_t k = 0; k < per_row_; ++k)
-    if (entries_[row.first + k])
-      written.append(entries_[row.first + k]);
+  for (size_t index = first; index < last; ++index)
+    if (entries_[index])
+      written.append(entries_[index]);
   py::module_::import("torch.autograd.graph").attr("increment_version")(written);
+}
+
+void ParameterTable::count_gradient_versions() const {
+  py::list others;
+  for (const Live& live : live_)
+    if (live.is_live && live.has_grad && live.is_flat)
+      grad_of(live).increment_version();
+    else if (live.is_live && live.has_grad)
+      others.append(entries_[live.row->first].attr("grad"));
+  if (!others.empty())
+    py::module_::import("torch.autograd.graph").attr("increment_version")(others);
+}
+
+TorchTensor ParameterTable::grad_of(const Live& live) const {
+  return live.grad ? TorchTensor(live.grad) : handles_[live.row->first].grad();
 }
 
 // Whether each parameter's dict is as it was; one that has not changed is not looked into.
@@ -327,92 +354,101 @@ void ParameterTable::check_states() {
   }
 }
 
-// What can be found without Python, of several rows at a time.
-void ParameterTable::look_at(size_t index) {
-  Row& row = rows_[index];
-  Live& live = live_[index];
-  live.setting = -1;
-  live.is_flat = live.has_scalars = false;
-  fetch_ahead(index);
+// Finds what can be found without Python.
+void ParameterTable::look_at(Live& live, bool counts_versions) {
+  const Row& row = *live.row;
   const TorchTensor grad = handles_[row.first].grad();
   live.has_grad = bool(grad);
-  if (!live.has_grad || !row.plain || !row.has_states)
+  live.is_live = live.has_grad || has_average(row);
+  live.is_flat = live.has_scalars = false;
+  live.setting = -1;
+  if (!live.is_live || !row.plain || !row.has_states)
     return;
-  live.has_scalars = find_scalars(row, live);
-  if (live.has_scalars && size_t(row.setting) < settings_.size() &&
-      is_of(settings_[size_t(row.setting)], row, live))
+  live.has_scalars = find_scalars(live);
+  if (live.has_grad && live.has_scalars && size_t(row.setting) < settings_.size() &&
+      is_of(settings_[size_t(row.setting)], live))
     live.setting = row.setting;
   std::fill_n(live.streams, kOptimizerStreams, nullptr);
   live.is_flat = find_streams(row, grad, live.streams);
-  if (live.is_flat && !keeps_gil())
+  if (live.is_flat && live.has_grad && !keeps_gil())
     live.grad = TorchHandle(grad);
-  count_versions(row);
+  if (counts_versions)
+    count_versions(live);
 }
 
-// Looks at every tensor. Returns false where the table does not fit.
-bool ParameterTable::collect(OptimizerStep& step, std::vector<Setting>& missing) {
+// Looks at every tensor, all threads together. Returns false where the table does not fit.
+bool ParameterTable::collect(OptimizerStep& step, std::vector<Setting>& missing,
+                             const StepExtras& extras) {
   check_states();
   step.reserve(rows_.size());
-  const int64_t count = int64_t(rows_.size());
-  if (uses_handles_)
-    runtime::parallel_for(
-        count, count * kElemsPerRow,
-        [](void* table, int64_t begin, int64_t end, int) noexcept {
-          for (int64_t index = begin; index < end; ++index)
-            static_cast<ParameterTable*>(table)->look_at(size_t(index));
-        },
-        this);
-  for (size_t index = 0; index < rows_.size(); ++index) {
-    Row& row = rows_[index];
-    Live& live = live_[index];
+  if (uses_handles_) {
+    struct Context {
+      ParameterTable& table;
+      bool counts_versions;
+    } context{*this, !extras.may_skip()};
+    const auto look = [](void* data, int64_t begin, int64_t end, int) noexcept {
+      const Context& context = *static_cast<Context*>(data);
+      for (int64_t index = begin; index < end; ++index) {
+        context.table.fetch_ahead(size_t(index));
+        context.table.look_at(context.table.live_[size_t(index)], context.counts_versions);
+      }
+    };
+    const int64_t count = int64_t(rows_.size());
+    runtime::parallel_for(count, count * kElemsPerRow, look, &context);
+  }
+  for (Live& live : live_) {
+    Row& row = *live.row;
     if (!uses_handles_) {
-      live = Live{};
-      live.setting = -1;
       live.has_grad = !entries_[row.first].attr("grad").is_none();
+      live.is_live = live.has_grad || has_average(row);
+      live.setting = -1;
     }
-    if (!live.has_grad)
+    if (!live.is_live)
       continue;
     if (!row.plain || !row.has_states)
       return false;
-    if (!live.has_scalars)
-      find_scalars_through_python(row, live);
-    if (!uses_handles_)
-      count_versions(row);
-    if (live.setting < 0)
-      live.setting = setting_of(row, live, missing);
-    if (live.setting >= 0) {
-      row.setting = live.setting;
-      settings_[size_t(live.setting)].used = true;
+    if (live.has_grad) {
+      if (!live.has_scalars)
+        find_scalars_through_python(live);
+      if (live.setting < 0)
+        live.setting = setting_of(live, missing);
+      if (live.setting >= 0) {
+        row.setting = live.setting;
+        settings_[size_t(live.setting)].used = true;
+      }
     }
     if (live.is_flat)
       step.add_flat(live.streams, row.dtypes, row.size, live.setting);
+    if (!uses_handles_ && !extras.may_skip())
+      count_versions(live);
   }
   return true;
 }
 
-bool ParameterTable::add_through_python(OptimizerStep& step, size_t index) const {
-  const Row& row = rows_[index];
+bool ParameterTable::add_through_python(OptimizerStep& step, const Live& live,
+                                        const StepExtras& extras) const {
+  const Row& row = *live.row;
   const py::object* entry = &entries_[row.first];
-  const py::object grad = entry[0].attr("grad");
-  if (!is_plain(grad))
+  const py::object grad = live.has_grad ? py::object(entry[0].attr("grad")) : py::none();
+  if (live.has_grad && !is_plain(grad))
     return false;
-  PyObject* states[kOptimizerSlots] = {};
+  PyObject* states[kOptimizerSlots + 1] = {};
   for (size_t k = 0; k < slot_count_; ++k)
-    states[k] = entry[1 + k].ptr();
+    if (live.has_grad || names_.stream(k) == kAverageStream)
+      states[k] = entry[1 + k].ptr();
   step.own(grad);
-  step.add(entry[0], grad, states, live_[index].setting, size_t(row.index));
+  step.add(entry[0], grad, states, live.setting, extras.writes_gradients(), size_t(row.index));
   return true;
 }
 
 void ParameterTable::write_scalars() {
-  const int64_t count = int64_t(rows_.size());
-  const auto write = [](void* context, int64_t begin, int64_t end, int) noexcept {
-    auto& table = *static_cast<ParameterTable*>(context);
+  const auto write = [](void* data, int64_t begin, int64_t end, int) noexcept {
+    const auto& table = *static_cast<const ParameterTable*>(data);
     for (int64_t index = begin; index < end; ++index) {
       const Live& live = table.live_[size_t(index)];
-      if (!live.has_grad)
+      if (!live.is_live || !live.has_grad)
         continue;
-      table.rows_[size_t(index)].fresh = false;
+      live.row->fresh = false;
       for (size_t k = 0; k < table.scalar_count_; ++k) {
         const double next = table.settings_[size_t(live.setting)].next[k];
         if (live.single >> k & 1)
@@ -422,11 +458,12 @@ void ParameterTable::write_scalars() {
       }
     }
   };
+  const int64_t count = int64_t(rows_.size());
   runtime::parallel_for(count, count * kElemsPerRow, write, this);
 }
 
 bool ParameterTable::step(const py::list& groups, const py::list& used, const py::dict& state,
-                          const py::object& advance) {
+                          const py::object& advance, StepExtras& extras) {
   if (busy_.exchange(true))
     return false;
   struct Release {
@@ -460,15 +497,23 @@ bool ParameterTable::step(const py::list& groups, const py::list& used, const py
       settings_.push_back(advanced(setting, advance));
     wanted.clear();
     step = OptimizerStep(names_);
-    if (!fits(groups, used, state) || !collect(step, wanted))
+    if (!fits(groups, used, state) || !collect(step, wanted, extras))
       return false;
   } while (!wanted.empty());
   for (const Setting& setting : settings_)
     step.add_setting(setting.numbers);
-  for (size_t index = 0; index < rows_.size(); ++index)
-    if (live_[index].has_grad && !live_[index].is_flat && !add_through_python(step, index))
+  for (const Live& live : live_)
+    if (live.is_live && !live.is_flat && !add_through_python(step, live, extras))
       return false;
-  step.run(kernel_, keeps_gil());
+  step.run(kernel_, keeps_gil(), extras);
+  if (extras.writes_gradients())
+    count_gradient_versions();
+  if (extras.is_skipped)
+    return true;
+  if (extras.may_skip())
+    for (const Live& live : live_)
+      if (live.is_live)
+        count_versions(live);
   write_scalars();
   return true;
 }

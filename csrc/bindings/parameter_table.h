@@ -11,25 +11,28 @@ namespace dlk {
 
 class ParameterTable {
 public:
-  // operation, kernel: as OptimizerStep takes them. slots: the names of the rule's states, and
-  // scalars: of its numbers (0-d tensors), in a parameter's dict in `state`. groups: the lists of
-  // parameters. used: per group, a tuple of the slots' names with None for those it does not keep.
+  // operation, kernel: as OptimizerStep takes them. slots: the names of the rule's states, and of
+  // the average if has_average, and scalars: of its numbers (0-d tensors), in a parameter's dict in
+  // `state`. groups: the lists of parameters. used: per group, a tuple of the slots' names with
+  // None for those it does not keep.
   // fresh: states of these tensors are at their first step and hold nothing yet. uses_handles: see
   // torch_handles_available().
   ParameterTable(const std::string& operation, const std::string& kernel,
-                 const std::vector<std::string>& slots, const std::vector<std::string>& scalars,
-                 const py::list& groups, const py::list& used, const py::dict& state,
-                 const py::list& fresh, bool uses_handles);
+                 const std::vector<std::string>& slots, bool has_average,
+                 const std::vector<std::string>& scalars, const py::list& groups,
+                 const py::list& used, const py::dict& state, const py::list& fresh,
+                 bool uses_handles);
 
-  // One step for every parameter that has a gradient; autograd is told of the writes. Returns
-  // false, having written nothing, where the table does not fit any more: another parameter, state
-  // or group than it was made from, a gradient where there was none, a tensor subclass.
+  // One step for every parameter that has a gradient, or an average; autograd is told of the
+  // writes. Returns false, having written nothing, where the table does not fit any more: another
+  // parameter, state or group than it was made from, a gradient where there was none, a tensor
+  // subclass. Where `extras` say that it was skipped, gradients alone may have been written.
   //
   // advance(group index, scalars, fresh, single) gives the scalars after this
   // step and the rule's numbers; asked once for each set of arguments. Bit k of `single`: scalar k
   // is kept in float32.
   bool step(const py::list& groups, const py::list& used, const py::dict& state,
-            const py::object& advance);
+            const py::object& advance, StepExtras& extras);
 
 private:
   static constexpr int kMaxScalars = 3;
@@ -42,9 +45,9 @@ private:
     int32_t group, index; // index within its group
     bool plain;           // exactly a torch.Tensor or Parameter: a subclass may have no memory
     bool fresh;
-    bool has_states; // own_state holds what stands in entries_, as of own_version
-    uint64_t own_version;
-    int32_t setting; // the last one
+    bool has_states;      // own_state held what stands in entries_ when it had own_version
+    uint64_t own_version; // 0: not known
+    int32_t setting;      // the last one
     bool row_major; // and floating, of two or more elements; else the rest is not set
     int ndim;
     int64_t size;
@@ -52,13 +55,14 @@ private:
     DType dtypes[kOptimizerStreams];
   };
 
-  // What a step finds of a row.
+  // What a step finds of a row; nothing but the first of the flags is set where that is not.
   struct Live {
+    Row* row;
     TorchHandle grad; // held only where others may run meanwhile
-    void* scalars[kMaxScalars];
     void* streams[kOptimizerStreams];
-    bool has_grad; // else nothing else is set
-    bool is_flat, has_scalars;
+    void* scalars[kMaxScalars];
+    bool is_live; // has a gradient, or else an average
+    bool has_grad, is_flat, has_scalars;
     int single;      // bit k: scalar k is float32, else float64
     int32_t setting; // -1: not known yet
   };
@@ -87,18 +91,21 @@ private:
   void make_handles();
   bool fits(const py::list& groups, const py::list& used, const py::dict& state) const;
   bool has_its_states(const Row& row, PyObject* used) const;
-  void check_states();
-  void look_at(size_t index);
+  bool has_average(const Row& row) const;
+  TorchTensor grad_of(const Live& live) const;
   bool find_streams(const Row& row, TorchTensor grad, void** streams) const;
-  bool find_scalars(const Row& row, Live& live) const;
-  void find_scalars_through_python(const Row& row, Live& live) const;
+  bool find_scalars(Live& live) const;
+  void find_scalars_through_python(Live& live) const;
   void fetch_ahead(size_t index) const;
   Setting advanced(Setting setting, const py::object& advance) const;
-  bool is_of(const Setting& setting, const Row& row, const Live& live) const;
-  int32_t setting_of(const Row& row, const Live& live, std::vector<Setting>& missing);
-  bool collect(OptimizerStep& step, std::vector<Setting>& missing);
-  bool add_through_python(OptimizerStep& step, size_t index) const;
-  void count_versions(const Row& row) const;
+  bool is_of(const Setting& setting, const Live& live) const;
+  int32_t setting_of(const Live& live, std::vector<Setting>& missing);
+  void check_states();
+  void look_at(Live& live, bool counts_versions);
+  bool collect(OptimizerStep& step, std::vector<Setting>& missing, const StepExtras& extras);
+  bool add_through_python(OptimizerStep& step, const Live& live, const StepExtras& extras) const;
+  void count_versions(const Live& live) const;
+  void count_gradient_versions() const;
   void write_scalars();
 
   OptimizerNames names_;
@@ -112,7 +119,7 @@ private:
   std::vector<PyObject*> params_;      // of the rows
   std::vector<PyObject*> state_order_; // parameter, dict, parameter, ... as `state` has them
   std::vector<int64_t> shapes_;
-  std::vector<Live> live_; // by row
+  std::vector<Live> live_; // of the rows
   std::vector<Setting> settings_; // of this step, then of the last
   int64_t total_elems_ = 0;
   bool uses_handles_;

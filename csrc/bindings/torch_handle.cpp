@@ -106,9 +106,8 @@ void* TorchTensor::data(DType dtype, int ndim, const int64_t* shape) const {
   return data;
 }
 
-void TorchHandle::increment_version() const {
-  if (tensor_ && !is_inference_)
-    functions().bump_version(tensor_);
+void TorchTensor::increment_version() const {
+  functions().bump_version(tensor_);
 }
 
 std::vector<TorchHandle> torch_handles(const py::list& tensors) {

@@ -27,6 +27,9 @@ public:
 
   explicit operator bool() const { return tensor_ != nullptr; }
 
+  // Tells autograd of a write.
+  void increment_version() const;
+
   // Starts to fetch the fields; later, when they have come, what they point at (storage, version
   // and autograd's part stand among the first). Nothing depends on what is fetched.
   void fetch() const {
@@ -63,8 +66,11 @@ public:
   }
   ~TorchHandle();
 
-  // Tells autograd of a write (inference tensors have no autograd to tell).
-  void increment_version() const;
+  // The same; inference tensors have no autograd to tell.
+  void increment_version() const {
+    if (tensor_ && !is_inference_)
+      TorchTensor::increment_version();
+  }
 
 private:
   bool is_inference_ = false;

@@ -4,14 +4,29 @@
 namespace dlk {
 
 // A step of an optimizer, of any rule, over any number of arrays. An array's streams are the
-// parameter, its gradient and the tensors of its state that the rule keeps, in the rule's order.
+// parameter, its gradient, the tensors of its state that the rule keeps, in the rule's order, and
+// the moving average of the parameter.
 constexpr int kOptimizerSlots = 3; // states per element at most
-constexpr int kOptimizerStreams = 2 + kOptimizerSlots;
+constexpr int kParamStream = 0, kGradStream = 1, kFirstSlotStream = 2;
+constexpr int kAverageStream = kFirstSlotStream + kOptimizerSlots;
+constexpr int kOptimizerStreams = kAverageStream + 1;
 constexpr int kOptimizerNumbers = 12;
 
+// Elements that are brought to the type of computation at once. Pieces of arrays start on multiples
+// of it, so that what is kept per block has one writer.
+constexpr int64_t kOptimizerBlock = 256;
+
+// What an element of a stream is made of.
+enum class StreamFormat : int32_t {
+  plain, // a number of the stream's dtype
+};
+
 struct OptimizerArray {
-  void* streams[kOptimizerStreams]; // nullptr for a state that is not kept
+  void* streams[kOptimizerStreams]; // nullptr for one that is not kept; without a gradient the
+                                    // average alone is updated
+  void* aux[kOptimizerStreams];     // the second part of formats that have one
   int64_t size;
+  int64_t offset;          // of the first element, in all elements of the parameter
   int32_t layout, setting; // indices into the arrays of OptimizerArgs
   int32_t param;           // of which parameter: one with gaps is several arrays, in a row
 };
@@ -19,8 +34,9 @@ struct OptimizerArray {
 // How the streams lie in memory, along the one flattened dimension.
 struct OptimizerLayout {
   DType dtypes[kOptimizerStreams];
+  StreamFormat formats[kOptimizerStreams];
   int64_t strides[kOptimizerStreams]; // in elements
-  bool plain;                         // one dtype and strides of 1: the fast path
+  bool plain;                         // all that the rule reads: one dtype, strides of 1
 };
 
 // What the rule computes with: arrays of one group at the same step share one.
@@ -33,14 +49,31 @@ struct OptimizerChunk {
   int64_t array, begin, end;
 };
 
+// What happens around the rule, to every array of the step alike.
+struct OptimizerExtras {
+  double unscale = 1, clip = 1; // factors of the gradient; it is rounded after each
+  bool scales = false;          // one of them is not 1
+  bool write_back = false;      // the gradient becomes what the rule saw
+  bool zero_grads = false;      // ... or zero, afterwards
+  bool average_copies = false;  // the average is the parameter
+  double average_weight = 0;    // else: average += weight * (parameter - average)
+};
+
+// Of a piece of a gradient, unscaled: the sum of squares, and zero, or NaN where it is not finite.
+struct GradientSums {
+  double squares, probe;
+};
+
 struct OptimizerArgs {
   const OptimizerArray* arrays;
   const OptimizerLayout* layouts;
   const OptimizerSetting* settings;
   const OptimizerChunk* chunks;
-  double* sums; // two for each chunk, of rules with norms; else nullptr
   int64_t chunk_count;
   int64_t total_elems;
+  OptimizerExtras extras;
+  GradientSums* sums = nullptr; // [chunk_count]: grad_norm writes it
+  double* param_sums = nullptr; // two for each chunk: rules with norms of parameters
 };
 
 } // namespace dlk

@@ -56,6 +56,7 @@ template <class C> struct LambUpdate {
 
 template <class Kind> struct LambSums : LambUpdate<typename Kind::C> {
   using C = typename Kind::C;
+  static constexpr bool kIsLast = false;
   static constexpr int kReads = 0b01111, kWrites = Kind::kRounds ? 0 : 0b01100;
   Wide<C> sums[2] = {wide_zero<C>(), wide_zero<C>()};
 
@@ -71,6 +72,7 @@ template <class Kind> struct LambSums : LambUpdate<typename Kind::C> {
 
 template <class Kind> struct LambStep : LambUpdate<typename Kind::C> {
   using C = typename Kind::C;
+  static constexpr bool kIsLast = true;
   static constexpr int kReads = Kind::kRounds ? 0b01111 : 0b01101;
   static constexpr int kWrites = Kind::kRounds ? 0b01101 : 0b00001;
   const Vec<C> negative_rate;
@@ -93,6 +95,7 @@ double lamb_rate(const double* n, double param_sum, double update_sum) {
 
 template <class Kind> struct LarsSums {
   using C = typename Kind::C;
+  static constexpr bool kIsLast = false;
   static constexpr int kReads = 0b00011, kWrites = 0;
   Wide<C> sums[2] = {wide_zero<C>(), wide_zero<C>()};
 
@@ -109,6 +112,7 @@ template <class Kind> struct LarsSums {
 template <bool kHasMomentum> struct Lars {
   template <class Kind> struct Step {
     using C = typename Kind::C;
+    static constexpr bool kIsLast = true;
     static constexpr int kReads = kHasMomentum ? 0b00111 : 0b00011;
     static constexpr int kWrites = kHasMomentum ? 0b00101 : 0b00001;
     const Vec<C> rate, momentum, keep;

@@ -1,5 +1,6 @@
 // The loop that every optimizer shares: (array, chunk) pieces of all arrays in one parallel region,
-// tails, strides, and mixtures of dtypes. An optimizer is a functor, in a file of its family:
+// tails, strides, mixtures of dtypes and formats. An optimizer is a functor, in a file of its
+// family:
 //
 //   template <class C> struct Rule {              // C: float or double, what is computed in
 //     explicit Rule(const double* numbers);       // from its setting
@@ -8,20 +9,16 @@
 //   };
 //   void rule(OptimizerArgs& args) noexcept { run_optimizer<Rule, masks...>(args); }
 //
-// Where the streams are of one dtype and lie side by side they are walked in place; else blocks of
-// them are brought to the dtype of computation and back, each rounded once, through the same
-// update. float64 is computed in where one of the streams is of it.
+// Where the streams are of one dtype and lie side by side they are walked as they are. Else a block
+// at a time: a stream that is of the type of computation and side by side is worked on where it is,
+// any other is brought to a buffer in L1 and back, each element rounded once; and what a step does
+// besides its rule (optimizer_extras.h) is done to the block while it is there. float64 is computed
+// in where one of the streams is of it.
 #pragma once
 
-#include "simd/loops.h"
+#include "kernels/optimizer_extras.h"
 
 namespace dlk::DLK_ISA {
-
-// The hardware's prefetcher keeps each of several streams too short a way ahead: 8 % of a step over
-// 50 M elements.
-template <class T> DLK_INLINE void fetch_ahead(const T* p) {
-  __builtin_prefetch(reinterpret_cast<const char*>(p) + 2048);
-}
 
 // The start of an array that is two ahead: where thousands are small, each would wait for its own.
 DLK_INLINE void fetch_first_lines(const OptimizerArray& array) {
@@ -61,34 +58,22 @@ template <class C> struct GradientTerm {
   }
 };
 
-// torch.lerp: from whichever end is nearer.
-template <class C> struct Lerp {
-  const Vec<C> weight;
-  const bool from_end;
-
-  explicit Lerp(double number)
-      : weight(C(number < 0.5 ? number : number - 1)), from_end(number >= 0.5) {}
-
-  DLK_INLINE Vec<C> operator()(Vec<C> start, Vec<C> end) const {
-    return fma(weight, end - start, from_end ? end : start);
-  }
-};
-
 // The larger; NaN where either is.
 template <class C> DLK_INLINE Vec<C> maximum(Vec<C> a, Vec<C> b) {
   return select(a != a, a, max(a, b));
 }
 
-// A piece whose streams are of one type and side by side.
-template <int kMask, class Rule, class T>
-DLK_INLINE void update_streams(const Rule& rule, void* const* streams, int64_t begin,
-                               int64_t size) {
+// `size` elements whose streams are of one type and side by side.
+template <template <class> class Rule, int kMask, class T>
+DLK_BLOCK void update_streams(const double* numbers, void* const* streams, int64_t begin,
+                              int64_t size) {
   using C = Compute<T>;
-  T* const param = static_cast<T*>(streams[0]) + begin;
-  const T* const grad = static_cast<const T*>(streams[1]) + begin;
+  const Rule<C> rule(numbers);
+  T* const param = static_cast<T*>(streams[kParamStream]) + begin;
+  const T* const grad = static_cast<const T*>(streams[kGradStream]) + begin;
   T* states[kOptimizerSlots] = {};
   each_slot<kMask>([&](auto slot) DLK_BODY {
-    states[slot.index] = static_cast<T*>(streams[2 + slot.index]) + begin;
+    states[slot.index] = static_cast<T*>(streams[kFirstSlotStream + slot.index]) + begin;
   });
   for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
     fetch_ahead(param + i);
@@ -105,75 +90,61 @@ DLK_INLINE void update_streams(const Rule& rule, void* const* streams, int64_t b
   });
 }
 
-constexpr int64_t kOptimizerBlock = 256;
+// The streams of the rule for a block of an array, in the type of computation.
+template <class C> struct RuleBlocks {
+  alignas(kVecBytes) C buffers[kAverageStream][kOptimizerBlock];
+  void* pointers[kOptimizerStreams] = {};
 
-// `size` elements, at most a block, to the type of computation.
-template <class C>
-DLK_BLOCK void read_block(C* block, const void* data, DType dtype, int64_t stride, int64_t size) {
-  with_storage_type(dtype, [&](auto type) DLK_BODY {
-    using T = decltype(type);
-    using Wide = Compute<T>;
-    T gathered[kOptimizerBlock];
-    const T* source = static_cast<const T*>(data);
-    if (stride != 1) {
-      for (int64_t i = 0; i < size; ++i)
-        gathered[i] = source[i * stride];
-      source = gathered;
+  DLK_BLOCK void open(const OptimizerExtras& extras, const OptimizerArray& array,
+                      const OptimizerLayout& layout, int64_t first, int64_t size) {
+    for (int stream = 0; stream < kAverageStream; ++stream) {
+      if (!array.streams[stream])
+        continue;
+      pointers[stream] = buffers[stream];
+      if (stream == kGradStream && extras.scales)
+        scale_gradient<C>(extras, array, layout, first, size, buffers[stream]);
+      else if (is_in_place<C>(layout, stream))
+        pointers[stream] = stream_address(array, layout, stream, first);
+      else
+        read_block<C>(array, layout, stream, first, size, buffers[stream]);
     }
-    alignas(kVecBytes) Wide wide[kOptimizerBlock];
-    for_each_vec<Wide>(size, [&](int64_t i, auto lanes) DLK_BODY {
-      store_lanes(wide + i, load_lanes(source + i, lanes), lanes);
-    });
-    for (int64_t i = 0; i < size; ++i)
-      block[i] = C(wide[i]);
-  });
+  }
+
+  DLK_BLOCK void close(const OptimizerArray& array, const OptimizerLayout& layout, int64_t first,
+                       int64_t size) const {
+    for (int stream = 0; stream < kAverageStream; ++stream)
+      if (stream != kGradStream && pointers[stream] == buffers[stream])
+        write_block<C>(buffers[stream], array, layout, stream, first, size);
+  }
+};
+
+// Whether there is nothing but the rule, and all that it reads is of one dtype and side by side.
+DLK_INLINE bool is_bare(const OptimizerExtras& extras, const OptimizerArray& array,
+                        const OptimizerLayout& layout) {
+  return layout.plain && !extras.scales && !extras.zero_grads && !array.streams[kAverageStream];
 }
 
-template <class C>
-DLK_BLOCK void write_block(const C* block, void* data, DType dtype, int64_t stride, int64_t size) {
-  with_storage_type(dtype, [&](auto type) DLK_BODY {
-    using T = decltype(type);
-    using Wide = Compute<T>;
-    T scattered[kOptimizerBlock];
-    T* const target = static_cast<T*>(data);
-    T* const rounded = stride == 1 ? target : scattered;
-    alignas(kVecBytes) Wide wide[kOptimizerBlock];
-    for (int64_t i = 0; i < size; ++i)
-      wide[i] = Wide(block[i]);
-    for_each_vec<Wide>(size, [&](int64_t i, auto lanes) DLK_BODY {
-      store_lanes(rounded + i, load_lanes(wide + i, lanes), lanes);
-    });
-    if (stride != 1)
-      for (int64_t i = 0; i < size; ++i)
-        target[i * stride] = scattered[i];
-  });
-}
-
-// A piece with gaps or of several dtypes.
+// A piece with gaps, of several dtypes or formats, or with something besides the rule.
 template <template <class> class Rule, int kMask, class C>
-DLK_BLOCK void update_blocks(const OptimizerArray& array, const OptimizerLayout& layout,
-                             const double* numbers, int64_t begin, int64_t end) {
-  alignas(kVecBytes) C blocks[kOptimizerStreams][kOptimizerBlock];
-  void* pointers[kOptimizerStreams];
-  for (int stream = 0; stream < kOptimizerStreams; ++stream)
-    pointers[stream] = blocks[stream];
-  const Rule<C> rule(numbers);
+DLK_BLOCK void update_blocks(const OptimizerExtras& extras, const OptimizerArray& array,
+                             const OptimizerLayout& layout, const double* numbers, int64_t begin,
+                             int64_t end) {
+  RuleBlocks<C> blocks;
   for (int64_t first = begin; first < end; first += kOptimizerBlock) {
     const int64_t size = end - first < kOptimizerBlock ? end - first : kOptimizerBlock;
-    const auto address = [&](int stream) {
-      return static_cast<char*>(array.streams[stream]) +
-             first * layout.strides[stream] * item_size(layout.dtypes[stream]);
-    };
-    for (int stream = 0; stream < kOptimizerStreams; ++stream)
-      if (array.streams[stream])
-        read_block(blocks[stream], address(stream), layout.dtypes[stream], layout.strides[stream],
-                   size);
-    update_streams<kMask, Rule<C>, C>(rule, pointers, 0, size);
-    for (int stream = 0; stream < kOptimizerStreams; ++stream)
-      if (array.streams[stream] && stream != 1)
-        write_block(blocks[stream], address(stream), layout.dtypes[stream], layout.strides[stream],
-                    size);
+    blocks.open(extras, array, layout, first, size);
+    update_streams<Rule, kMask, C>(numbers, blocks.pointers, 0, size);
+    blocks.close(array, layout, first, size);
+    finish_block(extras, array, layout, first, size);
   }
+}
+
+// A piece of an array whose parameter stays as it is.
+DLK_INLINE void average_piece(const OptimizerExtras& extras, const OptimizerArray& array,
+                              const OptimizerLayout& layout, int64_t begin, int64_t end) {
+  for (int64_t first = begin; first < end; first += kOptimizerBlock)
+    finish_block(extras, array, layout, first,
+                 end - first < kOptimizerBlock ? end - first : kOptimizerBlock);
 }
 
 template <template <class> class Rule, int kMask>
@@ -181,19 +152,18 @@ DLK_BLOCK void update_piece(const OptimizerArgs& args, const OptimizerArray& arr
                             int64_t end) {
   const OptimizerLayout& layout = args.layouts[array.layout];
   const double* numbers = args.settings[array.setting].numbers;
-  if (layout.plain)
-    return with_storage_type(layout.dtypes[0], [&](auto type) DLK_BODY {
-      using T = decltype(type);
-      const Rule<Compute<T>> rule(numbers);
-      update_streams<kMask, Rule<Compute<T>>, T>(rule, array.streams, begin, end - begin);
+  const OptimizerExtras& extras = args.extras;
+  if (is_bare(extras, array, layout))
+    return with_storage_type(layout.dtypes[kParamStream], [&](auto type) DLK_BODY {
+      update_streams<Rule, kMask, decltype(type)>(numbers, array.streams, begin, end - begin);
     });
   bool has_double = false;
-  for (int stream = 0; stream < kOptimizerStreams; ++stream)
+  for (int stream = 0; stream < kAverageStream; ++stream)
     has_double |= array.streams[stream] && layout.dtypes[stream] == DType::float64;
   if (has_double)
-    update_blocks<Rule, kMask, double>(array, layout, numbers, begin, end);
+    update_blocks<Rule, kMask, double>(extras, array, layout, numbers, begin, end);
   else
-    update_blocks<Rule, kMask, float>(array, layout, numbers, begin, end);
+    update_blocks<Rule, kMask, float>(extras, array, layout, numbers, begin, end);
 }
 
 // kMasks: the sets of states that the rule may keep.
@@ -205,9 +175,13 @@ DLK_INLINE void run_optimizer(const OptimizerArgs& args) {
       const OptimizerArray& array = args.arrays[chunk.array];
       if (index + 2 < args.chunk_count)
         fetch_first_lines(args.arrays[args.chunks[index + 2].array]);
+      if (!array.streams[kGradStream]) {
+        average_piece(args.extras, array, args.layouts[array.layout], chunk.begin, chunk.end);
+        continue;
+      }
       int mask = 0;
       for (int slot = 0; slot < kOptimizerSlots; ++slot)
-        mask |= (array.streams[2 + slot] != nullptr) << slot;
+        mask |= (array.streams[kFirstSlotStream + slot] != nullptr) << slot;
       (void)((mask == kMasks &&
               (update_piece<Rule, kMasks>(args, array, chunk.begin, chunk.end), true)) ||
              ...);

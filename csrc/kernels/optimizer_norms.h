@@ -2,6 +2,7 @@
 // one parallel region.
 //
 //   template <class Kind> struct Sums {         // pass 1; Kind: see below
+//     static constexpr bool kIsLast = false;    // of the two passes
 //     static constexpr int kReads, kWrites;     // bit k: stream k (parameter, gradient, states)
 //     explicit Sums(const double* numbers);
 //     void step(Vec<C>* x);                     // one vector of every stream, in registers
@@ -48,27 +49,23 @@ DLK_INLINE void pass_over_streams(Pass& pass, void* const* streams, int64_t begi
   });
 }
 
-// One with gaps or of several dtypes.
+// One with gaps, of several dtypes, or with something besides the rule.
 template <class C, class Pass>
-DLK_BLOCK void pass_over_blocks(Pass& pass, const OptimizerArray& array,
-                                const OptimizerLayout& layout, int64_t begin, int64_t end) {
-  alignas(kVecBytes) C blocks[kOptimizerStreams][kOptimizerBlock];
-  void* pointers[kOptimizerStreams];
-  for (int k = 0; k < kOptimizerStreams; ++k)
-    pointers[k] = blocks[k];
+DLK_BLOCK void pass_over_blocks(Pass& pass, const OptimizerExtras& extras_of_step,
+                                const OptimizerArray& array, const OptimizerLayout& layout,
+                                int64_t begin, int64_t end) {
+  OptimizerExtras extras = extras_of_step;
+  if (!Pass::kIsLast) // the last reads the gradient as it came
+    extras.write_back = false;
+  RuleBlocks<C> blocks;
   for (int64_t first = begin; first < end; first += kOptimizerBlock) {
     const int64_t size = end - first < kOptimizerBlock ? end - first : kOptimizerBlock;
-    const auto address = [&](int k) {
-      return static_cast<char*>(array.streams[k]) +
-             first * layout.strides[k] * item_size(layout.dtypes[k]);
-    };
-    for (int k = 0; k < kOptimizerStreams; ++k)
-      if (Pass::kReads >> k & 1)
-        read_block(blocks[k], address(k), layout.dtypes[k], layout.strides[k], size);
-    pass_over_streams<C>(pass, pointers, 0, size);
-    for (int k = 0; k < kOptimizerStreams; ++k)
-      if (Pass::kWrites >> k & 1)
-        write_block(blocks[k], address(k), layout.dtypes[k], layout.strides[k], size);
+    blocks.open(extras, array, layout, first, size);
+    pass_over_streams<C>(pass, blocks.pointers, 0, size);
+    if (Pass::kWrites)
+      blocks.close(array, layout, first, size);
+    if (Pass::kIsLast)
+      finish_block(extras, array, layout, first, size);
   }
 }
 
@@ -78,7 +75,7 @@ DLK_BLOCK void pass_over_piece(const OptimizerArgs& args, const OptimizerChunk& 
                                Finish finish) {
   const OptimizerArray& array = args.arrays[chunk.array];
   const OptimizerLayout& layout = args.layouts[array.layout];
-  if (layout.plain)
+  if (is_bare(args.extras, array, layout))
     return with_storage_type(layout.dtypes[0], [&](auto type) DLK_BODY {
       using T = decltype(type);
       auto pass = make(PassKind<Compute<T>, kIsHalf<T>>{});
@@ -86,11 +83,12 @@ DLK_BLOCK void pass_over_piece(const OptimizerArgs& args, const OptimizerChunk& 
       finish(pass);
     });
   bool has_double = false;
-  for (int k = 0; k < kOptimizerStreams; ++k)
+  for (int k = 0; k < kAverageStream; ++k)
     has_double |= array.streams[k] && layout.dtypes[k] == DType::float64;
   const auto in = [&](auto kind) DLK_BODY {
     auto pass = make(kind);
-    pass_over_blocks<typename decltype(kind)::C>(pass, array, layout, chunk.begin, chunk.end);
+    pass_over_blocks<typename decltype(kind)::C>(pass, args.extras, array, layout, chunk.begin,
+                                                 chunk.end);
     finish(pass);
   };
   if (has_double)
@@ -107,12 +105,12 @@ template <class Factor> DLK_INLINE void combine_sums(const OptimizerArgs& args, 
     };
     double sums[2] = {};
     for (; end < args.chunk_count && array_of(end).param == array_of(begin).param; ++end) {
-      sums[0] += args.sums[2 * end];
-      sums[1] += args.sums[2 * end + 1];
+      sums[0] += args.param_sums[2 * end];
+      sums[1] += args.param_sums[2 * end + 1];
     }
     const double own = factor(args.settings[array_of(begin).setting].numbers, sums[0], sums[1]);
     for (int64_t chunk = begin; chunk < end; ++chunk)
-      args.sums[2 * chunk] = own;
+      args.param_sums[2 * chunk] = own;
   }
 }
 
@@ -120,13 +118,17 @@ template <template <class> class Sums> DLK_INLINE void sum_pieces(const Optimize
   parallel_chunks(args.chunk_count, args.total_elems, [&](int64_t begin, int64_t end, int) {
     for (int64_t index = begin; index < end; ++index) {
       const OptimizerChunk& chunk = args.chunks[index];
-      const double* numbers = args.settings[args.arrays[chunk.array].setting].numbers;
+      const OptimizerArray& array = args.arrays[chunk.array];
+      args.param_sums[2 * index] = args.param_sums[2 * index + 1] = 0;
+      if (!array.streams[kGradStream])
+        continue;
+      const double* numbers = args.settings[array.setting].numbers;
       pass_over_piece(
           args, chunk,
           [&](auto kind) DLK_BODY { return Sums<decltype(kind)>(numbers); },
           [&](const auto& pass) DLK_BODY {
-            args.sums[2 * index] = sum_lanes(pass.sums[0]);
-            args.sums[2 * index + 1] = sum_lanes(pass.sums[1]);
+            args.param_sums[2 * index] = sum_lanes(pass.sums[0]);
+            args.param_sums[2 * index + 1] = sum_lanes(pass.sums[1]);
           });
     }
   });
@@ -135,10 +137,13 @@ template <template <class> class Sums> DLK_INLINE void sum_pieces(const Optimize
 template <template <class> class Step>
 DLK_INLINE void step_piece(const OptimizerArgs& args, int64_t index) {
   const OptimizerChunk& chunk = args.chunks[index];
-  const double* numbers = args.settings[args.arrays[chunk.array].setting].numbers;
+  const OptimizerArray& array = args.arrays[chunk.array];
+  if (!array.streams[kGradStream])
+    return average_piece(args.extras, array, args.layouts[array.layout], chunk.begin, chunk.end);
+  const double* numbers = args.settings[array.setting].numbers;
   pass_over_piece(
       args, chunk,
-      [&](auto kind) DLK_BODY { return Step<decltype(kind)>(numbers, args.sums[2 * index]); },
+      [&](auto kind) DLK_BODY { return Step<decltype(kind)>(numbers, args.param_sums[2 * index]); },
       [](const auto&) DLK_BODY {});
 }
 

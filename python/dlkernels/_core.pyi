@@ -122,13 +122,32 @@ def optimizer_step(
     kernel: str,
     operation: str,
     slots: list[str],
+    has_average: bool,
     params: list[Any],
     grads: list[Any],
     states: list[Any],
     setting_of: list[int],
     settings: list[Any],
+    extras: StepExtras,
     /,
 ) -> None: ...
+
+# What a step does besides its rule; `is_skipped`, `norm` and `norm_is_double` also tell what came
+# of it.
+class StepExtras:
+    unscale: float
+    max_norm: float
+    average_weight: float
+    average_copies: bool
+    write_back: bool
+    zero_grads: bool
+    skips_nonfinite: bool
+    is_skipped: bool
+    def __init__(self) -> None: ...
+    @property
+    def norm(self) -> float: ...
+    @property
+    def norm_is_double(self) -> bool: ...
 
 # Batch normalization. The channels are axis 1. `activation` is None, "relu", "leaky_relu" or
 # "silu"; parameters and statistics are float32 or of the input's dtype, all alike. `mask` is uint8,
@@ -277,6 +296,7 @@ class ParameterTable:
         operation: str,
         kernel: str,
         slots: list[str],
+        has_average: bool,
         scalars: list[str],
         groups: list[Any],
         used: list[Any],
@@ -286,5 +306,11 @@ class ParameterTable:
         /,
     ) -> None: ...
     def step(
-        self, groups: list[Any], used: list[Any], state: dict[Any, Any], advance: Any, /
+        self,
+        groups: list[Any],
+        used: list[Any],
+        state: dict[Any, Any],
+        advance: Any,
+        extras: StepExtras,
+        /,
     ) -> bool: ...

@@ -4,13 +4,26 @@ of arrays. `dlkernels.torch.optim` has the same steps as `torch.optim.Optimizer`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+import contextlib
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from dlkernels import _core
 from dlkernels import _optimizer_rules as rules
+from dlkernels._optimizer_extras import (
+    AVERAGE,
+    Extra,
+    Extras,
+    StepArguments,
+    inverse_scale,
+    with_keywords,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = [
     "ASGD",
@@ -38,7 +51,27 @@ class _Optimizer:
 
     _rule: ClassVar[rules.Rule]
 
-    def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
+    max_grad_norm = Extra[float | None]()
+    write_back = Extra[bool]()
+    ema_decay = Extra[float | None]()
+    zero_grads = Extra[bool]()
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        cls.__signature__ = with_keywords(  # type: ignore[attr-defined]
+            inspect.signature(cls.__init__), vars(_Optimizer)
+        )
+
+    def __init__(self, params: Params, defaults: dict[str, Any], extras: StepArguments) -> None:
+        unknown = set(extras) - set(StepArguments.__annotations__)
+        if unknown:
+            raise TypeError(
+                f"{self._name}.__init__() got an unexpected keyword argument {min(unknown)!r}"
+            )
+        self._extras = Extras(**extras)
+        self.grad_norm: float | None = None
+        self.found_inf = False
+        self._shows_averages = False
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self.state: list[dict[str, Any]] = []
@@ -76,19 +109,30 @@ class _Optimizer:
                 state[name] = np.full_like(param, fill, subok=False)
         return state
 
-    def step(self, grads: Sequence[Array | None]) -> None:
+    def step(self, grads: Sequence[Array | None], *, grad_scale: float | None = None) -> None:
         """Updates every parameter in place.
 
         Args:
             grads: One gradient per parameter, in their order over all groups, of the parameter's
                 shape and any floating dtype; None leaves a parameter as it is.
+            grad_scale: What the loss was multiplied by: the gradients are divided by it before
+                anything else. If one of them is not finite nothing is updated, and ``found_inf``
+                is True.
 
         Raises:
+            RuntimeError: Within ``ema_weights()``.
             TypeError: Something is no array, or not of a floating dtype.
             ValueError: The number of gradients, a shape or a group's value is wrong, or a parameter
-                is read-only. Nothing is updated then.
+                is read-only, or a gradient that is to be written. Nothing is updated then.
         """
+        if self._shows_averages:
+            raise RuntimeError(f"{self._name}: step: called within ema_weights()")
         rule = self._rule
+        averages = self._extras.ema_decay is not None
+        extras = self._extras.for_kernel(
+            1.0 if grad_scale is None else inverse_scale(grad_scale), grad_scale is not None, False
+        )
+        extras.average_copies = not any(AVERAGE in state for state in self.state)
         grads = list(grads)
         if len(grads) != len(self.state):
             raise ValueError(
@@ -107,11 +151,14 @@ class _Optimizer:
             for param in group["params"]:
                 index = len(params)
                 params.append(param)
+                state = self.state[index]
                 if grads[index] is None:
-                    states.append(())
+                    has_average = averages and AVERAGE in state
+                    states.append(
+                        (*(None for _ in rule.slots), state[AVERAGE]) if has_average else ()
+                    )
                     setting_of.append(0)
                     continue
-                state = self.state[index]
                 fresh = any(name is not None and name not in state for name in names)
                 if fresh or any(name not in state for name in rule.scalars):
                     state = {**self._fresh_state(group, param), **state}
@@ -124,22 +171,74 @@ class _Optimizer:
                 for name in names:
                     if name is not None and state[name] is None:
                         raise TypeError(f"{self._name}: {name}: expected an array, got NoneType")
-                states.append(tuple(None if name is None else state[name] for name in names))
+                own = tuple(None if name is None else state[name] for name in names)
+                if averages:
+                    if AVERAGE not in state:
+                        state = {**state, AVERAGE: _average_like(param, own)}
+                    own += (None,) * (len(rule.slots) - len(own)) + (state[AVERAGE],)
+                states.append(own)
                 setting_of.append(setting)
                 updates.append((index, state))
         _core.optimizer_step(
             rule.kernel,
             self._name,
-            list(rule.slots),
+            [*rule.slots, *([AVERAGE] if averages else [])],
+            averages,
             params,
             grads,
             states,
             setting_of,
             settings,
+            extras,
         )
+        self.found_inf = extras.is_skipped
+        if extras.max_norm >= 0:
+            norm = extras.norm
+            self.grad_norm = norm if extras.norm_is_double else float(np.float32(norm))
+        if extras.is_skipped:
+            return
         for index, state in updates:
             state.update(zip(rule.scalars, next_scalars[setting_of[index]], strict=True))
             self.state[index] = state
+
+    def ema_parameters(self) -> list[Array]:
+        """The moving averages, in the order of the parameters over all groups; before its first
+        gradient, the parameter itself.
+
+        Raises:
+            RuntimeError: No averages are kept (``ema_decay`` is None).
+        """
+        if self._extras.ema_decay is None:
+            raise RuntimeError(f"{self._name}: ema_parameters: needs ema_decay")
+        return [
+            state.get(AVERAGE, param)
+            for param, state in zip(self._parameters(), self.state, strict=True)
+        ]
+
+    @contextlib.contextmanager
+    def ema_weights(self) -> Iterator[None]:
+        """A context in which the parameters' arrays have the values of their averages; they have
+        their own again afterwards, also after an exception.
+
+        Raises:
+            RuntimeError: No averages are kept, it is entered twice, or a step is taken within.
+        """
+        averages, params = self.ema_parameters(), self._parameters()
+        if self._shows_averages:
+            raise RuntimeError(f"{self._name}: ema_weights: entered twice")
+        own = [param.copy() for param in params]
+        self._shows_averages = True
+        try:
+            for param, average in zip(params, averages, strict=True):
+                param[...] = average
+            yield
+        finally:
+            for param, value in zip(params, own, strict=True):
+                param[...] = value
+            self._shows_averages = False
+
+    def _parameters(self) -> list[Array]:
+        return [param for group in self.param_groups for param in group["params"]]
 
     def state_dict(self) -> dict[str, Any]:
         """The groups' numbers and copies of the states, enough to go on from."""
@@ -169,6 +268,15 @@ class _Optimizer:
         self.state = [_copied(state) for state in states]
 
 
+def _average_like(param: Array, states: tuple[Array | None, ...]) -> Array:
+    """What an average starts as: the parameter, in its dtype or a wider one of a state."""
+    widest = max(
+        (array for array in (param, *states) if array is not None),
+        key=lambda array: array.dtype.itemsize,
+    )
+    return np.array(param, dtype=widest.dtype)
+
+
 def _copied(state: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value.copy() if hasattr(value, "copy") else value for name, value in state.items()
@@ -192,15 +300,25 @@ class SGD(_Optimizer):
         weight_decay: L2 penalty.
         nesterov: Nesterov momentum; needs a momentum and no dampening.
         maximize: Ascend instead.
+        extras: What the step does besides, in the same pass over the arrays, each alone and all
+            together equal to doing them one after another; attributes too, which may be changed
+            between steps. ``max_grad_norm``: clip the norm of all gradients together to this, with
+            `torch.nn.utils.clip_grad_norm_`'s coefficient; they stay as they are.
+            ``ema_decay``: keep moving averages of the parameters, ``ema = ema_decay * ema +
+            (1 - ema_decay) * p``, the first step a copy; state ``"ema"``, in the dtype of parameter
+            or state, whichever is wider. ``zero_grads``: leave the gradients zero. ``write_back``:
+            leave them divided and clipped.
 
     Attributes:
         param_groups: One dict per group; values may be changed between steps (a schedule of
             ``lr``).
         state: One dict per parameter, over all groups, empty before its first step; here
             ``"momentum_buffer"``. Its arrays may be of another floating dtype than the parameter.
+        grad_norm: With ``max_grad_norm``, the norm of the last step's gradients; else None.
+        found_inf: Whether the last step was skipped, see `step`.
 
     Raises:
-        ValueError: A number is negative, or nesterov lacks its momentum.
+        ValueError: A number is negative or out of range, or nesterov lacks its momentum.
 
     Example:
         >>> import numpy as np
@@ -222,6 +340,7 @@ class SGD(_Optimizer):
         nesterov: bool = False,
         *,
         maximize: bool = False,
+        **extras: Unpack[StepArguments],
     ) -> None:
         """See the class."""
         super().__init__(
@@ -234,6 +353,7 @@ class SGD(_Optimizer):
                 "nesterov": nesterov,
                 "maximize": maximize,
             },
+            extras,
         )
 
 
@@ -256,6 +376,7 @@ class Adam(_Optimizer):
         amsgrad: Divide by the largest average so far.
         maximize: Ascend instead.
         decoupled_weight_decay: ``p *= 1 - lr * weight_decay`` instead of adding to the gradient.
+        extras: As `SGD`.
 
     Attributes:
         param_groups: As `SGD`.
@@ -286,6 +407,7 @@ class Adam(_Optimizer):
         *,
         maximize: bool = False,
         decoupled_weight_decay: bool = False,
+        **extras: Unpack[StepArguments],
     ) -> None:
         """See the class."""
         super().__init__(
@@ -299,6 +421,7 @@ class Adam(_Optimizer):
                 "maximize": maximize,
                 "decoupled_weight_decay": decoupled_weight_decay,
             },
+            extras,
         )
 
 
@@ -316,6 +439,7 @@ class AdamW(Adam):
         weight_decay: Decoupled weight decay.
         amsgrad: As `Adam`.
         maximize: Ascend instead.
+        extras: As `SGD`.
 
     Attributes:
         param_groups: As `SGD`.
@@ -342,6 +466,7 @@ class AdamW(Adam):
         amsgrad: bool = False,
         *,
         maximize: bool = False,
+        **extras: Unpack[StepArguments],
     ) -> None:
         """See the class."""
         super().__init__(
@@ -353,6 +478,7 @@ class AdamW(Adam):
             amsgrad,
             maximize=maximize,
             decoupled_weight_decay=True,
+            **extras,
         )
 
 
@@ -372,6 +498,7 @@ class Adagrad(_Optimizer):
         initial_accumulator_value: What the sums start from.
         eps: Added to the denominator.
         maximize: Ascend instead.
+        extras: As `SGD`.
 
     Attributes:
         param_groups: As `SGD`.
@@ -400,6 +527,7 @@ class Adagrad(_Optimizer):
         eps: float = 1e-10,
         *,
         maximize: bool = False,
+        **extras: Unpack[StepArguments],
     ) -> None:
         """See the class."""
         super().__init__(
@@ -412,6 +540,7 @@ class Adagrad(_Optimizer):
                 "eps": eps,
                 "maximize": maximize,
             },
+            extras,
         )
 
 
@@ -433,6 +562,7 @@ class RMSprop(_Optimizer):
         momentum: Momentum factor; 0 keeps no buffers.
         centered: Divide by the deviation instead.
         maximize: Ascend instead.
+        extras: As `SGD`.
 
     Attributes:
         param_groups: As `SGD`.
@@ -463,6 +593,7 @@ class RMSprop(_Optimizer):
         centered: bool = False,
         *,
         maximize: bool = False,
+        **extras: Unpack[StepArguments],
     ) -> None:
         """See the class."""
         super().__init__(
@@ -476,6 +607,7 @@ class RMSprop(_Optimizer):
                 "centered": centered,
                 "maximize": maximize,
             },
+            extras,
         )
 
 
@@ -495,6 +627,7 @@ class Adadelta(_Optimizer):
         eps: Added below both square roots.
         weight_decay: L2 penalty.
         maximize: Ascend instead.
+        extras: As `SGD`.
 
     Attributes:
         param_groups: As `SGD`.
@@ -522,6 +655,7 @@ class Adadelta(_Optimizer):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        **extras: Unpack[StepArguments],
     ) -> None:
         """See the class."""
         super().__init__(
@@ -533,6 +667,7 @@ class Adadelta(_Optimizer):
                 "weight_decay": weight_decay,
                 "maximize": maximize,
             },
+            extras,
         )
 
 
@@ -550,6 +685,7 @@ class Adamax(_Optimizer):
         eps: Added to the gradient's size.
         weight_decay: L2 penalty.
         maximize: Ascend instead.
+        extras: As `SGD`.
 
     Attributes:
         param_groups: As `SGD`.
@@ -577,6 +713,7 @@ class Adamax(_Optimizer):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        **extras: Unpack[StepArguments],
     ) -> None:
         """See the class."""
         super().__init__(
@@ -588,6 +725,7 @@ class Adamax(_Optimizer):
                 "weight_decay": weight_decay,
                 "maximize": maximize,
             },
+            extras,
         )
 
 
@@ -610,6 +748,7 @@ class NAdam(_Optimizer):
         momentum_decay: Rate at which ``mu`` approaches ``beta1``.
         decoupled_weight_decay: ``p *= 1 - lr * weight_decay`` instead of adding to the gradient.
         maximize: Ascend instead.
+        extras: As `SGD`.
 
     Attributes:
         param_groups: As `SGD`.
@@ -640,6 +779,7 @@ class NAdam(_Optimizer):
         decoupled_weight_decay: bool = False,
         *,
         maximize: bool = False,
+        **extras: Unpack[StepArguments],
     ) -> None:
         """See the class."""
         super().__init__(
@@ -653,6 +793,7 @@ class NAdam(_Optimizer):
                 "decoupled_weight_decay": decoupled_weight_decay,
                 "maximize": maximize,
             },
+            extras,
         )
 
 
@@ -672,6 +813,7 @@ class RAdam(_Optimizer):
         weight_decay: L2 penalty.
         decoupled_weight_decay: ``p *= 1 - lr * weight_decay`` instead of adding to the gradient.
         maximize: Ascend instead.
+        extras: As `SGD`.
 
     Attributes:
         param_groups: As `SGD`.
@@ -700,6 +842,7 @@ class RAdam(_Optimizer):
         decoupled_weight_decay: bool = False,
         *,
         maximize: bool = False,
+        **extras: Unpack[StepArguments],
     ) -> None:
         """See the class."""
         super().__init__(
@@ -712,6 +855,7 @@ class RAdam(_Optimizer):
                 "decoupled_weight_decay": decoupled_weight_decay,
                 "maximize": maximize,
             },
+            extras,
         )
 
 
@@ -731,6 +875,7 @@ class ASGD(_Optimizer):
         t0: Step at which the averaging starts.
         weight_decay: L2 penalty.
         maximize: Ascend instead.
+        extras: As `SGD`.
 
     Attributes:
         param_groups: As `SGD`.
@@ -759,6 +904,7 @@ class ASGD(_Optimizer):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        **extras: Unpack[StepArguments],
     ) -> None:
         """See the class."""
         super().__init__(
@@ -771,6 +917,7 @@ class ASGD(_Optimizer):
                 "weight_decay": weight_decay,
                 "maximize": maximize,
             },
+            extras,
         )
 
 
@@ -787,6 +934,7 @@ class Rprop(_Optimizer):
         etas: Factors of the steps.
         step_sizes: Smallest and largest step.
         maximize: Ascend instead.
+        extras: As `SGD`.
 
     Attributes:
         param_groups: As `SGD`.
@@ -813,6 +961,7 @@ class Rprop(_Optimizer):
         step_sizes: tuple[float, float] = (1e-6, 50),
         *,
         maximize: bool = False,
+        **extras: Unpack[StepArguments],
     ) -> None:
         """See the class."""
         super().__init__(
@@ -823,6 +972,7 @@ class Rprop(_Optimizer):
                 "step_sizes": step_sizes,
                 "maximize": maximize,
             },
+            extras,
         )
 
 
@@ -838,6 +988,7 @@ class Lion(_Optimizer):
         betas: Weights of the average in the step, and in itself.
         weight_decay: Decoupled weight decay.
         maximize: Ascend instead.
+        extras: As `SGD`.
 
     Attributes:
         param_groups: As `SGD`.
@@ -864,6 +1015,7 @@ class Lion(_Optimizer):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        **extras: Unpack[StepArguments],
     ) -> None:
         """See the class."""
         super().__init__(
@@ -874,6 +1026,7 @@ class Lion(_Optimizer):
                 "weight_decay": weight_decay,
                 "maximize": maximize,
             },
+            extras,
         )
 
 
@@ -894,6 +1047,7 @@ class LAMB(_Optimizer):
         weight_decay: Decoupled weight decay, a part of the step whose norm is taken.
         maximize: Ascend instead.
         bias_correction: Divide the averages by ``1 - beta**t``; without, as if that were 1.
+        extras: As `SGD`.
 
     Attributes:
         param_groups: As `SGD`.
@@ -922,6 +1076,7 @@ class LAMB(_Optimizer):
         *,
         maximize: bool = False,
         bias_correction: bool = True,
+        **extras: Unpack[StepArguments],
     ) -> None:
         """See the class."""
         super().__init__(
@@ -934,6 +1089,7 @@ class LAMB(_Optimizer):
                 "maximize": maximize,
                 "bias_correction": bias_correction,
             },
+            extras,
         )
 
 
@@ -956,6 +1112,7 @@ class LARS(_Optimizer):
         trust_coefficient: How much an array may move, as a part of its norm, at ``lr=1``.
         eps: Added to the denominator of the ratio.
         maximize: Ascend instead.
+        extras: As `SGD`.
 
     Attributes:
         param_groups: As `SGD`.
@@ -986,6 +1143,7 @@ class LARS(_Optimizer):
         trust_coefficient: float = 1e-3,
         eps: float = 1e-8,
         maximize: bool = False,
+        **extras: Unpack[StepArguments],
     ) -> None:
         """See the class."""
         super().__init__(
@@ -1000,4 +1158,5 @@ class LARS(_Optimizer):
                 "eps": eps,
                 "maximize": maximize,
             },
+            extras,
         )

@@ -7,19 +7,41 @@ and every result rounded once. ``foreach``, ``fused`` and ``capturable`` are acc
 nothing. With ``differentiable=True``, or where a tensor is sparse, complex, a subclass or on
 another device, the step is torch's own. Of a DTensor (FSDP2's ``fully_shard``, with parameters on
 the CPU) each process updates its own part. States keep their dtypes in ``load_state_dict``.
+
+Besides torch's arguments every class has some of its own, by keyword, that do in the step what else
+goes over the parameters; each alone and all together equal to doing them one after another. They
+are attributes too, and may be changed between steps; groups and state dicts stay as torch's.
+
+``max_grad_norm``
+    Clips the norm of all gradients together, as `torch.nn.utils.clip_grad_norm_`; ``grad_norm`` is
+    then what that returns (in float32 also for half gradients). The gradients stay as they are.
+``scaler_in_step``
+    Has a `torch.amp.GradScaler` leave the unscaling to the step; where a gradient is not finite,
+    the step does nothing. (Lightning refuses to clip gradients by itself with such an optimizer.)
+``ema_decay``
+    Keeps moving averages of the parameters, ``ema = ema_decay * ema + (1 - ema_decay) * p``, as
+    `torch.optim.swa_utils.get_ema_multi_avg_fn` does, the first step a copy; state ``"ema"``, in
+    the dtype of parameter or state, whichever is wider. See ``ema_parameters`` and ``ema_weights``.
+``zero_grads``
+    Leaves the gradients zero, as ``zero_grad(set_to_none=False)`` after the step.
+``write_back``
+    Leaves the gradients unscaled and clipped.
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
 
 from dlkernels import _core
 from dlkernels import _optimizer_rules as rules
+from dlkernels._optimizer_extras import AVERAGE, Extra, Extras, inverse_scale, with_keywords
 from dlkernels.torch import _optimizer_loops as loops
+from dlkernels.torch._optimizer_extras import grad_norm_tensor, step_with_extras
 from dlkernels.torch._shards import LocalShards, has_shards
 
 __all__ = [
@@ -50,6 +72,15 @@ class _KernelOptimizer(torch.optim.Optimizer):
     _being_loaded: dict[str, Any] | None = None
     # fused=True is torch's to check only where torch's fused step runs.
     _need_device_dtype_check_for_fused = False
+    _extras = Extras()
+    _grad_norm: torch.Tensor | None = None
+    _shows_averages = False
+
+    max_grad_norm = Extra[float | None]()
+    write_back = Extra[bool]()
+    ema_decay = Extra[float | None]()
+    zero_grads = Extra[bool]()
+    scaler_in_step = Extra[bool]()
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -58,14 +89,41 @@ class _KernelOptimizer(torch.optim.Optimizer):
             for base in cls.__mro__
             if issubclass(base, torch.optim.Optimizer) and not issubclass(base, _KernelOptimizer)
         )
-        cls.__signature__ = inspect.signature(cls._torch_class)  # type: ignore[attr-defined]
+        cls.__signature__ = with_keywords(  # type: ignore[attr-defined]
+            inspect.signature(cls._torch_class), vars(_KernelOptimizer)
+        )
 
-    def __init__(self, *args: Any, **keywords: Any) -> None:
-        """As torch's."""
+    def __init__(
+        self,
+        *args: Any,
+        max_grad_norm: float | None = None,
+        write_back: bool = False,
+        ema_decay: float | None = None,
+        zero_grads: bool = False,
+        scaler_in_step: bool = False,
+        **keywords: Any,
+    ) -> None:
+        """As torch's, and see the module."""
+        self._extras = Extras(max_grad_norm, write_back, ema_decay, zero_grads, scaler_in_step)
         super().__init__(*args, **keywords)
-        # torch sets it for fused=True; a GradScaler then leaves the unscaling to step().
-        self.__dict__.pop("_step_supports_amp_scaling", None)
         self.__dict__.pop("_need_device_dtype_check_for_fused", None)
+        # torch sets it for fused=True.
+        self.__dict__.pop("_step_supports_amp_scaling", None)
+
+    def __getattr__(self, name: str) -> Any:
+        # Asked by a GradScaler, which then leaves the unscaling to step().
+        if name == "_step_supports_amp_scaling" and self._extras.scaler_in_step:
+            return True
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_extras": self._extras}
+
+    @property
+    def grad_norm(self) -> torch.Tensor | None:
+        """With ``max_grad_norm``, what `torch.nn.utils.clip_grad_norm_` would have returned at the
+        last step."""
+        return self._grad_norm
 
     @torch._dynamo.disable
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -77,20 +135,88 @@ class _KernelOptimizer(torch.optim.Optimizer):
         Returns:
             What ``closure`` returned, or None.
         """
+        if self._shows_averages:
+            raise RuntimeError(f"{type(self).__name__}: step: called within ema_weights()")
+        is_differentiable = any(group["differentiable"] for group in self.param_groups)
+        if is_differentiable and self._extras.any:
+            raise ValueError(
+                f"{type(self).__name__}: step: differentiable=True excludes max_grad_norm, "
+                "write_back, ema_decay, zero_grads and scaler_in_step"
+            )
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if any(group["differentiable"] for group in self.param_groups):
+        extras = self._kernel_extras()
+        if is_differentiable:
             self._step_in_torch()
-        elif not self._step_by_table():
-            self._step_anew()
+        elif not self._step_by_table(extras):
+            self._step_anew(extras)
         return loss
 
-    def _groups_and_slots(self) -> tuple[list[Any], list[Any]]:
+    def _kernel_extras(self) -> _core.StepExtras:
+        if not self._extras.scaler_in_step:
+            return self._extras.for_kernel(1.0, False, False)
+        scale, found = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
+        # Looking for what is not finite takes a pass, unless the norm is wanted anyway.
+        looks = found is None or self._extras.max_grad_norm is not None
+        return self._extras.for_kernel(
+            1.0 if scale is None else inverse_scale(scale),
+            looks and not (scale is None and found is None),
+            found is not None and float(found) != 0,
+        )
+
+    def _take_norm(self, extras: _core.StepExtras) -> None:
+        if extras.max_norm >= 0:
+            self._grad_norm = grad_norm_tensor(extras.norm, extras.norm_is_double)
+
+    def ema_parameters(self) -> list[torch.Tensor]:
+        """The moving averages, in the order of the parameters over all groups; before its first
+        gradient, the parameter itself.
+
+        Raises:
+            RuntimeError: No averages are kept (``ema_decay`` is None).
+        """
+        if self._extras.ema_decay is None:
+            raise RuntimeError(f"{type(self).__name__}: ema_parameters: needs ema_decay")
+        return [
+            self.state.get(param, {}).get(AVERAGE, param.detach())
+            for group in self.param_groups
+            for param in group["params"]
+        ]
+
+    @contextlib.contextmanager
+    def ema_weights(self) -> Iterator[None]:
+        """A context in which the parameters have the values of their averages.
+
+        They have their own again afterwards, also after an exception; autograd is told of both
+        writes.
+
+        Raises:
+            RuntimeError: No averages are kept, it is entered twice, or a step is taken within.
+        """
+        averages = self.ema_parameters()
+        if self._shows_averages:
+            raise RuntimeError(f"{type(self).__name__}: ema_weights: entered twice")
+        params = [param for group in self.param_groups for param in group["params"]]
+        own = [param.detach().clone() for param in params]
+        self._shows_averages = True
+        try:
+            with torch.no_grad():
+                for param, average in zip(params, averages, strict=True):
+                    param.copy_(average)
+            yield
+        finally:
+            with torch.no_grad():
+                for param, value in zip(params, own, strict=True):
+                    param.copy_(value)
+            self._shows_averages = False
+
+    def _groups_and_slots(self, averages: bool) -> tuple[list[Any], list[Any]]:
+        average = (AVERAGE,) if averages else ()
         return (
             [group["params"] for group in self.param_groups],
-            [self._rule.used_slots(group) for group in self.param_groups],
+            [(*self._rule.used_slots(group), *average) for group in self.param_groups],
         )
 
     def _advance(
@@ -98,45 +224,81 @@ class _KernelOptimizer(torch.optim.Optimizer):
     ) -> tuple[rules.Numbers, rules.Numbers]:
         return self._rule.advance(self.param_groups[group], scalars, fresh, single)
 
-    def _step_by_table(self) -> bool:
+    def _step_by_table(self, extras: _core.StepExtras) -> bool:
         """The step from what the last one left; False, and nothing done, where it does not fit."""
         if self._table is None:
             return False
+        groups, slots = self._groups_and_slots(self._extras.ema_decay is not None)
         try:
-            return self._table.step(*self._groups_and_slots(), self.state, self._advance)
+            is_done = self._table.step(groups, slots, self.state, self._advance, extras)
         except TypeError:  # no kernel for one of the tensors
             return False
+        if is_done:
+            self._take_norm(extras)
+        return is_done
 
-    def _step_anew(self) -> None:
+    def _step_anew(self, extras: _core.StepExtras) -> None:
         """The step from nothing: makes the states of first steps, and the table for the next."""
         self._table = None
+        if not self._extras.any:
+            self._step_rule(extras)
+        elif has_shards(group["params"] for group in self.param_groups):
+            self._step_around(extras, self._step_rule)
+        elif not self._step_by_kernel(extras, self._extras.ema_decay is not None):
+            self._step_around(extras, self._step_in_torch)
+
+    def _step_rule(self, extras: _core.StepExtras | None = None) -> None:
+        """The step and nothing else."""
+        if not self._step_by_kernel(extras or _core.StepExtras(), False):
+            self._step_in_torch()
+
+    def _step_around(self, extras: _core.StepExtras, step: Callable[[], None]) -> None:
+        """A step with the rest in torch's operations."""
+        params = [param for group in self.param_groups for param in group["params"]]
+        averages = self._extras.ema_decay is not None
+        norm = step_with_extras(params, self.state, extras, averages, step)
+        if norm is not None:
+            self._grad_norm = norm
+
+    def _step_by_kernel(self, extras: _core.StepExtras, averages: bool) -> bool:
+        """False, and nothing done, where no kernel takes the tensors."""
+        known = {param for param, own in self.state.items() if own}
         fresh = self._make_states()
+        averaged = self._make_averages(extras) if averages else []
         is_done = False
         try:
-            groups, slots = self._groups_and_slots()
+            groups, slots = self._groups_and_slots(averages)
             if has_shards(groups):
                 if not self._rule.elementwise:
                     raise TypeError("needs all of a parameter")
-                is_done = self._step_shards(LocalShards(groups, self.state, fresh), slots)
+                is_done = self._step_shards(LocalShards(groups, self.state, fresh), slots, extras)
             else:
                 table = self._new_table(groups, slots, self.state, fresh)
-                is_done = table.step(groups, slots, self.state, self._advance)
-                self._table = table if is_done else None
+                is_done = table.step(groups, slots, self.state, self._advance, extras)
+                self._table = table if is_done and not extras.is_skipped else None
         except TypeError:
             pass
         finally:
-            if not is_done:
+            if not is_done or extras.is_skipped:
                 self._forget_states(fresh)
-        if not is_done:
-            self._step_in_torch()
+                for param in averaged:
+                    del self.state[param][AVERAGE]
+        if is_done:
+            self._take_norm(extras)
+        if is_done and extras.is_skipped:  # there was no first step
+            for param in set(self.state) - known:
+                del self.state[param]
+        return is_done
 
     def _new_table(
         self, groups: list[Any], slots: list[Any], state: dict[Any, Any], fresh: list[torch.Tensor]
     ) -> _core.ParameterTable:
+        has_average = any(AVERAGE in names for names in slots)
         return _core.ParameterTable(
             type(self).__name__,
             self._rule.kernel,
-            list(self._rule.slots),
+            [*self._rule.slots, *([AVERAGE] if has_average else [])],
+            has_average,
             list(self._rule.scalars),
             groups,
             slots,
@@ -145,13 +307,36 @@ class _KernelOptimizer(torch.optim.Optimizer):
             _core.torch_handles_available(),
         )
 
-    def _step_shards(self, shards: LocalShards, slots: list[Any]) -> bool:
+    def _step_shards(
+        self, shards: LocalShards, slots: list[Any], extras: _core.StepExtras
+    ) -> bool:
         """The step of this process's parts of DTensors, whose tensors are made anew every time."""
         table = self._new_table(shards.groups, slots, shards.state, shards.fresh)
-        is_done = table.step(shards.groups, slots, shards.state, self._advance)
+        is_done = table.step(shards.groups, slots, shards.state, self._advance, extras)
         if is_done:
             shards.count_versions()
         return is_done
+
+    def _make_averages(self, extras: _core.StepExtras) -> list[torch.Tensor]:
+        """Makes what is missing of the averages of parameters with gradients; returns those."""
+        # The first average of all is a copy; one that comes later starts from where its parameter
+        # stood all the while.
+        extras.average_copies = not any(AVERAGE in own for own in self.state.values())
+        missing = [
+            param
+            for group in self.param_groups
+            for param in group["params"]
+            if param.grad is not None and AVERAGE not in self.state[param]
+        ]
+        for param in missing:
+            own = self.state[param]
+            states = [own.get(name) for name in self._rule.slots]
+            dtype = param.dtype
+            for value in states:
+                if torch.is_tensor(value) and value.is_floating_point():
+                    dtype = torch.promote_types(dtype, value.dtype)
+            own[AVERAGE] = param.detach().to(dtype, copy=True)
+        return missing
 
     def _make_states(self) -> list[torch.Tensor]:
         """Makes what is missing of the states of parameters with gradients, as torch makes it, and
