@@ -466,18 +466,21 @@ def train_elementwise_loss(case: Case, front: TorchFront, name: str) -> Workload
     return Workload(run, lambda loss: float(loss.detach()) + magnitude(x.grad), reset)
 
 
-def optimizer_step(case: Case, front: TorchFront, name: str, **options: Any) -> Workload:
+def optimizer_step(case: Case, front: TorchFront, rule: cases.Optimizer) -> Workload:
     """One step over all arrays, gradients present."""
     import torch
 
     arrays, length = case.shape
+    shapes: tuple[tuple[int, ...], ...] = ((length,),) * arrays
+    if case.shape == cases.GPT2:
+        shapes = cases.GPT2_SHAPES
     generator = torch.Generator().manual_seed(0)
     parameters = []
-    for _ in range(arrays):
-        parameter = torch.randn(length, generator=generator).requires_grad_()
-        parameter.grad = torch.randn(length, generator=generator)
+    for shape in shapes:
+        parameter = torch.randn(shape, generator=generator).requires_grad_()
+        parameter.grad = torch.randn(shape, generator=generator)
         parameters.append(parameter)
-    optimizer = front.optimizer(name, parameters, **options)
+    optimizer = front.optimizer(rule.name, parameters, **rule.options)
     return Workload(optimizer.step, lambda _: sum(map(magnitude, parameters)))
 
 
@@ -564,11 +567,8 @@ TORCH_OPERATIONS: Mapping[str, Callable[[Case, TorchFront], Workload]] = {
         f"{name}_train": functools.partial(train_elementwise_loss, name=name)
         for name in ("mse_loss", "kl_div", "binary_cross_entropy_with_logits")
     },
-    "sgd_momentum": functools.partial(optimizer_step, name="SGD", lr=1e-3, momentum=0.9),
-    **{f"step_{name}": functools.partial(optimizer_step, name=name) for name in cases.OPTIMIZERS},
-    "step_RMSprop_all": functools.partial(
-        optimizer_step, name="RMSprop", momentum=0.9, centered=True
-    ),
+    **{f"step {title}": functools.partial(optimizer_step, rule=rule)
+       for title, rule in cases.OPTIMIZERS.items()},
     "batch_norm_train": train_batch_norm,
     "batch_norm_relu_train": functools.partial(train_batch_norm, activation="relu"),
     "batch_norm_add_relu_train": functools.partial(
