@@ -110,25 +110,25 @@ template <class C> struct RuleBlocks {
     }
   }
 
-  DLK_BLOCK void close(const OptimizerArray& array, const OptimizerLayout& layout, int64_t first,
-                       int64_t size) const {
+  DLK_BLOCK void close(const OptimizerArray& array, const OptimizerLayout& layout,
+                       const OptimizerSetting& setting, int64_t first, int64_t size) const {
     for (int stream = 0; stream < kAverageStream; ++stream)
       if (stream != kGradStream && pointers[stream] == buffers[stream])
-        write_block<C>(buffers[stream], array, layout, stream, first, size);
+        write_block<C>(buffers[stream], array, layout, setting, stream, first, size);
   }
 };
 
 // A piece with gaps, of several dtypes or formats, or with something besides the rule.
 template <template <class> class Rule, int kMask, class C>
 DLK_BLOCK void update_blocks(const OptimizerExtras& extras, const OptimizerArray& array,
-                             const OptimizerLayout& layout, const double* numbers, int64_t begin,
-                             int64_t end) {
+                             const OptimizerLayout& layout, const OptimizerSetting& setting,
+                             int64_t begin, int64_t end) {
   RuleBlocks<C> blocks;
   for (int64_t first = begin; first < end; first += kOptimizerBlock) {
     const int64_t size = end - first < kOptimizerBlock ? end - first : kOptimizerBlock;
     blocks.open(extras, array, layout, first, size);
-    update_streams<Rule, kMask, C>(numbers, blocks.pointers, 0, size);
-    blocks.close(array, layout, first, size);
+    update_streams<Rule, kMask, C>(setting.numbers, blocks.pointers, 0, size);
+    blocks.close(array, layout, setting, first, size);
     finish_block(extras, array, layout, first, size);
   }
 }
@@ -145,19 +145,19 @@ template <template <class> class Rule, int kMask>
 DLK_BLOCK void update_piece(const OptimizerArgs& args, const OptimizerArray& array, int64_t begin,
                             int64_t end) {
   const OptimizerLayout& layout = args.layouts[array.layout];
-  const double* numbers = args.settings[array.setting].numbers;
+  const OptimizerSetting& setting = args.settings[array.setting];
   const OptimizerExtras& extras = args.extras;
   if (layout.plain && !extras.scales && !extras.zero_grads && !array.streams[kAverageStream])
     return with_storage_type(layout.dtypes[kParamStream], [&](auto type) DLK_BODY {
-      update_streams<Rule, kMask, decltype(type)>(numbers, array.streams, begin, end - begin);
+      update_streams<Rule, kMask, decltype(type)>(setting.numbers, array.streams, begin, end - begin);
     });
   bool has_double = false;
   for (int stream = 0; stream < kAverageStream; ++stream)
     has_double |= array.streams[stream] && layout.dtypes[stream] == DType::float64;
   if (has_double)
-    update_blocks<Rule, kMask, double>(extras, array, layout, numbers, begin, end);
+    update_blocks<Rule, kMask, double>(extras, array, layout, setting, begin, end);
   else
-    update_blocks<Rule, kMask, float>(extras, array, layout, numbers, begin, end);
+    update_blocks<Rule, kMask, float>(extras, array, layout, setting, begin, end);
 }
 
 // kMasks: the sets of states that the rule may keep.
