@@ -93,13 +93,10 @@ DLK_BLOCK void decode_block(const uint8_t* codes, float scale, int64_t size, flo
   });
 }
 
-// Returns the scale.
+// Returns the scale. `largest`: of the magnitudes in each lane.
 template <bool kSigned>
-DLK_BLOCK float encode_block(const float* block, int64_t size, uint8_t* codes) {
-  IntVec<float> largest(0);
-  for_each_vec<float>(size, [&](int64_t i, auto lanes) DLK_BODY {
-    largest = larger_magnitude(largest, load_lanes(block + i, lanes));
-  });
+DLK_INLINE float encode_block(const float* block, int64_t size, IntVec<float> largest,
+                              uint8_t* codes) {
   int32_t values[Vec<float>::kLanes], highest = 0;
   store(reinterpret_cast<float*>(values), from_bits<float>(largest));
   for (int32_t value : values)
@@ -115,6 +112,15 @@ DLK_BLOCK float encode_block(const float* block, int64_t size, uint8_t* codes) {
     store_codes<kSigned>(codes + i, load_lanes(block + i, lanes), inverse, lanes);
   });
   return scale.scale;
+}
+
+template <bool kSigned>
+DLK_BLOCK float encode_block(const float* block, int64_t size, uint8_t* codes) {
+  IntVec<float> largest(0);
+  for_each_vec<float>(size, [&](int64_t i, auto lanes) DLK_BODY {
+    largest = larger_magnitude(largest, load_lanes(block + i, lanes));
+  });
+  return encode_block<kSigned>(block, size, largest, codes);
 }
 
 // Block of a split float32; strides in elements.

@@ -59,6 +59,8 @@ class Rule:
         scalars: Names of the numbers of a parameter's state.
         first_scalars: Their values before the first step.
         fill: What the slots hold before the first step.
+        signed: Which of the slots have a sign, for a rule whose states may be kept in eight bits or
+            bfloat16 whatever the parameter is.
     """
 
     kernel: str
@@ -69,6 +71,7 @@ class Rule:
     scalars: tuple[str, ...] = ("step",)
     first_scalars: Callable[[Group], Numbers] = _no_scalars
     fill: Callable[[Group], Numbers] = _no_fill
+    signed: tuple[bool, ...] = ()
 
     def used_slots(self, group: Group) -> tuple[str | None, ...]:
         """The slots' names, None for those that this group does not keep."""
@@ -133,6 +136,7 @@ SGD = Rule(
     uses=lambda group: (group["momentum"] != 0,),
     scalars=(),
     first_scalars=lambda group: (),
+    signed=(True,),
 )
 
 
@@ -172,6 +176,7 @@ ADAM = Rule(
     advance=_advance_adam,
     check=_check_adam,
     uses=lambda group: (True, True, bool(group["amsgrad"])),
+    signed=(True, False, False),
 )
 
 
@@ -207,6 +212,7 @@ ADAGRAD = Rule(
     advance=_advance_adagrad,
     check=_check_adagrad,
     fill=lambda group: (group["initial_accumulator_value"],),
+    signed=(False,),
 )
 
 
@@ -244,6 +250,7 @@ RMSPROP = Rule(
     advance=_advance_rmsprop,
     check=_check_rmsprop,
     uses=lambda group: (True, group["momentum"] > 0, bool(group["centered"])),
+    signed=(False, True, True),
 )
 
 
@@ -464,4 +471,5 @@ LION = Rule(
     check=_check_lion,
     scalars=(),
     first_scalars=lambda group: (),
+    signed=(True,),
 )
