@@ -25,9 +25,11 @@ CXX_FILES = $(shell find csrc bench -name '*.h' -o -name '*.cpp')
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
-demo: $(DONE)/install $(DONE)/group-demo ## train two small networks several ways and compare
+demo: $(DONE)/install $(DONE)/group-demo ## a tour of the operations, then small networks trained several ways
+	$(BIN)/python examples/tour.py
 	$(BIN)/python examples/train_digits.py
 	$(BIN)/python examples/train_residual.py
+	$(BIN)/python examples/train_optimizers.py
 
 test: $(DONE)/install $(DONE)/group-test ## the test suite (PYTEST_ARGS="-k relu")
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)

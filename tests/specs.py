@@ -2183,6 +2183,40 @@ def _lion_reference(a: Arrays, o: Options) -> tuple[Exact, ...]:
     return _moved(p, _same(o["lr"] * sign)), _average(a["exp_avg"], g, beta2, size)
 
 
+def _norm(x: np.ndarray) -> np.ndarray:
+    return np.sqrt((x * x).sum())
+
+
+def _lamb_reference(a: Arrays, o: Options) -> tuple[Exact, ...]:
+    (g, size), (beta1, beta2) = _gradient({**a, "param": 0 * a["param"]}, o), o["betas"]
+    m = _average(a["exp_avg"], g, beta1, size)
+    v = _average(a["exp_avg_sq"], g * g, beta2, size * size)
+    corrections = [1 - beta**T if o["bias_correction"] else 1 for beta in (beta1, beta2)]
+    d = np.sqrt(v.value / corrections[1]) + o["eps"]
+    decayed = o["weight_decay"] * a["param"]
+    u = m.value / corrections[0] / d + decayed
+    scale = m.scale / corrections[0] / d + np.abs(decayed)
+    norms = _norm(a["param"]), _norm(u)
+    rate = o["lr"] * (norms[0] / norms[1] if norms[0] and norms[1] else 1)
+    return _moved(a["param"], (rate * u, rate * scale)), m, v
+
+
+def _lars_reference(a: Arrays, o: Options) -> tuple[Exact, ...]:
+    g, size = _gradient(a, o)
+    norms = _norm(a["param"]), _norm(a["grad"])
+    below = norms[1] + o["weight_decay"] * norms[0] + o["eps"]
+    ratio = o["trust_coefficient"] * norms[0] / below if norms[0] and norms[1] else 1
+    d, scale = o["lr"] * ratio * g, o["lr"] * ratio * size
+    if not o["momentum"]:
+        return (_moved(a["param"], (d, scale)),)
+    keep, old = 1 - o["dampening"], o["momentum"] * a["momentum_buffer"]
+    b, b_scale = old + keep * d, np.abs(old) + keep * scale
+    step, step_scale = b, b_scale
+    if o["nesterov"]:
+        step, step_scale = d + o["momentum"] * b, scale + o["momentum"] * b_scale
+    return _moved(a["param"], (step, step_scale)), Exact(b, b_scale)
+
+
 T, MU_PRODUCT, ETA = 7, 0.3, 0.05
 _PREVIOUS_SCALARS = {"step": T - 1.0, "mu_product": MU_PRODUCT, "eta": ETA}
 _SQUARES = {"exp_avg_sq", "max_exp_avg_sq", "square_avg", "acc_delta", "sum", "exp_inf"}
@@ -2194,6 +2228,7 @@ def _optimizer(
     slots: tuple[str, ...],
     options: tuple[Options, ...],
     bytes_per_element: int,
+    elementwise: bool = True,
 ) -> Operation:
     """A class of `dlkernels.optim`; `slots` with conditions, as "grad_avg if centered"."""
     optimizer_class = getattr(dlkernels.optim, name)
@@ -2248,7 +2283,7 @@ def _optimizer(
         shapes=lambda size: [(size,)],
         options=options,
         calls=[call],
-        elementwise=True,
+        elementwise=elementwise,
     )
 
 
@@ -2290,6 +2325,27 @@ OPTIMIZERS = [
     _optimizer("ASGD", _asgd_reference, ("ax",), ({}, {**_DECAY, "t0": 1, "lambd": 0.1}), 20),
     _optimizer("Rprop", _rprop_reference, ("prev", "step_size"), ({}, {"maximize": True}), 28),
     _optimizer("Lion", _lion_reference, ("exp_avg",), ({}, _DECAY), 20),
+    _optimizer(
+        "LAMB",
+        _lamb_reference,
+        _MOMENTS,
+        ({}, _DECAY, {"lr": 0.1, "bias_correction": False, "betas": (0.3, 0.8)}),
+        40,
+        elementwise=False,
+    ),
+    _optimizer(
+        "LARS",
+        _lars_reference,
+        ("momentum_buffer if momentum",),
+        (
+            {"momentum": 0.0, "weight_decay": 0.1},
+            {**_DECAY, "momentum": 0.9, "trust_coefficient": 0.5},
+            {"momentum": 0.9, "dampening": 0.3, "weight_decay": 0.1},
+            {"momentum": 0.9, "nesterov": True, "trust_coefficient": 0.5},
+        ),
+        28,
+        elementwise=False,
+    ),
 ]
 
 

@@ -39,6 +39,20 @@ def test_cross_entropy(dtype: type, isa: str) -> None:
 
 
 @DTYPES
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_gradient_of_nll_loss(reduction: str, dtype: type, isa: str) -> None:
+    """Minus the weight at each target, as a part of all weights under "mean"; elsewhere 0."""
+    logp, target = np.array(LOG_PROBABILITIES, dtype), np.array([1, 0, -100])
+    weight = np.array([0.5, 1.5, 1, 1, 1], dtype)
+    loss, grad = dlkernels.nll_loss_with_grad(logp, target, weight=weight, reduction=reduction)
+    expected = np.zeros((3, 5))
+    expected[0, 1], expected[1, 0] = -1.5, -0.5
+    np.testing.assert_allclose(grad, expected / (2 if reduction == "mean" else 1), rtol=1e-6)
+    alone = dlkernels.nll_loss(logp, target, weight=weight, reduction=reduction)
+    np.testing.assert_array_equal(loss, alone)
+
+
+@DTYPES
 def test_cross_entropy_is_log_softmax_then_nll_loss(dtype: type, isa: str) -> None:
     rng = np.random.default_rng(0)
     logits, target = rng.standard_normal((8, 20)).astype(dtype), rng.integers(0, 20, 8)

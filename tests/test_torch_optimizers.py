@@ -12,6 +12,7 @@ import torch
 
 import dlkernels
 import dlkernels.torch.optim as ours
+import dlkernels.torch._optimizer_loops as loops
 from dlkernels import _core
 from support import FMA_ISAS, ISAS, isa_level
 
@@ -47,6 +48,13 @@ OPTIONS = {
     "ASGD": [{}, {"weight_decay": 0.1, "t0": 2, "lambd": 0.1, "alpha": 0.5}],
     "Rprop": [{}, {"maximize": True, "lr": 0.1}],
     "Lion": [{}, {"weight_decay": 0.1, "maximize": True, "lr": 0.1}],
+    "LAMB": [{}, {"weight_decay": 0.1, "maximize": True, "lr": 0.1, "bias_correction": False}],
+    "LARS": [
+        {},
+        {"momentum": 0.0, "weight_decay": 0.1, "maximize": True},
+        {"dampening": 0.3, "weight_decay": 0.1, "trust_coefficient": 0.1},
+        {"nesterov": True, "lr": 1.0, "trust_coefficient": 0.5},
+    ],
 }
 CASES = pytest.mark.parametrize(
     ("name", "options"),
@@ -226,6 +234,8 @@ def test_the_same_bits_for_any_threads_split_level_and_strides(name):
             (FMA_ISAS[-1], 2, 3, 2),
             ("avx2" if "avx2" in ISAS else FMA_ISAS[0], 2, 5, 3),
         ):
+            if not getattr(ours, name)._rule.elementwise:
+                pieces = 1  # noqa: PLW2901
             params = []
             for param, grad in zip(whole, grads, strict=True):
                 room = torch.zeros(param.numel(), stride)
@@ -271,7 +281,11 @@ def test_layouts(name):
             outside.as_strided(param.shape, param.stride(), param.storage_offset()).fill_(False)
             before = storage[outside].clone()
             optimizer.step()
-            assert torch.equal(param, plain), label
+            if getattr(ours, name)._rule.elementwise:
+                assert torch.equal(param, plain), label
+            else:
+                torch.testing.assert_close(param, plain, rtol=1e-6, atol=1e-7)
+                param.data.copy_(plain)
             assert torch.equal(storage[outside], before), label
             for key, value in reference.state[plain].items():
                 assert torch.equal(optimizer.state[param][key], value)
@@ -617,23 +631,89 @@ def test_differentiable_steps_are_torchs(name):
     torch.testing.assert_close(*outcomes)
 
 
-# --- Lion, which torch has not
+# --- what torch has not
 
 
-@pytest.mark.parametrize("options", OPTIONS["Lion"], ids=["defaults", "decay"])
-def test_lion_is_its_loop(options):
-    from dlkernels.torch._optimizer_loops import Lion
-
-    mine, theirs = parameters(), parameters()
-    optimizer, reference = our("Lion", mine, **options), Lion(theirs, **options)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [(name, options) for name in ours.__all__ if name not in NAMES for options in OPTIONS[name]],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_those_that_torch_lacks_are_their_loops(name, options, dtype):
+    mine, theirs = parameters(dtype=dtype), parameters(dtype=dtype)
+    for params in (mine, theirs):
+        params[-1].data.zero_()  # its norm is zero
+    optimizer, reference = our(name, mine, **options), getattr(loops, name)(theirs, **options)
+    tolerances = {"rtol": 1e-5, "atol": 1e-5} if dtype is torch.float32 else {}
     for step in range(5):
         set_grads(mine, step)
         set_grads(theirs, step)
+        for params in (mine, theirs):
+            params[2].grad = torch.zeros_like(params[2])
         optimizer.step()
         reference.step()
-    torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-7)
+    assert optimizer._table is not None
+    torch.testing.assert_close(mine, theirs, **tolerances)
     for a, b in zip(mine, theirs, strict=True):
-        torch.testing.assert_close(optimizer.state[a], reference.state[b], rtol=1e-6, atol=1e-7)
+        assert list(optimizer.state[a]) == list(reference.state[b])
+        torch.testing.assert_close(optimizer.state[a], reference.state[b], **tolerances)
+    assert repr(optimizer) == repr(reference)
+
+
+@pytest.mark.parametrize("name", ["LAMB", "LARS", "Lion"])
+def test_complex_parameters_are_pairs_of_numbers(name):
+    outcomes = []
+    for is_complex in (True, False):
+        value = torch.tensor([[1.0, 2.0], [-3.0, 0.5]])
+        param = torch.nn.Parameter(torch.view_as_complex(value) if is_complex else value)
+        optimizer = our(name, [param], **OPTIONS[name][-1])
+        for step in range(3):
+            grad = torch.tensor([[0.5, -1.0], [2.0, step - 1.0]])
+            param.grad = torch.view_as_complex(grad) if is_complex else grad
+            optimizer.step()
+        param = param.detach()
+        outcomes.append(torch.view_as_real(param) if is_complex else param)
+    torch.testing.assert_close(*outcomes, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["LAMB", "LARS"])
+def test_layerwise_steps_may_be_differentiable(name):
+    def stepped(leaf):
+        param = leaf.clone()
+        optimizer = our(name, [param], lr=0.3, weight_decay=0.1, differentiable=True)
+        param.grad = torch.linspace(-1, 2, 5, dtype=torch.float64)
+        optimizer.step()
+        return param
+
+    leaf = torch.linspace(0.5, 1, 5, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(stepped, leaf)
+
+
+@pytest.mark.parametrize("name", ["LAMB", "LARS"])
+def test_norms_are_of_the_whole_parameter(name):
+    """A parameter of several pieces, and one with gaps, of which each row is a piece."""
+    x = torch.randn(70, 1000, generator=torch.Generator().manual_seed(0))
+    for factor in (1e-3, 1.0, 1e18):  # squares beyond float32
+        room = torch.zeros(70, 2000)
+        room[:, :1000] = x * factor
+        params = [torch.nn.Parameter(x * factor), torch.nn.Parameter(room[:, :1000])]
+        reference = torch.nn.Parameter(x.double() * factor)
+        for param in (*params, reference):
+            optimizer = (our if param is not reference else loop)(name, [param], lr=0.1)
+            param.grad = x.cos().to(param.dtype) * factor
+            optimizer.step()
+            if param is reference:
+                for mine in params:
+                    torch.testing.assert_close(
+                        mine.double(), reference, rtol=1e-6, atol=1e-6 * factor
+                    )
+
+
+def loop(name, params, **options):
+    return getattr(loops, name)(params, **options)
+
+
+def test_lions_derivative():
     leaf = torch.ones(3, requires_grad=True)
     param = leaf.clone()
     param.grad = torch.ones(3)
@@ -643,19 +723,24 @@ def test_lion_is_its_loop(options):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("names", "options", "message"),
     [
-        ({"lr": -1.0}, "Invalid learning rate: -1.0"),
-        ({"betas": (1.0, 0.9)}, "Invalid beta parameter at index 0: 1.0"),
-        ({"betas": (0.5, -0.1)}, "Invalid beta parameter at index 1: -0.1"),
-        ({"weight_decay": -1}, "Invalid weight_decay value: -1"),
-        ({"lr": torch.ones(2)}, "Tensor lr must be 1-element"),
+        (("LAMB", "LARS", "Lion"), {"lr": -1.0}, "Invalid learning rate: -1.0"),
+        (("LAMB", "Lion"), {"betas": (1.0, 0.9)}, "Invalid beta parameter at index 0: 1.0"),
+        (("LAMB", "Lion"), {"betas": (0.5, -0.1)}, "Invalid beta parameter at index 1: -0.1"),
+        (("LAMB", "LARS", "Lion"), {"weight_decay": -1}, "Invalid weight_decay value: -1"),
+        (("LAMB", "LARS", "Lion"), {"lr": torch.ones(2)}, "Tensor lr must be 1-element"),
+        (("LAMB", "LARS"), {"eps": -1e-8}, "Invalid epsilon value: -1e-08"),
+        (("LARS",), {"momentum": -0.1}, "Invalid momentum value: -0.1"),
+        (("LARS",), {"trust_coefficient": -1}, "Invalid trust_coefficient value: -1"),
+        (("LARS",), {"nesterov": True, "dampening": 0.1}, "Nesterov momentum requires"),
     ],
 )
-def test_lion_refuses(options, message):
-    with pytest.raises(ValueError, match=message):
-        ours.Lion(parameters([3]), **options)
-    param = parameters([6])[0]
-    param.grad = torch.sparse_coo_tensor([[0]], [1.0], (6,), check_invariants=False)
-    with pytest.raises(RuntimeError, match="Lion does not support sparse gradients"):
-        ours.Lion([param]).step()
+def test_those_that_torch_lacks_refuse(names, options, message):
+    for name in names:
+        with pytest.raises(ValueError, match=message):
+            our(name, parameters([3]), **options)
+        param = parameters([6])[0]
+        param.grad = torch.sparse_coo_tensor([[0]], [1.0], (6,), check_invariants=False)
+        with pytest.raises(RuntimeError, match=f"{name} does not support sparse gradients"):
+            our(name, [param]).step()

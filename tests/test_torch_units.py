@@ -297,6 +297,10 @@ def test_modules():
             close(module(x), theirs(x))
     assert repr(dnn.Maxout(3)) == "Maxout(pieces=3, dim=1)"
     assert torch.equal(dnn.Maxout(3)(x), torch_maxout(x, 3))
+    assert repr(dnn.SwiGLU(1)) == "SwiGLU(dim=1)"
+    gate, up = x.chunk(2, 1)
+    for output in (dnn.SwiGLU(1)(x), dnn.SwiGLU()(gate, up)):
+        close(output, TF.silu(gate) * up)
 
 
 def test_signatures_and_explain():

@@ -72,6 +72,7 @@ void OptimizerStep::add_flat(const FlatStreams& flat) {
   std::copy_n(flat.aux, kOptimizerStreams, array.aux);
   array.size = flat.size;
   array.setting = flat.setting;
+  array.param = param_count_++;
   array.number = flat.number;
   const auto is_alike = [&](int stream) {
     return !flat.streams[stream] || (flat.dtypes[stream] == flat.dtypes[0] &&
@@ -180,6 +181,7 @@ void OptimizerStep::add_walks(const Operands& operands, int32_t setting, int32_t
   array.size = walks.count ? walks.dims[outer].size : 1;
   array.layout = layout(own);
   array.setting = setting;
+  array.param = param_count_++;
   array.number = number;
   std::copy_n(operands.scales, kOptimizerStreams, array.aux);
   int64_t index[kMaxDims] = {};
@@ -310,6 +312,10 @@ void OptimizerStep::run(OptimizerKernel kernel, bool keeps_gil) const {
   args.settings = settings_.data();
   args.chunks = chunks.data();
   args.chunk_count = int64_t(chunks.size());
+  std::vector<double> sums;
+  if (kernel == &KernelTable::lamb || kernel == &KernelTable::lars)
+    sums.resize(2 * chunks.size());
+  args.param_sums = sums.data();
   without_gil(keeps_gil ? 0 : args.total_elems, [&] { (runtime::kernels().*kernel)(args); });
   for (const auto& [source, destination] : copies_) {
     TensorView target = destination;

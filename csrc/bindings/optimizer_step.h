@@ -70,6 +70,7 @@ private:
 
   const OptimizerNames* names_;
   std::vector<OptimizerArray> arrays_;
+  int32_t param_count_ = 0;
   std::vector<OptimizerLayout> layouts_;
   int32_t plain_layouts_[4] = {-1, -1, -1, -1}; // by dtype
   std::vector<OptimizerSetting> settings_;

@@ -59,6 +59,7 @@ constexpr int64_t kNormChunkElems = 8192;    // planes: elements of a channel th
 constexpr int64_t kNormSlabColumns = 64;     // the most of slab_columns
 constexpr int64_t kNormCoefficients = 5;     // of a channel
 constexpr int64_t kNormTablePadding = 16;    // rows: a vector may start on a table's last element
+constexpr int64_t kNormWideColumns = 512;    // rows, split: short rows are written together
 constexpr int64_t kNormColumnsPerItem = 512; // rows, split: columns of a chunk that one item takes
 
 // Rows that one sum takes.
@@ -75,7 +76,8 @@ constexpr int64_t kNormColumnsPerItem = 512; // rows, split: columns of a chunk 
     return 0;
   const int64_t columns = args.rows ? args.width : args.channels;
   const int64_t sums = args.reduce ? 2 * columns * (norm_chunks(args) + 1) : 0;
-  return sums + (args.rows ? kNormCoefficients * (args.width + kNormTablePadding) : 0);
+  const int64_t table = args.width < kNormWideColumns ? kNormWideColumns : args.width;
+  return sums + (args.rows ? kNormCoefficients * (table + kNormTablePadding) : 0);
 }
 
 } // namespace dlk

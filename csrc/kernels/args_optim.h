@@ -32,7 +32,8 @@ struct OptimizerArray {
   int64_t size;
   int64_t offset;          // of the first element, in all elements of the parameter
   int32_t layout, setting; // indices into the arrays of OptimizerArgs
-  int32_t number;          // of the parameter, for its random numbers
+  int32_t param;           // of which parameter: one with gaps is several arrays, in a row
+  int32_t number;          // of the parameter among all, for its random numbers
 };
 
 // How the streams lie in memory, along the one flattened dimension.
@@ -81,6 +82,7 @@ struct OptimizerArgs {
   int64_t total_elems;
   OptimizerExtras extras;
   GradientSums* sums = nullptr; // [chunk_count]: grad_norm writes it
+  double* param_sums = nullptr; // two for each chunk: rules with norms of parameters
 };
 
 } // namespace dlk

@@ -182,7 +182,8 @@ template <class T> struct Block {
   Runs<T> output, grad_residual;
   MaskRuns mask;
   int64_t runs, size;
-  int64_t channel_ahead = 0; // elements to the next channel, where it is to be fetched meanwhile
+  // Elements to the next channel of the input and of the gradient, where it is to be fetched.
+  int64_t channel_ahead = 0, grad_channel_ahead = 0;
   bool nontemporal;
 
   // Element (batch, channel, position) on; runs follow each other along the batches, `step` = 1 or
@@ -207,6 +208,17 @@ template <class T> struct Block {
     mask.stride = step * args.mask_batch_stride;
   }
   static constexpr int64_t kShortestStream = 64;
+
+  // Has the next channel fetched while this one is written, where it is short enough: then reading
+  // and writing overlap.
+  void fetch_next_channel(const BatchNormArgs& args, int64_t channel) {
+    if (channel + 1 == args.channels ||
+        args.batches * args.positions * int64_t(sizeof(T)) > kFetchedChannelBytes)
+      return;
+    channel_ahead = args.input.class_stride;
+    grad_channel_ahead = args.grad_output.class_stride;
+  }
+  static constexpr int64_t kFetchedChannelBytes = 4 << 20; // two for each thread stay in L3
 };
 
 // function(batch, position, runs, size) for the blocks that elements [begin, end) of a channel's

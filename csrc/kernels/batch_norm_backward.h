@@ -47,12 +47,17 @@ DLK_BLOCK void write_gradients(bool training, const Activation& activation_of_al
   const Activation activation = activation_of_all; // by value: stores cannot reach them
   const Channel channel = channel_of_all;
   const bool needs_input = training || (!Activation::kIdentity && !block.mask.data);
+  const int64_t input_ahead = block.channel_ahead, grad_ahead = block.grad_channel_ahead;
   for (int64_t r = 0; r < block.runs; ++r) {
     const GradientRun<T> run(block, r);
     T *dx = block.output.at(r), *residual = block.grad_residual.at(r);
     for_each_vec_to(dx ? dx : residual, block.size, block.nontemporal,
                     [&](int64_t i, auto lanes) DLK_BODY {
                       Vec<C> centred(C(0));
+                      if (input_ahead) {
+                        __builtin_prefetch(run.input + input_ahead + i, 0, 2);
+                        __builtin_prefetch(run.grad_output + grad_ahead + i, 0, 2);
+                      }
                       if (needs_input)
                         centred = load_lanes(run.input + i, lanes) - channel.mean(i);
                       const Vec<C> dy = gradient_at(activation, channel, run, i, lanes, centred);

@@ -2,8 +2,7 @@
 // mathematics is batch_norm_backward_planes.cpp's, with a channel in each lane.
 //
 // Bytes per float32 element: 12 (16 with the residual's gradient) while all rows of 64 channels fit
-// in L2. Else 20, less what the pass that writes, from the end of the arrays towards their start,
-// still finds in the cache.
+// in L2. Else 20.
 // Error: as there. Reference: torch.nn.functional.batch_norm.
 #include "kernels/batch_norm_backward.h"
 #include "kernels/batch_norm_rows.h"
@@ -100,7 +99,7 @@ void column_by_column(BatchNormArgs& args, const Activation& activation) {
 }
 
 template <class T, class Activation> void sums(BatchNormArgs& args, const Activation& activation) {
-  const RowCoefficients<Compute<T>> table = row_table<Compute<T>>(args, false);
+  const RowCoefficients<Compute<T>> table = row_table<Compute<T>>(args, args.width, false);
   const int64_t width = args.width, chunks = norm_chunks(args);
   const int64_t chunk_rows = norm_chunk_rows(width);
   double* partials = args.scratch;
@@ -145,9 +144,10 @@ void batch_norm_backward_rows(BatchNormArgs& args) noexcept {
       sums<T>(args, activation);
     if (!args.elementwise)
       return;
-    const RowCoefficients<Compute<T>> table = row_table<Compute<T>>(args, args.training);
-    parallel_rows(args, [&](int64_t row, int64_t rows, int64_t size) {
-      write_gradients<T>(args.training, activation, table, Block<T>(args, row, 0, 0, rows, size));
+    const BatchNormArgs wide = with_wide_rows(args);
+    const auto table = row_table<Compute<T>>(args, wide.width, args.training);
+    parallel_rows(wide, [&](int64_t row, int64_t rows, int64_t size) {
+      write_gradients<T>(args.training, activation, table, Block<T>(wide, row, 0, 0, rows, size));
     });
   });
 }

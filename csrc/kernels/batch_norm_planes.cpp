@@ -8,9 +8,10 @@
 // 13 of double's 53 bits. Chunks are merged in order (Chan, Golub, LeVeque 1979).
 // Error: mean and variance are rounded once; y as the centred form in the computing type.
 // Tried: sums without fetching 8 KiB ahead took 1.4 times as long (planes of 49 KiB), conversions
-// to double from a register instead of from memory 1.05 times; fetching the next channel while one
-// is written gained a quarter where two fit in L2, and lost 5 % where they do not; so did fetching
-// ahead in the pass that writes.
+// to double from a register instead of from memory 1.05 times. Fetching the next channel while one
+// is written gained a quarter where two fit in L2; where they do not, a sixth with 32 MB of L3 (and
+// lost 5 % with a slow L3 behind 2 MB of L2); half of it during the statistics was no better. Adding
+// through a fma with 1, to use other ports, made no difference.
 // Reference: torch.nn.functional.batch_norm.
 #include "kernels/batch_norm.h"
 
@@ -69,10 +70,6 @@ void write_block(const BatchNormArgs& args, const Activation& activation, int64_
   normalize<T>(activation, PlaneCoefficients(Coefficients<Compute<T>>(args, channel)), block);
 }
 
-// A channel of up to this size is fetched while the one before it is written: two fit in L2. (A
-// longer one would push out what is still to be written.)
-constexpr int64_t kFetchedSlabBytes = 700 << 10;
-
 // Channels are shared out; the second pass over a channel goes backwards, from what was read last.
 template <class T, class Activation>
 void channel_by_channel(BatchNormArgs& args, const Activation& activation) {
@@ -89,8 +86,7 @@ void channel_by_channel(BatchNormArgs& args, const Activation& activation) {
       if (!args.elementwise)
         continue;
       Block<T> block(args, args.batches - 1, channel, 0, args.batches, args.positions, -1);
-      if (channel + 1 < args.channels && elems * int64_t(sizeof(T)) <= kFetchedSlabBytes)
-        block.channel_ahead = args.input.class_stride;
+      block.fetch_next_channel(args, channel);
       write_block(args, activation, channel, block);
     }
   });

@@ -14,6 +14,11 @@ template <class T, class F> void apply(const MathFunctionArgs& args, F f) {
   });
 }
 
+// x, or a number where it is NaN, which gauss does not take.
+template <class T> DLK_INLINE Vec<T> number_in(Vec<T> x) {
+  return min(x, Vec<T>(MathConstants<T>::kNormalLimit));
+}
+
 template <class T> void run(const MathFunctionArgs& args) {
   switch (args.function) {
   case 0:
@@ -38,9 +43,10 @@ template <class T> void run(const MathFunctionArgs& args) {
   case 8:
     return apply<T>(args, [](Vec<T> x) DLK_BODY { return softplus(x); });
   case 9:
-    return apply<T>(args, [](Vec<T> x) DLK_BODY { return gauss(x); });
+    return apply<T>(args, [](Vec<T> x) DLK_BODY { return select(x == x, gauss(number_in(x)), x); });
   default:
-    return apply<T>(args, [](Vec<T> x) DLK_BODY { return normal_cdf(x, gauss(x)); });
+    return apply<T>(args,
+                    [](Vec<T> x) DLK_BODY { return normal_cdf(x, guarded_gauss(number_in(x))); });
   }
 }
 

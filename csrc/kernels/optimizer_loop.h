@@ -121,6 +121,12 @@ template <class C> struct RuleBlocks {
   }
 };
 
+// Whether there is nothing but the rule, and all that it reads is of one dtype and side by side.
+DLK_INLINE bool is_bare(const OptimizerExtras& extras, const OptimizerArray& array,
+                        const OptimizerLayout& layout) {
+  return layout.plain && !extras.scales && !extras.zero_grads && !array.streams[kAverageStream];
+}
+
 template <class Rule> constexpr auto signed_slots(int) -> decltype(Rule::kSignedSlots) {
   return Rule::kSignedSlots;
 }
@@ -220,7 +226,7 @@ DLK_BLOCK void update_piece(const OptimizerArgs& args, const OptimizerArray& arr
   const OptimizerLayout& layout = args.layouts[array.layout];
   const OptimizerSetting& setting = args.settings[array.setting];
   const OptimizerExtras& extras = args.extras;
-  if (layout.plain && !extras.scales && !extras.zero_grads && !array.streams[kAverageStream])
+  if (is_bare(extras, array, layout))
     return with_storage_type(layout.dtypes[kParamStream], [&](auto type) DLK_BODY {
       update_streams<Rule, kMask, decltype(type)>(setting.numbers, array.streams, begin, end - begin);
     });

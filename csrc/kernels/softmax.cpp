@@ -3,11 +3,12 @@
 //   y_c = e^(x_c - lse)    or    y_c = x_c - lse
 //   dx = y (g - sum g y)   or    dx = g - e^y sum g
 //
-// Bytes per float32 element: forward 8, backward 12; a row (or a tile of 64 positions where the
-// axis is strided) is read again from L2, its exponentials kept in a scratch row. Error: 4 ULP
-// forward; backward 8 eps of the terms. Sums in chunks of 2048 combined in double. Reference:
-// torch.softmax, torch.log_softmax.
+// Bytes per float32 element: forward 8, backward 12; a row of up to four vectors stays in registers
+// (short_rows.h); a longer one (or a tile of 64 positions where the axis is strided) is read again
+// from L2, its exponentials kept in a scratch row. Error: 4 ULP forward; backward 8 eps of the
+// terms. Sums in chunks of 2048 combined in double. Reference: torch.softmax, torch.log_softmax.
 #include "kernels/class_rows.h"
+#include "kernels/short_rows.h"
 
 namespace dlk::DLK_ISA {
 namespace {
@@ -22,7 +23,7 @@ void forward_row(const SoftmaxArgs& args, const T* x, T* y, const RowScratch<Com
         args.logarithm ? row.template add<false>(x + first, size, scratch.exps, ahead)
                        : row.template add<true>(x + first, size, scratch.exps + first, ahead);
   });
-  const double log_sum = log_scalar(row.sum);
+  const double log_sum = args.logarithm ? log_scalar(row.sum) : 0;
   for_each_block(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
     if (args.logarithm) {
       const Vec<C> shift(row.anchor), log_sum_vec{C(log_sum)}, zero(C(0));
@@ -68,19 +69,79 @@ template <class T> T* at_output(const SoftmaxArgs& args, int64_t batch, int64_t 
   return static_cast<T*>(args.output.data) + element_offset(args.output, batch, position);
 }
 
+// Row after row.
+struct RowAt {
+  int64_t positions, batch, position;
+
+  DLK_INLINE RowAt(int64_t positions, int64_t row)
+      : positions(positions), batch(row / positions), position(row % positions) {}
+  DLK_INLINE void advance() {
+    if (++position == positions) {
+      position = 0;
+      ++batch;
+    }
+  }
+};
+
+// Whether every row of the output starts where whole vectors can be streamed.
+template <class T> bool streams_rows(const SoftmaxArgs& args) {
+  constexpr int64_t step = Vec<Compute<T>>::kLanes;
+  const ClassArray& output = args.output;
+  return args.nontemporal && reinterpret_cast<uintptr_t>(output.data) % (step * sizeof(T)) == 0 &&
+         output.batch_stride % step == 0 && output.position_stride % step == 0;
+}
+
+// The next kRows rows.
+template <class T, int kRows, class Rows>
+DLK_INLINE void forward_short_rows(const SoftmaxArgs& args, const Rows& rows, RowAt& row) {
+  const T* x[kRows];
+  T* y[kRows];
+#pragma GCC unroll 2
+  for (int i = 0; i < kRows; ++i, row.advance()) {
+    x[i] = at<T>(args.input, row.batch, row.position);
+    y[i] = at_output<T>(args, row.batch, row.position);
+  }
+  rows.template softmax<kRows>(args.logarithm, x, y);
+}
+
+template <class T, bool kBackward> void short_rows(SoftmaxArgs& args) {
+  const int64_t count = args.batches * args.positions, per_chunk = row_chunk(args.classes);
+  with_short_rows<T>(args.classes, streams_rows<T>(args), [&](const auto rows) {
+    parallel_chunks(chunk_count(count, per_chunk), count * args.classes,
+                    [&](int64_t begin, int64_t end, int) {
+                      const int64_t stop = end * per_chunk < count ? end * per_chunk : count;
+                      int64_t left = stop - begin * per_chunk;
+                      RowAt row(args.positions, begin * per_chunk);
+                      if constexpr (kBackward) {
+                        for (; left > 0; --left, row.advance())
+                          rows.gradient(args.logarithm, at<T>(args.input, row.batch, row.position),
+                                        at<T>(args.grad_output, row.batch, row.position),
+                                        at_output<T>(args, row.batch, row.position));
+                      } else {
+                        for (; left >= 2; left -= 2)
+                          forward_short_rows<T, 2>(args, rows, row);
+                        if (left)
+                          forward_short_rows<T, 1>(args, rows, row);
+                      }
+                    });
+  });
+}
+
 template <class T, bool kBackward> void rows(SoftmaxArgs& args) {
+  if (is_short_row<T>(args.classes))
+    return short_rows<T, kBackward>(args);
   const int64_t count = args.batches * args.positions, per_chunk = row_chunk(args.classes);
   parallel_chunks(chunk_count(count, per_chunk), count * args.classes,
                   [&](int64_t begin, int64_t end, int thread) {
                     const RowScratch<Compute<T>> scratch(
                         args.scratch, args.scratch_bytes_per_thread, thread, args.classes);
                     const int64_t stop = end * per_chunk < count ? end * per_chunk : count;
-                    for (int64_t row = begin * per_chunk; row < stop; ++row) {
-                      const int64_t batch = row / args.positions, position = row % args.positions;
-                      const T* x = at<T>(args.input, batch, position);
-                      T* y = at_output<T>(args, batch, position);
+                    RowAt row(args.positions, begin * per_chunk);
+                    for (int64_t left = stop - begin * per_chunk; left > 0; --left, row.advance()) {
+                      const T* x = at<T>(args.input, row.batch, row.position);
+                      T* y = at_output<T>(args, row.batch, row.position);
                       if constexpr (kBackward)
-                        backward_row(args, x, at<T>(args.grad_output, batch, position), y);
+                        backward_row(args, x, at<T>(args.grad_output, row.batch, row.position), y);
                       else
                         forward_row(args, x, y, scratch);
                     }

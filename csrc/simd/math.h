@@ -23,15 +23,18 @@ template <> struct MathConstants<float> {
   static constexpr int kExpTerms = 5;
   static constexpr float kExp[kExpTerms] = {0.5f, 0x1.5554a4p-3f, 0x1.555688p-5f, 0x1.122f88p-7f,
                                             0x1.6b6e40p-10f};
-  static constexpr float kNormalLimit = 14.6f;      // e^(-x^2/2) is 0 beyond
-  static constexpr int kGaussTerms = kExpTerms + 2; // e^(-x / 2)
-  static constexpr float kGauss[kGaussTerms] = {
-      1.0f, -0.5f, kExp[0] / 4, -kExp[1] / 8, kExp[2] / 16, -kExp[3] / 32, kExp[4] / 64};
-  static constexpr int kMillsTopTerms = 5, kMillsBottomTerms = 6;
+  static constexpr float kNormalLimit = 14.6f; // e^(-x^2/2) is 0 beyond
+  // gauss: eighths of powers of two; (e^(-r / 2) - 1) / r for |r| <= ln 2 / 8
+  static constexpr int kGaussSteps = 8;
+  static constexpr float kGaussStepHigh = 0x1.62ep-3f, kGaussStepLow = 0x1.0bfbe8p-17f;
+  static constexpr int kGaussTerms = 3;
+  static constexpr float kGauss[kGaussTerms] = {-0.5f, 0x1.0008aap-3f, -0x1.5548aap-6f};
+  static constexpr int kMillsTopTerms = 5, kMillsBottomTerms = 6; // bottom: times 2^kGuardBits
   static constexpr float kMillsTop[kMillsTopTerms] = {0.5f, 0x1.c10596p-2f, 0x1.7792cep-3f,
                                                       0x1.4d4858p-5f, 0x1.0e426ep-8f};
-  static constexpr float kMillsBottom[kMillsBottomTerms] = {
-      1.0f, 0x1.acc4fcp+0f, 0x1.34002cp+0f, 0x1.e124f4p-2f, 0x1.a1bbe2p-4f, 0x1.52b756p-7f};
+  static constexpr float kMillsBottom[kMillsBottomTerms] = {0x1.000000p+64f, 0x1.acc4fcp+64f,
+                                                            0x1.34002cp+64f, 0x1.e124f4p+62f,
+                                                            0x1.a1bbe2p+60f, 0x1.52b756p+57f};
   static constexpr int32_t kHighHalfMask = ~0xfff;
   static constexpr int kExp2Terms = 6;
   static constexpr float kExp2[kExp2Terms] = {0x1.62e430p-1f, 0x1.ebfbdcp-3f,  0x1.c6aee8p-5f,
@@ -63,29 +66,23 @@ template <> struct MathConstants<double> {
       0x1.6c16c16c3048cp-10, 0x1.a01a01b37e37fp-13, 0x1.a01a01368f8a6p-16, 0x1.71ddf020cdf7cp-19,
       0x1.27e5b44633b0cp-22, 0x1.af6be7e48e2dcp-26, 0x1.1e3d2d1adc0f8p-29};
   static constexpr double kNormalLimit = 39.0;
-  static constexpr int kGaussTerms = kExpTerms + 2; // e^(-x / 2)
-  static constexpr double kGauss[kGaussTerms] = {1.0,
-                                                 -0.5,
-                                                 kExp[0] / 4,
-                                                 -kExp[1] / 8,
-                                                 kExp[2] / 16,
-                                                 -kExp[3] / 32,
-                                                 kExp[4] / 64,
-                                                 -kExp[5] / 128,
-                                                 kExp[6] / 256,
-                                                 -kExp[7] / 512,
-                                                 kExp[8] / 1024,
-                                                 -kExp[9] / 2048,
-                                                 kExp[10] / 4096};
-  static constexpr int kMillsTopTerms = 11, kMillsBottomTerms = 12;
+  static constexpr int kGaussSteps = 1; // whole powers, |r| <= ln 2
+  static constexpr double kGaussStepHigh = 2 * kLn2High, kGaussStepLow = 2 * kLn2Low;
+  static constexpr int kGaussTerms = kExpTerms + 1;
+  static constexpr double kGauss[kGaussTerms] = {-0.5,           kExp[0] / 4,     -kExp[1] / 8,
+                                                 kExp[2] / 16,   -kExp[3] / 32,   kExp[4] / 64,
+                                                 -kExp[5] / 128, kExp[6] / 256,   -kExp[7] / 512,
+                                                 kExp[8] / 1024, -kExp[9] / 2048, kExp[10] / 4096};
+  static constexpr int kMillsTopTerms = 11, kMillsBottomTerms = 12; // likewise
   static constexpr double kMillsTop[kMillsTopTerms] = {
       0x1.0000000000000p-1,  0x1.a7e7d10af2d3ep-1,  0x1.5bf90af3a5965p-1, 0x1.6df11d5ef55b1p-2,
       0x1.0e73926d3e7a8p-3,  0x1.24383fa1ee177p-5,  0x1.d2dcc33d588acp-8, 0x1.109876c23ae95p-10,
       0x1.bf1383b57c807p-14, 0x1.d43e7f3f2ad64p-18, 0x1.e18af605a0ea9p-23};
   static constexpr double kMillsBottom[kMillsBottomTerms] = {
-      0x1.0000000000000p+0, 0x1.3a14fd54ca433p+1,  0x1.68966bd2afbcep+1,  0x1.0031def0561c3p+1,
-      0x1.f5d74aaea94fap-1, 0x1.64b44fff57ed3p-2,  0x1.78c6bd7fe589ep-4,  0x1.28ebf6861679ap-6,
-      0x1.57f0b65082949p-9, 0x1.18c0bb4f27a67p-12, 0x1.256db1bdf586ap-16, 0x1.2dc3202ec77fep-21};
+      0x1.0000000000000p+600, 0x1.3a14fd54ca433p+601, 0x1.68966bd2afbcep+601,
+      0x1.0031def0561c3p+601, 0x1.f5d74aaea94fap+599, 0x1.64b44fff57ed3p+598,
+      0x1.78c6bd7fe589ep+596, 0x1.28ebf6861679ap+594, 0x1.57f0b65082949p+591,
+      0x1.18c0bb4f27a67p+588, 0x1.256db1bdf586ap+584, 0x1.2dc3202ec77fep+579};
   static constexpr int64_t kHighHalfMask = ~0x7ffffff;
   static constexpr int kExp2Terms = 12;
   static constexpr double kExp2[kExp2Terms] = {
@@ -261,37 +258,63 @@ template <class T> DLK_INLINE Vec<T> softplus(Vec<T> x) {
   return max(Vec<T>(0), x) + log1p_unit(exp_nonpositive(-abs(x)));
 }
 
-// e^(-x^2/2) for |x| <= kNormalLimit, without what the rounding of x^2 would cost (the square's
-// size in ULP): with x^2 = n 2 ln 2 + r it is 2^-n e^(-r/2), and what was rounded off goes to r.
-// Max error: float 1 ULP, double 1 ULP (baseline 1.5).
-template <class T> DLK_INLINE Vec<T> gauss(Vec<T> x) {
+// 2^(k / 8) for the k that was rounded onto magic = kRoundMagic + a multiple of 8: a table has the
+// mantissas of its eighths.
+DLK_INLINE Vec<float> power_of_eighths(Vec<float> rounded) {
+  alignas(32) static constexpr int32_t kMantissas[8] = {0,        0x0b95c2, 0x1837f0, 0x25fed7,
+                                                        0x3504f3, 0x45672a, 0x5744fd, 0x6ac0c7};
+  const IntVec<float> k = bits_of(rounded);
+  return from_bits<float>((shift_left(k, 20) & IntVec<float>(int32_t(0xff800000))) |
+                          lookup_eight(kMantissas, k));
+}
+
+// e^(-x^2/2) 2^kGuardBits for |x| <= kNormalLimit (no NaN), without what rounding x^2 would cost
+// (the square's size in ULP): with x^2 = n 2 ln 2 / steps + r it is 2^(-n / steps) e^(-r/2), where
+// one fma makes r, but for what is low in ln 2, from the exact square. Max error of it and of
+// gauss: float 1.5 ULP, double 1 ULP. (Whole powers for float, with three terms more, cost gelu a
+// tenth.)
+template <class T> DLK_INLINE Vec<T> guarded_gauss(Vec<T> x) {
   using M = MathConstants<T>;
+  constexpr T steps = T(M::kGaussSteps);
   const Vec<T> square = x * x;
+  const Vec<T> magic(M::kRoundMagic + steps * T(M::kExponentBias + M::kGuardBits));
+  const Vec<T> rounded = fma(square, Vec<T>(T(-0.5) * steps * M::kLog2E), magic);
+  const Vec<T> n = rounded - magic, whole = n * Vec<T>(M::kGaussStepHigh); // exact
 #if defined(__FMA__) || !defined(__x86_64__)
-  const Vec<T> lost = fma(x, x, -square);
+  Vec<T> r = fma(x, x, whole);
+  r = fma(n, Vec<T>(M::kGaussStepLow), r);
 #else // by halves whose products are exact
   const Vec<T> high = from_bits<T>(bits_of(x) & IntVec<T>(M::kHighHalfMask));
   const Vec<T> low = x - high;
   const Vec<T> lost = ((high * high - square) + Vec<T>(2) * high * low) + low * low;
+  const Vec<T> r = fma(n, Vec<T>(M::kGaussStepLow), square + whole) + lost;
 #endif
-  const Vec<T> magic(M::kRoundMagic + T(M::kExponentBias + M::kGuardBits));
-  const Vec<T> rounded = fma(square, Vec<T>(T(-0.5) * M::kLog2E), magic);
-  const Vec<T> n = rounded - magic;
-  Vec<T> r = fma(n, Vec<T>(2 * M::kLn2High), square);
-  r = fma(n, Vec<T>(2 * M::kLn2Low), r) + lost;
-  const Vec<T> scale = from_bits<T>(shift_left(bits_of(rounded), M::kMantissaBits));
-  return polynomial(r, M::kGauss) * scale * Vec<T>(M::kGuardScale);
+  Vec<T> scale;
+  if constexpr (M::kGaussSteps == 8)
+    scale = power_of_eighths(rounded);
+  else
+    scale = from_bits<T>(shift_left(bits_of(rounded), M::kMantissaBits));
+  return fma(scale, polynomial(r, M::kGauss) * r, scale);
 }
 
-// The normal distribution up to x, erfc(-x / sqrt(2)) / 2, for |x| <= kNormalLimit, from gauss(x).
-// With a = |x| and R Mills' ratio over sqrt(2 pi), a quotient of polynomials with no negative
-// coefficient: e^(-a^2/2) R(a), or 1 minus it. Max error: float 5 ULP, double 7 ULP, as long
-// as the result is normal.
-template <class T> DLK_INLINE Vec<T> normal_cdf(Vec<T> x, Vec<T> gauss_of_x) {
+// e^(-x^2/2) for |x| <= kNormalLimit, not for NaN.
+template <class T> DLK_INLINE Vec<T> gauss(Vec<T> x) {
+  return guarded_gauss(x) * Vec<T>(MathConstants<T>::kGuardScale);
+}
+
+// The normal distribution beyond a, erfc(a / sqrt(2)) / 2, for 0 <= a <= kNormalLimit, from
+// guarded_gauss(a): e^(-a^2/2) R(a) with R Mills' ratio over sqrt(2 pi), a quotient of polynomials
+// with no negative coefficient. Max error: float 5.5 ULP, double 7 ULP, as long as the result is
+// normal.
+template <class T> DLK_INLINE Vec<T> normal_tail(Vec<T> a, Vec<T> guarded_gauss_of_a) {
   using M = MathConstants<T>;
-  const Vec<T> size = abs(x);
-  const Vec<T> tail =
-      gauss_of_x * polynomial(size, M::kMillsTop) / polynomial(size, M::kMillsBottom);
+  return guarded_gauss_of_a * polynomial(a, M::kMillsTop) / polynomial(a, M::kMillsBottom);
+}
+
+// The normal distribution up to x, erfc(-x / sqrt(2)) / 2, for |x| <= kNormalLimit, from
+// guarded_gauss(x). Max error as normal_tail.
+template <class T> DLK_INLINE Vec<T> normal_cdf(Vec<T> x, Vec<T> guarded_gauss_of_x) {
+  const Vec<T> tail = normal_tail(abs(x), guarded_gauss_of_x);
   return select(x < Vec<T>(0), tail, Vec<T>(1) - tail);
 }
 

@@ -467,6 +467,7 @@ template <class T> struct PlusLanes {
   static DLK_INLINE T scalar(T a, T b) { return a + b; }
 };
 template <class T> struct MaxLanes {
+  static DLK_INLINE Vec<T> vec(Vec<T> a, Vec<T> b) { return max(a, b); }
   template <class N> static DLK_INLINE N native(N a, N b) { return a > b ? a : b; }
   static DLK_INLINE T scalar(T a, T b) { return a > b ? a : b; }
 };
@@ -490,6 +491,62 @@ template <class T> DLK_INLINE T sum_lanes(Vec<T> v) {
 }
 template <class T> DLK_INLINE T max_lanes(Vec<T> v) {
   return reduce_lanes<MaxLanes<T>>(v);
+}
+
+// The same value in every lane, without leaving the registers.
+template <class Operation, class T> DLK_INLINE Vec<T> reduce_to_lanes(Vec<T> v) {
+#if defined(__AVX512F__)
+  const auto with_other = [&](auto moved) DLK_BODY {
+    Vec<T> other;
+    other.part[0] = typename Vec<T>::Native(moved);
+    v = Operation::vec(v, other);
+  };
+  with_other(_mm512_shuffle_f64x2(__m512d(v.part[0]), __m512d(v.part[0]), 0x4e));
+  with_other(_mm512_shuffle_f64x2(__m512d(v.part[0]), __m512d(v.part[0]), 0xb1));
+  with_other(_mm512_permute_pd(__m512d(v.part[0]), 0x55));
+  if constexpr (sizeof(T) == 4)
+    with_other(_mm512_permute_ps(__m512(v.part[0]), 0xb1));
+  return v;
+#elif defined(__AVX2__)
+  const auto with_other = [&](auto moved) DLK_BODY {
+    Vec<T> other;
+    other.part[0] = other.part[1] = typename Vec<T>::Native(moved);
+    v = Operation::vec(v, other);
+    v.part[1] = v.part[0];
+  };
+  with_other(v.part[1]);
+  with_other(_mm256_permute2f128_pd(__m256d(v.part[0]), __m256d(v.part[0]), 1));
+  with_other(_mm256_permute_pd(__m256d(v.part[0]), 0x5));
+  if constexpr (sizeof(T) == 4)
+    with_other(_mm256_permute_ps(__m256(v.part[0]), 0xb1));
+  return v;
+#else
+  return Vec<T>(reduce_lanes<Operation>(v));
+#endif
+}
+
+template <class T> DLK_INLINE Vec<T> sum_to_lanes(Vec<T> v) {
+  return reduce_to_lanes<PlusLanes<T>>(v);
+}
+template <class T> DLK_INLINE Vec<T> max_to_lanes(Vec<T> v) {
+  return reduce_to_lanes<MaxLanes<T>>(v);
+}
+
+// table[index % 8] in each lane
+DLK_INLINE IntVec<float> lookup_eight(const int32_t (&table)[8], IntVec<float> index) {
+  using NativeInt = LaneTraits<float>::NativeInt;
+#if defined(__AVX512F__)
+  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(table));
+  const __m512i twice = _mm512_inserti64x4(_mm512_castsi256_si512(half), half, 1);
+  index.part[0] = NativeInt(_mm512_permutexvar_epi32(__m512i(index.part[0]), twice));
+#elif defined(__AVX2__)
+  const __m256i values = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(table));
+  DLK_PARTS(index.part[i] = NativeInt(_mm256_permutevar8x32_epi32(values, __m256i(index.part[i])));)
+#else
+  DLK_PARTS(for (int lane = 0; lane < kNativeBytes / 4; ++lane) index.part[i][lane] =
+                table[index.part[i][lane] & 7];)
+#endif
+  return index;
 }
 
 // One bit per lane, lane 0 lowest.

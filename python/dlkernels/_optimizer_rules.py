@@ -18,6 +18,8 @@ __all__ = [
     "ADAM",
     "ADAMAX",
     "ASGD",
+    "LAMB",
+    "LARS",
     "LION",
     "NADAM",
     "RADAM",
@@ -61,6 +63,7 @@ class Rule:
         fill: What the slots hold before the first step.
         signed: Which of the slots have a sign, for a rule whose states may be kept in eight bits or
             bfloat16 whatever the parameter is.
+        elementwise: Whether an element's step depends on no other element.
     """
 
     kernel: str
@@ -72,6 +75,7 @@ class Rule:
     first_scalars: Callable[[Group], Numbers] = _no_scalars
     fill: Callable[[Group], Numbers] = _no_fill
     signed: tuple[bool, ...] = ()
+    elementwise: bool = True
 
     def used_slots(self, group: Group) -> tuple[str | None, ...]:
         """The slots' names, None for those that this group does not keep."""
@@ -472,4 +476,65 @@ LION = Rule(
     scalars=(),
     first_scalars=lambda group: (),
     signed=(True,),
+)
+
+
+# --- LAMB, LARS
+
+
+def _advance_lamb(
+    group: Group, scalars: Numbers, fresh: bool, single: int
+) -> tuple[Numbers, Numbers]:
+    step = scalars[0] + 1
+    beta1, beta2 = group["betas"]
+    corrects = group["bias_correction"]
+    return (step,), (
+        group["lr"],
+        1 - beta1,
+        beta2,
+        1 - beta2,
+        1 / (1 - beta1**step) if corrects else 1.0,
+        (1 - beta2**step) ** 0.5 if corrects else 1.0,
+        group["eps"],
+        group["weight_decay"],
+        bool(group["maximize"]),
+    )
+
+
+LAMB = Rule(
+    kernel="lamb",
+    slots=("exp_avg", "exp_avg_sq"),
+    advance=_advance_lamb,
+    check=_check_adam,
+    elementwise=False,
+)
+
+
+def _check_lars(group: Group) -> None:
+    _check_sgd(group)
+    _check_nonnegative(
+        group, trust_coefficient="trust_coefficient value", eps="epsilon value"
+    )
+
+
+def _advance_lars(
+    group: Group, scalars: Numbers, fresh: bool, single: int
+) -> tuple[Numbers, Numbers]:
+    return (), (
+        group["lr"],
+        *_advance_sgd(group, scalars, fresh, single)[1][1:],
+        group["trust_coefficient"],
+        group["eps"],
+    )
+
+
+LARS = Rule(
+    kernel="lars",
+    slots=("momentum_buffer",),
+    advance=_advance_lars,
+    check=_check_lars,
+    uses=SGD.uses,
+    scalars=(),
+    first_scalars=SGD.first_scalars,
+    elementwise=False,
 )

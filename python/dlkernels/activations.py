@@ -569,10 +569,10 @@ gelu, gelu_backward = _define(
     Activation(
         "gelu",
         module="GELU",
-        summary="``x * erfc(-x / sqrt(2)) / 2`` (`torch.nn.functional.gelu`), to 6 ULP down to\n"
-        'the smallest results (float64: 9). With ``approximate="tanh"``, ``x / 2 * (1\n'
-        "+ tanh(u))``, ``u = sqrt(2 / pi) * (x + 0.044715 * x**3)``, to ``4 + |2 u|``\n"
-        "ULP. Infinities give their limits, where torch has NaN.",
+        summary="``x * erfc(-x / sqrt(2)) / 2`` (`torch.nn.functional.gelu`), to 6 ULP for\n"
+        "``x >= -5``, 6.5 down to the smallest results (float64: 9). With\n"
+        '``approximate="tanh"``, ``x / 2 * (1 + tanh(u))``, ``u = sqrt(2 / pi) * (x + 0.044715\n'
+        "* x**3)``, to ``4 + |2 u|`` ULP. Infinities give their limits, where torch has NaN.",
         gradient="Gradient of `gelu`; 0 and 1 at the infinities, where torch has NaN.",
         parameters=(
             Parameter(

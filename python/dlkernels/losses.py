@@ -21,6 +21,7 @@ __all__ = [
     "log_softmax_backward",
     "nll_loss",
     "nll_loss_backward",
+    "nll_loss_with_grad",
     "softmax",
     "softmax_backward",
 ]
@@ -266,6 +267,43 @@ def nll_loss_backward(
         ignore_index,
         reduction,
     )
+
+
+def nll_loss_with_grad(
+    log_probabilities: Array,
+    target: Array,
+    *,
+    weight: Array | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> tuple[Any, Any]:
+    """`nll_loss` and its gradient: the targets' elements are read, the gradient is written.
+
+    Args:
+        log_probabilities: As in `nll_loss`.
+        target: As in `nll_loss`.
+        weight: As in `nll_loss`.
+        ignore_index: As in `nll_loss`.
+        reduction: As in `nll_loss`; under ``"none"`` the gradient is that of the sum.
+
+    Returns:
+        ``(loss, gradient)``, the gradient like ``log_probabilities``.
+
+    Raises:
+        IndexError: As `nll_loss`.
+        TypeError: As `nll_loss`.
+        ValueError: As `nll_loss`.
+
+    Example:
+        >>> import numpy as np
+        >>> loss, grad = nll_loss_with_grad(np.array([[-0.5, -1.0]]), np.array([1]))
+        >>> float(loss), grad.tolist()
+        (1.0, [[0.0, -1.0]])
+    """
+    arguments = _as_array(log_probabilities), _as_array(target), weight, ignore_index
+    loss = _core.nll_loss(*arguments, reduction)
+    of_sum = "sum" if reduction == "none" else reduction
+    return loss, _core.nll_loss_backward(1.0, *arguments, of_sum)
 
 
 def softmax(x: Array, axis: int = -1, *, out: Array | None = None) -> Any:

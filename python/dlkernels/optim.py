@@ -15,6 +15,8 @@ from dlkernels import _state_formats as formats
 
 __all__ = [
     "ASGD",
+    "LAMB",
+    "LARS",
     "SGD",
     "Adadelta",
     "Adagrad",
@@ -1073,5 +1075,131 @@ class Lion(_Optimizer):
                 "weight_decay": weight_decay,
                 "maximize": maximize,
                 **formats.options(state_dtype, master, seed, min_8bit_size),
+            },
+        )
+
+
+class LAMB(_Optimizer):
+    """LAMB (You et al. 2020, arXiv 1904.00962, algorithm 2), over NumPy arrays.
+
+    ``m`` and ``v`` as `Adam`;
+    ``u = (m / (1 - beta1**t)) / (sqrt(v) / sqrt(1 - beta2**t) + eps) + weight_decay * p``, where
+    0 / 0 counts as 0; ``p -= lr * (norm(p) / norm(u)) * u``. The ratio of the two norms, each of a
+    whole array, is not clipped (the paper's phi is the identity), and 1 where one of them is 0. The
+    norms are of float64 sums, whose bits do not depend on the number of threads.
+
+    Args:
+        params: As `SGD`.
+        lr: Learning rate.
+        betas: As `Adam`.
+        eps: Added to the denominator.
+        weight_decay: Decoupled weight decay, a part of the step whose norm is taken.
+        maximize: Ascend instead.
+        bias_correction: Divide the averages by ``1 - beta**t``; without, as if that were 1.
+
+    Attributes:
+        param_groups: As `SGD`.
+        state: As `SGD`: ``"step"``, ``"exp_avg"``, ``"exp_avg_sq"``.
+
+    Raises:
+        ValueError: A number is out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> w = np.array([3.0, 4.0])
+        >>> LAMB([w], lr=0.2, eps=0).step([np.array([1.0, 0.0])])
+        >>> w.round(6).tolist()
+        [2.0, 4.0]
+    """
+
+    _rule = rules.LAMB
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+        bias_correction: bool = True,
+    ) -> None:
+        """See the class."""
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "maximize": maximize,
+                "bias_correction": bias_correction,
+            },
+        )
+
+
+class LARS(_Optimizer):
+    """LARS (You, Gitman and Ginsburg 2017, arXiv 1708.03888, algorithm 1), over NumPy arrays.
+
+    ``r = trust_coefficient * norm(p) / (norm(grad) + weight_decay * norm(p) + eps)``, of a whole
+    array, 1 where one of the two norms is 0; ``d = lr * r * (grad + weight_decay * p)``;
+    ``b = momentum * b + (1 - dampening) * d`` (``b = d`` at an array's first step);
+    ``p -= d + momentum * b if nesterov else b``. As in the paper the buffer holds steps with their
+    learning rate, unlike that of `SGD`. Norms as `LAMB`.
+
+    Args:
+        params: As `SGD`.
+        lr: Learning rate.
+        momentum: As `SGD`.
+        dampening: As `SGD`.
+        weight_decay: L2 penalty.
+        nesterov: As `SGD`.
+        trust_coefficient: How much an array may move, as a part of its norm, at ``lr=1``.
+        eps: Added to the denominator of the ratio.
+        maximize: Ascend instead.
+
+    Attributes:
+        param_groups: As `SGD`.
+        state: As `SGD`.
+
+    Raises:
+        ValueError: A number is out of range, or nesterov lacks its momentum.
+
+    Example:
+        >>> import numpy as np
+        >>> w = np.array([3.0, 4.0])
+        >>> LARS([w], lr=1.0, trust_coefficient=0.1, eps=0).step([np.array([0.0, 20.0])])
+        >>> w.round(6).tolist()
+        [3.0, 3.5]
+    """
+
+    _rule = rules.LARS
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 0.1,
+        momentum: float = 0.9,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        *,
+        trust_coefficient: float = 1e-3,
+        eps: float = 1e-8,
+        maximize: bool = False,
+    ) -> None:
+        """See the class."""
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "dampening": dampening,
+                "weight_decay": weight_decay,
+                "nesterov": nesterov,
+                "trust_coefficient": trust_coefficient,
+                "eps": eps,
+                "maximize": maximize,
             },
         )

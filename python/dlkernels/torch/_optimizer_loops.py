@@ -11,19 +11,35 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT, _use_grad_for_differentiable
 
-__all__ = ["Lion"]
+from dlkernels import _optimizer_rules as rules
+
+__all__ = ["LAMB", "LARS", "Lion"]
 
 
-def _check(lr: float | Tensor, betas: tuple[float, float], weight_decay: float) -> None:
+def _check(rule: rules.Rule, group: dict[str, Any]) -> None:
+    lr = group["lr"]
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError("Tensor lr must be 1-element")
-    if not lr >= 0.0:
-        raise ValueError(f"Invalid learning rate: {lr}")
-    for index, beta in enumerate(betas):
-        if not 0.0 <= beta < 1.0:
-            raise ValueError(f"Invalid beta parameter at index {index}: {beta}")
-    if not weight_decay >= 0.0:
-        raise ValueError(f"Invalid weight_decay value: {weight_decay}")
+    rule.check(group)
+
+
+def _as_real(*tensors: Tensor | None) -> list[Any]:
+    """Complex tensors as pairs of numbers, others as they are."""
+    return [
+        torch.view_as_real(tensor) if tensor is not None and tensor.is_complex() else tensor
+        for tensor in tensors
+    ]
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    """Of a copy: a derivative needs what the step overwrites."""
+    return tensor.to(torch.float64, copy=True).norm()
+
+
+def _ratio(above: Tensor, below: Tensor, unless_zero: Tensor) -> Tensor:
+    """above / below; 1 where `above` or the last one is zero."""
+    is_zero = (above == 0) | (unless_zero == 0)
+    return torch.where(is_zero, 1.0, above / torch.where(is_zero, 1.0, below))
 
 
 class _Loop(torch.optim.Optimizer):
@@ -36,6 +52,9 @@ class _Loop(torch.optim.Optimizer):
                 group.setdefault(name, False)
             for name in ("foreach", "fused"):
                 group.setdefault(name, None)
+        for own in self.state.values():
+            if "step" in own and not torch.is_tensor(own["step"]):
+                own["step"] = torch.tensor(float(own["step"]))
 
     def _init_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
         for param in group["params"]:
@@ -88,7 +107,6 @@ class Lion(_Loop):
         fused: bool | None = None,
     ) -> None:
         """See `dlkernels.torch.optim.Lion`."""
-        _check(lr, betas, weight_decay)
         defaults = {
             "lr": lr,
             "betas": betas,
@@ -99,6 +117,7 @@ class Lion(_Loop):
             "differentiable": differentiable,
             "fused": fused,
         }
+        _check(rules.LION, defaults)
         super().__init__(params, defaults)
 
     def _make_state(self, param: Tensor, state: dict[str, Any]) -> None:
@@ -108,9 +127,128 @@ class Lion(_Loop):
         self, group: dict[str, Any], param: Tensor, grad: Tensor, state: dict[str, Any]
     ) -> None:
         lr, (beta1, beta2), average = group["lr"], group["betas"], state["exp_avg"]
-        if param.is_complex():
-            param, grad = torch.view_as_real(param), torch.view_as_real(grad)
-            average = torch.view_as_real(average)
+        param, grad, average = _as_real(param, grad, average)
         sign = average.lerp(grad, 1 - beta1).sign()
         param.mul_(1 - lr * group["weight_decay"]).add_(sign * lr, alpha=-1)
         average.lerp_(grad, 1 - beta2)
+
+
+class LAMB(_Loop):
+    """You et al. 2020, algorithm 2."""
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        bias_correction: bool = True,
+    ) -> None:
+        """See `dlkernels.torch.optim.LAMB`."""
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "foreach": foreach,
+            "maximize": maximize,
+            "capturable": capturable,
+            "differentiable": differentiable,
+            "fused": fused,
+            "bias_correction": bias_correction,
+        }
+        _check(rules.LAMB, defaults)
+        super().__init__(params, defaults)
+
+    def _make_state(self, param: Tensor, state: dict[str, Any]) -> None:
+        state["step"] = torch.tensor(0.0)
+        for name in ("exp_avg", "exp_avg_sq"):
+            state[name] = torch.zeros_like(param, memory_format=torch.preserve_format)
+
+    def _update(
+        self, group: dict[str, Any], param: Tensor, grad: Tensor, state: dict[str, Any]
+    ) -> None:
+        beta1, beta2 = group["betas"]
+        state["step"] += 1
+        step = state["step"].item()
+        correction1, correction2 = (
+            1 - beta**step if group["bias_correction"] else 1.0 for beta in (beta1, beta2)
+        )
+        param, grad, first, second = _as_real(param, grad, state["exp_avg"], state["exp_avg_sq"])
+        first.lerp_(grad.to(first.dtype), 1 - beta1)
+        second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        # a zero's root has no derivative
+        root = torch.where(second == 0, 0.0, torch.where(second == 0, 1.0, second).sqrt())
+        denominator = root / correction2**0.5 + group["eps"]
+        update = torch.where(first == 0, 0.0, first / correction1 / denominator)
+        update = update + group["weight_decay"] * param
+        norms = [_norm(tensor) for tensor in (param, update)]
+        param.sub_((group["lr"] * _ratio(*norms, norms[1])).to(param.dtype) * update)
+
+
+class LARS(_Loop):
+    """You, Gitman and Ginsburg 2017, algorithm 1."""
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.1,
+        momentum: float = 0.9,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        *,
+        trust_coefficient: float = 1e-3,
+        eps: float = 1e-8,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        """See `dlkernels.torch.optim.LARS`."""
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+            "trust_coefficient": trust_coefficient,
+            "eps": eps,
+            "maximize": maximize,
+            "foreach": foreach,
+            "capturable": capturable,
+            "differentiable": differentiable,
+            "fused": fused,
+        }
+        _check(rules.LARS, defaults)
+        super().__init__(params, defaults)
+
+    def _make_state(self, param: Tensor, state: dict[str, Any]) -> None:
+        """Momentum starts from the first step."""
+
+    def _update(
+        self, group: dict[str, Any], param: Tensor, grad: Tensor, state: dict[str, Any]
+    ) -> None:
+        decay, momentum = group["weight_decay"], group["momentum"]
+        norms = [_norm(tensor) for tensor in _as_real(param, grad)]
+        ratio = _ratio(
+            group["trust_coefficient"] * norms[0],
+            norms[1] + decay * norms[0] + group["eps"],
+            norms[1],
+        )
+        if momentum and (is_first := state.get("momentum_buffer") is None):
+            state["momentum_buffer"] = torch.zeros_like(param, memory_format=torch.preserve_format)
+        param, grad, buffer = _as_real(param, grad, state.get("momentum_buffer"))
+        step = (grad + decay * param) * (group["lr"] * ratio).to(param.dtype)
+        if momentum:
+            buffer.mul_(momentum).add_(step, alpha=1 if is_first else 1 - group["dampening"])
+            step = step + momentum * buffer if group["nesterov"] else buffer
+        param.sub_(step)

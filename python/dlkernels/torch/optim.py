@@ -5,7 +5,8 @@ Every class takes any mixture of float32, float64, bfloat16 and float16 for a pa
 gradient and its states, in any strides; float64 where one of them is, else float32 is computed in,
 and every result rounded once. ``foreach``, ``fused`` and ``capturable`` are accepted and change
 nothing. With ``differentiable=True``, or where a tensor is sparse, complex, a subclass or on
-another device, the step is torch's own. States keep their dtypes in ``load_state_dict``.
+another device, the step is torch's own. Of a DTensor (FSDP2's ``fully_shard``, with parameters on
+the CPU) each process updates its own part. States keep their dtypes in ``load_state_dict``.
 
 SGD, Adam, AdamW, Adagrad, RMSprop (not centered) and Lion keep their states in other formats with
 ``state_dtype=``, whatever the parameter's dtype; every class takes ``master=``. Both are
@@ -40,9 +41,12 @@ from dlkernels import _core
 from dlkernels import _optimizer_rules as rules
 from dlkernels import _state_formats as formats
 from dlkernels.torch import _optimizer_loops as loops
+from dlkernels.torch._shards import LocalShards, has_shards, is_shard
 
 __all__ = [
     "ASGD",
+    "LAMB",
+    "LARS",
     "SGD",
     "Adadelta",
     "Adagrad",
@@ -182,29 +186,46 @@ class _KernelOptimizer(torch.optim.Optimizer):
         is_done = False
         try:
             groups, slots = self._groups_and_slots()
-            table = _core.ParameterTable(
-                type(self).__name__,
-                self._rule.kernel,
-                list(self._rule.slots),
-                list(self._rule.scalars),
-                groups,
-                slots,
-                self.state,
-                fresh,
-                _core.torch_handles_available(),
-                formats.signed_slots(self._rule, self.param_groups),
-                [formats.rounding(group) is not None for group in self.param_groups],
-            )
-            is_done = table.step(groups, slots, self.state, self._advance)
+            if has_shards(groups):
+                if not self._rule.elementwise:
+                    raise TypeError("needs all of a parameter")
+                is_done = self._step_shards(LocalShards(groups, self.state, fresh), slots)
+            else:
+                table = self._new_table(groups, slots, self.state, fresh)
+                is_done = table.step(groups, slots, self.state, self._advance)
+                self._table = table if is_done else None
         except TypeError:
             pass
         finally:
             if not is_done:
                 self._forget_states(fresh)
-        if is_done:
-            self._table = table
-        else:
+        if not is_done:
             self._step_in_torch()
+
+    def _new_table(
+        self, groups: list[Any], slots: list[Any], state: dict[Any, Any], fresh: list[torch.Tensor]
+    ) -> _core.ParameterTable:
+        return _core.ParameterTable(
+            type(self).__name__,
+            self._rule.kernel,
+            list(self._rule.slots),
+            list(self._rule.scalars),
+            groups,
+            slots,
+            state,
+            fresh,
+            _core.torch_handles_available(),
+            formats.signed_slots(self._rule, self.param_groups),
+            [formats.rounding(group) is not None for group in self.param_groups],
+        )
+
+    def _step_shards(self, shards: LocalShards, slots: list[Any]) -> bool:
+        """The step of this process's parts of DTensors, whose tensors are made anew every time."""
+        table = self._new_table(shards.groups, slots, shards.state, shards.fresh)
+        is_done = table.step(shards.groups, slots, shards.state, self._advance)
+        if is_done:
+            shards.count_versions()
+        return is_done
 
     def _make_states(self) -> list[torch.Tensor]:
         """Makes what is missing of the states of parameters with gradients, as torch makes it, and
@@ -242,6 +263,8 @@ class _KernelOptimizer(torch.optim.Optimizer):
                     continue
                 value = self._decoded(name, value, state.pop(scales), signed)
             if kind == "8bit":
+                if param.device.type != "cpu" or param.is_complex() or is_shard(param):
+                    raise self._no_kernel()
                 codes = torch.empty_like(param, dtype=torch.uint8, requires_grad=False)
                 absmax = torch.empty(formats.scale_count(param.numel()))
                 formats.encode(operation, name, value.detach(), codes, absmax, signed)
@@ -261,14 +284,17 @@ class _KernelOptimizer(torch.optim.Optimizer):
     def _forget_states(self, fresh: list[torch.Tensor]) -> None:
         """Takes back what `_make_states` returned."""
 
+    def _no_kernel(self) -> RuntimeError:
+        return RuntimeError(
+            f"{type(self).__name__}: state_dtype and master are for dense real tensors on the CPU, "
+            "with differentiable=False; state_dtype='8bit' also for whole ones"
+        )
+
     def _step_in_torch(self) -> None:
         """The same step by torch; its fused one goes wrong where strides differ, so on the CPU by
         its loop."""
         if any(formats.has_formats(group) for group in self.param_groups):
-            raise RuntimeError(
-                f"{type(self).__name__}: state_dtype and master are for dense real tensors on the "
-                "CPU, with differentiable=False"
-            )
+            raise self._no_kernel()
         step = self._torch_class.step
         while getattr(step, "hooked", False):  # hooks have run, or will
             step = step.__wrapped__  # type: ignore[attr-defined]
@@ -399,17 +425,8 @@ class _KernelOptimizer(torch.optim.Optimizer):
         super().__setstate__(state)
 
 
-class SGD(_KernelOptimizer, torch.optim.SGD):
-    """`torch.optim.SGD`, bit-equal to its float32 loop on AVX2 and AVX-512.
-
-    ``g = grad + weight_decay * p``; ``b = momentum * b + (1 - dampening) * g`` (``b = g`` at a
-    parameter's first step); ``p -= lr * (g + momentum * b if nesterov else b)``; each sum with its
-    product one fma. Parameters in bfloat16 and float16 are computed in float32 and rounded once.
-
-    Args: those of torch. Tensors ``lr`` and ``weight_decay`` are read at every step.
-    """
-
-    _rule = rules.SGD
+class _MomentumFromFirstStep(_KernelOptimizer):
+    """One whose momentum buffer is its first step."""
 
     def _make_states(self) -> list[torch.Tensor]:
         fresh = [
@@ -434,6 +451,19 @@ class SGD(_KernelOptimizer, torch.optim.SGD):
         for param in fresh:
             for name in ("momentum_buffer", "momentum_buffer_absmax"):
                 self.state[param].pop(name, None)
+
+
+class SGD(_MomentumFromFirstStep, torch.optim.SGD):
+    """`torch.optim.SGD`, bit-equal to its float32 loop on AVX2 and AVX-512.
+
+    ``g = grad + weight_decay * p``; ``b = momentum * b + (1 - dampening) * g`` (``b = g`` at a
+    parameter's first step); ``p -= lr * (g + momentum * b if nesterov else b)``; each sum with its
+    product one fma. Parameters in bfloat16 and float16 are computed in float32 and rounded once.
+
+    Args: those of torch. Tensors ``lr`` and ``weight_decay`` are read at every step.
+    """
+
+    _rule = rules.SGD
 
 
 class Adam(_KernelOptimizer, torch.optim.Adam):
@@ -597,3 +627,66 @@ class Lion(_KernelOptimizer, loops.Lion):
     """
 
     _rule = rules.LION
+
+
+class LAMB(_KernelOptimizer, loops.LAMB):
+    """LAMB (You et al. 2020, arXiv 1904.00962, algorithm 2).
+
+    ``m`` and ``v`` as `Adam`;
+    ``u = (m / (1 - beta1**t)) / (sqrt(v) / sqrt(1 - beta2**t) + eps) + weight_decay * p``, where
+    0 / 0 counts as 0; ``p -= lr * (norm(p) / norm(u)) * u``. The ratio of the two norms, each of a
+    whole parameter, is not clipped (the paper's phi is the identity), and 1 where one of them is 0.
+    The norms are of float64 sums, whose bits do not depend on the number of threads; those of
+    DTensors are torch's, over all processes. State: ``step``, ``exp_avg``, ``exp_avg_sq``.
+
+    Args:
+        params: As torch's optimizers.
+        lr: Learning rate.
+        betas: Decay of the averages of the gradient and of its square.
+        eps: Added to the denominator.
+        weight_decay: Decoupled weight decay, a part of the step whose norm is taken.
+        foreach: Accepted for compatibility.
+        maximize: Ascend instead.
+        capturable: Accepted for compatibility.
+        differentiable: Keep the step on autograd's record.
+        fused: Accepted for compatibility.
+        bias_correction: Divide the averages by ``1 - beta**t``; without, as if that were 1.
+
+    Raises:
+        ValueError: A number is out of range.
+        RuntimeError: A gradient is sparse.
+    """
+
+    _rule = rules.LAMB
+
+
+class LARS(_MomentumFromFirstStep, loops.LARS):
+    """LARS (You, Gitman and Ginsburg 2017, arXiv 1708.03888, algorithm 1).
+
+    ``r = trust_coefficient * norm(p) / (norm(grad) + weight_decay * norm(p) + eps)``, of a whole
+    parameter, 1 where one of the two norms is 0; ``d = lr * r * (grad + weight_decay * p)``;
+    ``b = momentum * b + (1 - dampening) * d`` (``b = d`` at a parameter's first step);
+    ``p -= d + momentum * b if nesterov else b``. As in the paper the buffer holds steps with their
+    learning rate, unlike that of `SGD`. Norms as `LAMB`. State: ``momentum_buffer``.
+
+    Args:
+        params: As torch's optimizers.
+        lr: Learning rate.
+        momentum: Momentum factor; 0 keeps no buffers.
+        dampening: Dampening of the momentum.
+        weight_decay: L2 penalty.
+        nesterov: Nesterov momentum; needs a momentum and no dampening.
+        trust_coefficient: How much a parameter may move, as a part of its norm, at ``lr=1``.
+        eps: Added to the denominator of the ratio.
+        maximize: Ascend instead.
+        foreach: Accepted for compatibility.
+        capturable: Accepted for compatibility.
+        differentiable: Keep the step on autograd's record.
+        fused: Accepted for compatibility.
+
+    Raises:
+        ValueError: A number is out of range, or nesterov lacks its momentum.
+        RuntimeError: A gradient is sparse.
+    """
+
+    _rule = rules.LARS

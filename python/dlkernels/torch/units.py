@@ -475,6 +475,27 @@ class GLU(torch.nn.GLU):
         return glu(input, self.dim)
 
 
+class SwiGLU(torch.nn.Module):
+    """`functional.swiglu` as a module.
+
+    Args:
+        dim: The dimension that is cut in half where `up` is left out.
+    """
+
+    def __init__(self, dim: int = -1) -> None:
+        """See the class."""
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, gate: Tensor, up: Tensor | None = None) -> Tensor:
+        """`functional.swiglu` of `gate` and `up`."""
+        return swiglu(gate, up, self.dim)
+
+    def extra_repr(self) -> str:
+        """The argument."""
+        return f"dim={self.dim}"
+
+
 class Maxout(torch.nn.Module):
     """`functional.maxout` as a module.
 
@@ -503,7 +524,7 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
 }
 #: The modules by their names in `dlkernels.torch.nn`.
 MODULES: dict[str, type[torch.nn.Module]] = {
-    module.__name__: module for module in (GLU, Maxout, PReLU)
+    module.__name__: module for module in (GLU, Maxout, PReLU, SwiGLU)
 }
 for _made in (*FUNCTIONS.values(), *MODULES.values()):
     _made.__module__ = (

@@ -1,0 +1,168 @@
+// Rules whose rate is each parameter's own, by the norms of the parameter and of its step: LAMB and
+// LARS, over any number of arrays in two parallel regions.
+//
+//   g = maximize ? -grad : grad
+// LAMB:
+//   m = m + (1 - beta1) * (g - m);   v = beta2 * v + ((1 - beta2) * g) * g
+//   u = (m / (1 - beta1^t)) / (sqrt(v) / sqrt(1 - beta2^t) + eps) + weight_decay * p
+//   p = p - lr * (|p| / |u|) * u
+// LARS:
+//   d = lr * trust_coefficient * |p| / (|grad| + weight_decay * |p| + eps) * (g + weight_decay * p)
+//   b = first step ? d : momentum * b + (1 - dampening) * d
+//   p = p - (nesterov ? d + momentum * b : b)               (b = d without momentum)
+//
+// A ratio of norms is 1 where one of the two is 0. |x| is the Euclidean norm, of float64 sums over
+// the whole parameter. LAMB's first pass updates m and v and sums, its second computes u again from
+// them, which moves fewer bytes than u written and read; where m and v are rounded when stored, the
+// second pass updates them, from the same numbers as the first. 0 / 0 counts as 0 in u: an element
+// without a gradient so far stays, whatever eps is. As in its paper, LARS's b holds steps with their
+// learning rate, unlike torch's SGD.
+//
+// Each product and sum is one fma where written as such below; square root and divisions are
+// correctly rounded. Half types compute in float32 and round the parameter and each state once.
+//
+// Bytes per float32 element: LAMB 40 (24 + 16; half types 22, 8 + 14), LARS 28 with momentum (8 + 20), 20 without; in
+// place, so ordinary stores.
+// Reference: You et al. 2020 (arXiv 1904.00962, algorithm 2, phi the identity); You, Gitman and
+// Ginsburg 2017 (arXiv 1708.03888, algorithm 1).
+#include "kernels/optimizer_norms.h"
+
+namespace dlk::DLK_ISA {
+namespace {
+
+// --- LAMB. Numbers: lr, 1 - beta1, beta2, 1 - beta2, 1 / bias correction 1, sqrt(bias correction
+// 2), eps, weight decay, maximize. States: exp_avg, exp_avg_sq.
+
+template <class C> struct LambUpdate {
+  const Vec<C> beta2, one_minus_beta2, inverse_correction1, correction2, eps, weight_decay;
+  const Lerp<C> lerp;
+  const GradientTerm<C> gradient;
+
+  explicit LambUpdate(const double* n)
+      : beta2(C(n[2])), one_minus_beta2(C(n[3])), inverse_correction1(C(n[4])),
+        correction2(C(n[5])), eps(C(n[6])), weight_decay(C(n[7])), lerp(n[1]), gradient(0, n[8]) {}
+
+  DLK_INLINE void average(Vec<C>* x) const {
+    const Vec<C> g = gradient(x[1], x[0]);
+    x[2] = lerp(x[2], g);
+    x[3] = fma(one_minus_beta2 * g, g, x[3] * beta2);
+  }
+  DLK_INLINE Vec<C> update(const Vec<C>* x) const {
+    const Vec<C> denominator = sqrt(x[3]) / correction2 + eps;
+    const Vec<C> u = (x[2] * inverse_correction1) / denominator;
+    return fma(weight_decay, x[0], select(x[2] == Vec<C>(0), x[2], u));
+  }
+};
+
+template <class Kind> struct LambSums : LambUpdate<typename Kind::C> {
+  using C = typename Kind::C;
+  static constexpr bool kIsLast = false;
+  static constexpr int kReads = 0b01111, kWrites = Kind::kRounds ? 0 : 0b01100;
+  Wide<C> sums[2] = {wide_zero<C>(), wide_zero<C>()};
+
+  using LambUpdate<C>::LambUpdate;
+
+  DLK_INLINE void step(Vec<C>* x) {
+    this->average(x);
+    const Wide<C> p = widen(x[0]), u = widen(this->update(x));
+    sums[0] = fma(p, p, sums[0]);
+    sums[1] = fma(u, u, sums[1]);
+  }
+};
+
+template <class Kind> struct LambStep : LambUpdate<typename Kind::C> {
+  using C = typename Kind::C;
+  static constexpr bool kIsLast = true;
+  static constexpr int kReads = Kind::kRounds ? 0b01111 : 0b01101;
+  static constexpr int kWrites = Kind::kRounds ? 0b01101 : 0b00001;
+  const Vec<C> negative_rate;
+
+  LambStep(const double* n, double factor) : LambUpdate<C>(n), negative_rate(C(-factor)) {}
+
+  DLK_INLINE void step(Vec<C>* x) const {
+    if constexpr (Kind::kRounds)
+      this->average(x);
+    x[0] = fma(this->update(x), negative_rate, x[0]);
+  }
+};
+
+double lamb_rate(const double* n, double param_sum, double update_sum) {
+  return n[0] * (param_sum == 0 || update_sum == 0 ? 1 : __builtin_sqrt(param_sum / update_sum));
+}
+
+// --- LARS. Numbers: lr, momentum, 1 - dampening, weight decay, nesterov, maximize, first step,
+// trust coefficient, eps. States: [momentum_buffer].
+
+template <class Kind> struct LarsSums {
+  using C = typename Kind::C;
+  static constexpr bool kIsLast = false;
+  static constexpr int kReads = 0b00011, kWrites = 0;
+  Wide<C> sums[2] = {wide_zero<C>(), wide_zero<C>()};
+
+  explicit LarsSums(const double*) {}
+
+  DLK_INLINE void step(Vec<C>* x) {
+    for (int k = 0; k < 2; ++k) {
+      const Wide<C> wide = widen(x[k]);
+      sums[k] = fma(wide, wide, sums[k]);
+    }
+  }
+};
+
+template <bool kHasMomentum> struct Lars {
+  template <class Kind> struct Step {
+    using C = typename Kind::C;
+    static constexpr bool kIsLast = true;
+    static constexpr int kReads = kHasMomentum ? 0b00111 : 0b00011;
+    static constexpr int kWrites = kHasMomentum ? 0b00101 : 0b00001;
+    const Vec<C> rate, momentum, keep;
+    const GradientTerm<C> gradient;
+    const bool nesterov, first_step;
+
+    Step(const double* n, double factor)
+        : rate(C(factor)), momentum(C(n[1])), keep(C(n[2])), gradient(n[3], n[5]),
+          nesterov(n[4] != 0), first_step(n[6] != 0) {}
+
+    DLK_INLINE void step(Vec<C>* x) const {
+      Vec<C> d = gradient(x[1], x[0]) * rate;
+      if constexpr (kHasMomentum) {
+        x[2] = first_step ? d : fma(d, keep, x[2] * momentum);
+        d = nesterov ? fma(x[2], momentum, d) : x[2];
+      }
+      x[0] = x[0] - d;
+    }
+  };
+};
+
+double lars_rate(const double* n, double param_sum, double grad_sum) {
+  const double param = __builtin_sqrt(param_sum), grad = __builtin_sqrt(grad_sum);
+  return n[0] * (param == 0 || grad == 0 ? 1 : n[7] * param / (grad + n[3] * param + n[8]));
+}
+
+template <class Body> DLK_INLINE void each_piece(const OptimizerArgs& args, Body body) {
+  parallel_chunks(args.chunk_count, args.total_elems, [&](int64_t begin, int64_t end, int) {
+    for (int64_t index = begin; index < end; ++index)
+      body(index);
+  });
+}
+
+} // namespace
+
+void lamb(OptimizerArgs& args) noexcept {
+  sum_pieces<LambSums>(args);
+  combine_sums(args, lamb_rate);
+  each_piece(args, [&](int64_t index) { step_piece<LambStep>(args, index); });
+}
+
+void lars(OptimizerArgs& args) noexcept {
+  sum_pieces<LarsSums>(args);
+  combine_sums(args, lars_rate);
+  each_piece(args, [&](int64_t index) {
+    if (args.arrays[args.chunks[index].array].streams[2])
+      step_piece<Lars<true>::Step>(args, index);
+    else
+      step_piece<Lars<false>::Step>(args, index);
+  });
+}
+
+} // namespace dlk::DLK_ISA
