@@ -3,6 +3,7 @@
 // family:
 //
 //   template <class C> struct Rule {              // C: float or double, what is computed in
+//     static constexpr int kSignedSlots = ...;    // bit k: state k has a sign; if they may be codes
 //     explicit Rule(const double* numbers);       // from its setting
 //     template <int kMask>                        // bit k: state k is kept
 //     void update(Vec<C>& p, Vec<C> g, Vec<C>* s) const;  // one vector, in registers
@@ -96,8 +97,9 @@ template <class C> struct RuleBlocks {
   void* pointers[kOptimizerStreams] = {};
 
   DLK_BLOCK void open(const OptimizerExtras& extras, const OptimizerArray& array,
-                      const OptimizerLayout& layout, int64_t first, int64_t size) {
-    for (int stream = 0; stream < kAverageStream; ++stream) {
+                      const OptimizerLayout& layout, int64_t first, int64_t size,
+                      int end_stream = kAverageStream) {
+    for (int stream = 0; stream < end_stream; ++stream) {
       if (!array.streams[stream])
         continue;
       pointers[stream] = buffers[stream];
@@ -110,11 +112,12 @@ template <class C> struct RuleBlocks {
     }
   }
 
-  DLK_BLOCK void close(const OptimizerArray& array, const OptimizerLayout& layout, int64_t first,
-                       int64_t size) const {
-    for (int stream = 0; stream < kAverageStream; ++stream)
+  DLK_BLOCK void close(const OptimizerArray& array, const OptimizerLayout& layout,
+                       const OptimizerSetting& setting, int64_t first, int64_t size,
+                       int end_stream = kAverageStream) const {
+    for (int stream = 0; stream < end_stream; ++stream)
       if (stream != kGradStream && pointers[stream] == buffers[stream])
-        write_block<C>(buffers[stream], array, layout, stream, first, size);
+        write_block<C>(buffers[stream], array, layout, setting, stream, first, size);
   }
 };
 
@@ -124,17 +127,87 @@ DLK_INLINE bool is_bare(const OptimizerExtras& extras, const OptimizerArray& arr
   return layout.plain && !extras.scales && !extras.zero_grads && !array.streams[kAverageStream];
 }
 
+template <class Rule> constexpr auto signed_slots(int) -> decltype(Rule::kSignedSlots) {
+  return Rule::kSignedSlots;
+}
+template <class> constexpr int signed_slots(...) {
+  return -1;
+}
+
+// A block whose states are all codes: they are numbers in registers, and once more in L1 while
+// their scale is not known. Through blocks like any other format a step took a third longer.
+template <template <class> class Rule, int kMask>
+DLK_BLOCK void update_codes(const double* numbers, const OptimizerArray& array,
+                            RuleBlocks<float>& blocks, int64_t first, int64_t size) {
+  constexpr int signs = signed_slots<Rule<float>>(0);
+  const Rule<float> rule(numbers);
+  float* const param = static_cast<float*>(blocks.pointers[kParamStream]);
+  const float* const grad = static_cast<const float*>(blocks.pointers[kGradStream]);
+  uint8_t* codes[kOptimizerSlots];
+  float* scales[kOptimizerSlots];
+  Vec<float> scale[kOptimizerSlots];
+  IntVec<float> largest[kOptimizerSlots];
+  each_slot<kMask>([&](auto slot) DLK_BODY {
+    constexpr int stream = kFirstSlotStream + slot.index;
+    codes[slot.index] = static_cast<uint8_t*>(array.streams[stream]) + first;
+    scales[slot.index] = static_cast<float*>(array.aux[stream]) + first / kScaleBlock;
+    scale[slot.index] = Vec<float>(*scales[slot.index]);
+    largest[slot.index] = IntVec<float>(0);
+    for (int line = 0; line < kOptimizerBlock; line += 64)
+      __builtin_prefetch(codes[slot.index] + 4 * kOptimizerBlock + line);
+  });
+  for_each_vec<float>(size, [&](int64_t i, auto lanes) DLK_BODY {
+    fetch_ahead(param + i);
+    fetch_ahead(grad + i);
+    Vec<float> p = load_lanes(param + i, lanes), s[kOptimizerSlots];
+    each_slot<kMask>([&](auto slot) DLK_BODY {
+      using Map = DynamicMap<(signs >> slot.index & 1) != 0>;
+      s[slot.index] = Map::values(load_codes(codes[slot.index] + i, lanes)) * scale[slot.index];
+    });
+    rule.template update<kMask>(p, load_lanes(grad + i, lanes), s);
+    each_slot<kMask>([&](auto slot) DLK_BODY {
+      store_lanes(blocks.buffers[kFirstSlotStream + slot.index] + i, s[slot.index], lanes);
+      largest[slot.index] = larger_magnitude(largest[slot.index], zero_beyond(s[slot.index], lanes));
+    });
+    store_lanes(param + i, p, lanes);
+  });
+  each_slot<kMask>([&](auto slot) DLK_BODY {
+    *scales[slot.index] = encode_block<(signs >> slot.index & 1) != 0>(
+        blocks.buffers[kFirstSlotStream + slot.index], size, largest[slot.index],
+        codes[slot.index]);
+  });
+}
+
+template <int kMask> DLK_INLINE bool has_only_codes(const OptimizerLayout& layout) {
+  bool all = kMask != 0;
+  each_slot<kMask>([&](auto slot) DLK_BODY {
+    const StreamFormat format = layout.formats[kFirstSlotStream + slot.index];
+    all = all && (format == StreamFormat::signed_codes || format == StreamFormat::unsigned_codes);
+  });
+  return all;
+}
+
 // A piece with gaps, of several dtypes or formats, or with something besides the rule.
 template <template <class> class Rule, int kMask, class C>
 DLK_BLOCK void update_blocks(const OptimizerExtras& extras, const OptimizerArray& array,
-                             const OptimizerLayout& layout, const double* numbers, int64_t begin,
-                             int64_t end) {
+                             const OptimizerLayout& layout, const OptimizerSetting& setting,
+                             int64_t begin, int64_t end) {
   RuleBlocks<C> blocks;
+  [[maybe_unused]] const bool only_codes = has_only_codes<kMask>(layout);
   for (int64_t first = begin; first < end; first += kOptimizerBlock) {
     const int64_t size = end - first < kOptimizerBlock ? end - first : kOptimizerBlock;
+    if constexpr (sizeof(C) == sizeof(float) && signed_slots<Rule<C>>(0) >= 0) {
+      if (only_codes) {
+        blocks.open(extras, array, layout, first, size, kFirstSlotStream);
+        update_codes<Rule, kMask>(setting.numbers, array, blocks, first, size);
+        blocks.close(array, layout, setting, first, size, kFirstSlotStream);
+        finish_block(extras, array, layout, first, size);
+        continue;
+      }
+    }
     blocks.open(extras, array, layout, first, size);
-    update_streams<Rule, kMask, C>(numbers, blocks.pointers, 0, size);
-    blocks.close(array, layout, first, size);
+    update_streams<Rule, kMask, C>(setting.numbers, blocks.pointers, 0, size);
+    blocks.close(array, layout, setting, first, size);
     finish_block(extras, array, layout, first, size);
   }
 }
@@ -151,19 +224,19 @@ template <template <class> class Rule, int kMask>
 DLK_BLOCK void update_piece(const OptimizerArgs& args, const OptimizerArray& array, int64_t begin,
                             int64_t end) {
   const OptimizerLayout& layout = args.layouts[array.layout];
-  const double* numbers = args.settings[array.setting].numbers;
+  const OptimizerSetting& setting = args.settings[array.setting];
   const OptimizerExtras& extras = args.extras;
   if (is_bare(extras, array, layout))
     return with_storage_type(layout.dtypes[kParamStream], [&](auto type) DLK_BODY {
-      update_streams<Rule, kMask, decltype(type)>(numbers, array.streams, begin, end - begin);
+      update_streams<Rule, kMask, decltype(type)>(setting.numbers, array.streams, begin, end - begin);
     });
   bool has_double = false;
   for (int stream = 0; stream < kAverageStream; ++stream)
     has_double |= array.streams[stream] && layout.dtypes[stream] == DType::float64;
   if (has_double)
-    update_blocks<Rule, kMask, double>(extras, array, layout, numbers, begin, end);
+    update_blocks<Rule, kMask, double>(extras, array, layout, setting, begin, end);
   else
-    update_blocks<Rule, kMask, float>(extras, array, layout, numbers, begin, end);
+    update_blocks<Rule, kMask, float>(extras, array, layout, setting, begin, end);
 }
 
 // kMasks: the sets of states that the rule may keep.
