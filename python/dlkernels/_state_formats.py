@@ -122,7 +122,18 @@ def _copy(
     kernel: str, operation: str, name: str, param: Any, state: tuple[Any, ...], signed: bool
 ) -> None:
     _core.optimizer_step(
-        kernel, operation, [name], [param], [param], [state], [0], [()], [signed], [None]
+        kernel,
+        operation,
+        [name],
+        False,
+        [param],
+        [param],
+        [state],
+        [0],
+        [()],
+        [signed],
+        [None],
+        _core.StepExtras(),
     )
 
 
