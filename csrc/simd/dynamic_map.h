@@ -111,6 +111,11 @@ DLK_INLINE void narrow_shifted(uint8_t* p, IntVec<float> v) {
 #endif
 }
 
+DLK_INLINE IntVec<float> larger(IntVec<float> a, IntVec<float> b) {
+  DLK_PARTS(a.part[i] = a.part[i] > b.part[i] ? a.part[i] : b.part[i];)
+  return a;
+}
+
 DLK_INLINE Vec<float> to_float(IntVec<float> a) {
   Vec<float> r;
   DLK_PARTS(r.part[i] = __builtin_convertvector(a.part[i], LaneTraits<float>::Native);)
@@ -210,20 +215,24 @@ template <> struct MapTables<false> {
                                       float(1024 / 9.0 - 1.5)};
 };
 
-// The same by octave, of which the low five bits of the exponent are the index: 2^-24 and above.
-// An octave has one limit at most, and beyond it all is as in the next octave below its own.
-struct OctaveTables {
-  float limit[32], last[32], steps[32], offset[32];
+// The same by the exponent of 2^-24 and more, halved, of which the low four bits are the index: a
+// step of 4, in which there is one limit at most, and beyond it all is as in the next step below its
+// own.
+struct StepTables {
+  alignas(64) float limit[16];
+  alignas(64) float last[16];
+  alignas(64) float steps[16];
+  alignas(64) float offset[16];
 };
-template <class Tables> constexpr OctaveTables octave_tables() {
-  OctaveTables r{};
-  float start = 0x1p-24f;
-  for (int octave = 103; octave < 128; ++octave, start *= 2) {
+template <class Tables> constexpr StepTables step_tables() {
+  StepTables r{};
+  float start = 0x1p-25f;
+  for (int step = 51; step < 65; ++step, start *= 4) {
     int zone = 0;
     while (zone < 8 && start > Tables::limit[zone])
       ++zone;
-    const int index = octave & 31;
-    r.limit[index] = zone < 8 && Tables::limit[zone] < 2 * start ? Tables::limit[zone] : 2;
+    const int index = step & 15;
+    r.limit[index] = zone < 8 && Tables::limit[zone] < 4 * start ? Tables::limit[zone] : 8;
     r.last[index] = Tables::last[zone & 7];
     r.steps[index] = Tables::steps[zone & 7];
     r.offset[index] = Tables::offset[zone & 7];
@@ -237,15 +246,27 @@ template <bool kSigned> class DynamicMap {
 public:
   // The map's values of sixteen codes.
   static DLK_INLINE Vec<float> values(IntVec<float> codes) {
-    const EightFloats add(Tables::add), factor(Tables::factor);
     const Vec<float> k = to_float(kSigned ? codes - IntVec<float>(127) : codes + IntVec<float>(1));
-    const IntVec<float> exponent = shift_right(bits_of(k), 23);
+    IntVec<float> exponent = shift_right(bits_of(k), 23);
     if constexpr (!kSigned)
-      return fma(factor[exponent], k, add[exponent]);
+      return fma(EightFloats(Tables::factor)[exponent], k, EightFloats(Tables::add)[exponent]);
     const IntVec<float> sign = bits_of(k) & IntVec<float>(INT32_MIN);
-    const Vec<float> signed_add = from_bits<float>(bits_of(add[exponent]) ^ sign);
-    return from_bits<float>(bits_of(fma(factor[exponent], k, signed_add)) &
-                            (k != Vec<float>(0)));
+#if defined(__AVX512F__)
+    // 0 has an exponent of its own among the sixteen.
+    const auto lookup = [&](const float* table) DLK_BODY {
+      Vec<float> r;
+      r.part[0] = _mm512_permutexvar_ps(__m512i(exponent.part[0]), _mm512_load_ps(table));
+      return r;
+    };
+    exponent = larger(exponent, IntVec<float>(kZeroExponent));
+    const Vec<float> add = lookup(kSigned16.add);
+    return fma(lookup(kSigned16.factor), k, from_bits<float>(bits_of(add) ^ sign));
+#else
+    const Vec<float> add = EightFloats(Tables::add)[exponent];
+    const Vec<float> value =
+        fma(EightFloats(Tables::factor)[exponent], k, from_bits<float>(bits_of(add) ^ sign));
+    return from_bits<float>(bits_of(value) & (k != Vec<float>(0)));
+#endif
   }
 
   // The codes of the values nearest to x * inverse_scale, which is in [-1, 1].
@@ -253,7 +274,7 @@ public:
     Vec<float> y = x * inverse_scale;
 #if defined(__AVX512F__)
     const auto lookup = [](const float* table, __m512i index) DLK_BODY {
-      return _mm512_permutex2var_ps(_mm512_load_ps(table), index, _mm512_load_ps(table + 16));
+      return _mm512_permutexvar_ps(index, _mm512_load_ps(table));
     };
     const __m512 floor = _mm512_set1_ps(0x1p-24f);
     constexpr int larger_magnitude_without_sign = 0b1011;
@@ -261,15 +282,14 @@ public:
       y.part[0] = _mm512_range_ps(y.part[0], floor, larger_magnitude_without_sign);
     else
       y.part[0] = _mm512_max_ps(y.part[0], floor);
-    const __m512i octave = _mm512_srli_epi32(_mm512_castps_si512(y.part[0]), 23);
+    const __m512i step = _mm512_srli_epi32(_mm512_castps_si512(y.part[0]), 24);
     const __mmask16 is_above =
-        _mm512_cmp_ps_mask(y.part[0], lookup(kOctaves.limit, octave), _CMP_GT_OQ);
-    const __m512i zone =
-        _mm512_mask_add_epi32(octave, is_above, octave, _mm512_set1_epi32(1));
+        _mm512_cmp_ps_mask(y.part[0], lookup(kSteps.limit, step), _CMP_GT_OQ);
+    const __m512i zone = _mm512_mask_add_epi32(step, is_above, step, _mm512_set1_epi32(1));
     Vec<float> k;
-    k.part[0] = _mm512_fmadd_ps(lookup(kOctaves.steps, zone), y.part[0],
-                                lookup(kOctaves.offset, zone));
-    k.part[0] = _mm512_min_ps(k.part[0], lookup(kOctaves.last, zone));
+    k.part[0] = _mm512_fmadd_ps(lookup(kSteps.steps, zone), y.part[0],
+                                lookup(kSteps.offset, zone));
+    k.part[0] = _mm512_min_ps(k.part[0], lookup(kSteps.last, zone));
 #else
     const EightFloats limit(Tables::limit), last(Tables::last), steps(Tables::steps),
         offset(Tables::offset);
@@ -290,14 +310,28 @@ public:
   static constexpr int32_t kZeroCode = kSigned ? 127 : 0;
 
 private:
-  alignas(64) static constexpr OctaveTables kOctaves = octave_tables<Tables>();
+  static constexpr StepTables kSteps = step_tables<Tables>();
+
+  // `add` and `factor` by the low four bits of the exponent, 0 for kZeroExponent.
+  static constexpr int32_t kZeroExponent = 125;
+  struct SixteenFloats {
+    alignas(64) float add[16];
+    alignas(64) float factor[16];
+  };
+  static constexpr SixteenFloats sixteen() {
+    SixteenFloats r{};
+    for (int exponent = 127; exponent < 135; ++exponent) {
+      r.add[exponent & 15] = Tables::add[exponent & 7];
+      r.factor[exponent & 15] = Tables::factor[exponent & 7];
+    }
+    return r;
+  }
+  static constexpr SixteenFloats kSigned16 = sixteen();
 };
 
 // The largest magnitude, as the bits of a float: NaN and infinity are above all others.
 DLK_INLINE IntVec<float> larger_magnitude(IntVec<float> a, Vec<float> b) {
-  const IntVec<float> magnitude = bits_of(b) & IntVec<float>(INT32_MAX);
-  DLK_PARTS(a.part[i] = a.part[i] > magnitude.part[i] ? a.part[i] : magnitude.part[i];)
-  return a;
+  return larger(a, bits_of(b) & IntVec<float>(INT32_MAX));
 }
 
 // What a block is stored with, from its largest magnitude: a block that holds a NaN or an infinity
