@@ -48,6 +48,9 @@ private:
     int32_t group, index; // index within its group
     bool plain;           // exactly a torch.Tensor or Parameter: a subclass may have no memory
     bool fresh;
+    bool has_states;      // own_state held what stands in entries_ when it had own_version
+    uint64_t own_version; // 0: not known
+    int32_t setting;      // the last one
     bool row_major; // and floating, of two or more elements; else the rest is not set
     int ndim;
     int64_t size;
@@ -56,14 +59,16 @@ private:
     StreamFormat formats[kOptimizerStreams];
   };
 
-  // A row that has a gradient at this step, or else an average.
+  // What a step finds of a row; nothing but the first of the flags is set where that is not.
   struct Live {
     Row* row;
     TorchHandle grad; // held only where others may run meanwhile
+    FlatStreams flat;
     void* scalars[kMaxScalars];
-    bool has_grad, is_flat;
-    int single; // bit k: scalar k is float32, else float64
-    int32_t setting;
+    bool is_live; // has a gradient, or else an average
+    bool has_grad, is_flat, has_scalars;
+    int single;      // bit k: scalar k is float32, else float64
+    int32_t setting; // -1: not known yet
   };
 
   // Rows that share their numbers.
@@ -95,10 +100,14 @@ private:
   bool find_streams(const Row& row, TorchTensor grad, FlatStreams& flat) const;
   void find_formats(Row& row) const;
   size_t number_of(const Row& row) const { return size_t(&row - rows_.data()); }
-  void find_scalars(Live& live) const;
+  bool find_scalars(Live& live) const;
+  void find_scalars_through_python(Live& live) const;
   void fetch_ahead(size_t index) const;
   Setting advanced(Setting setting, const py::object& advance) const;
+  bool is_of(const Setting& setting, const Live& live) const;
   int32_t setting_of(const Live& live, std::vector<Setting>& missing);
+  void check_states();
+  void look_at(Live& live, bool counts_versions);
   bool collect(OptimizerStep& step, std::vector<Setting>& missing, const StepExtras& extras);
   bool add_through_python(OptimizerStep& step, const Live& live, const StepExtras& extras) const;
   void count_versions(const Live& live) const;
@@ -115,11 +124,11 @@ private:
   py::list format_names_; // of the scales and the low half
   std::vector<bool> rounds_;
   std::vector<size_t> group_ends_;     // rows of group g end here
+  std::vector<PyObject*> params_;      // of the rows
   std::vector<PyObject*> state_order_; // parameter, dict, parameter, ... as `state` has them
   std::vector<int64_t> shapes_;
-  std::vector<Live> live_;
+  std::vector<Live> live_; // of the rows
   std::vector<Setting> settings_; // of this step, then of the last
-  size_t last_setting_ = 0;       // the one found last, likely the next
   int64_t total_elems_ = 0;
   bool uses_handles_;
   // One step at a time looks at the table; for another thread it does not fit.

@@ -180,13 +180,13 @@ template <> struct MapTables<true> {
                                       float(512 / 9.0 - 0.5)};
 };
 template <> struct MapTables<false> {
-  // The first are of k + 1 = 256 and of k + 1 = 1.
-  static constexpr float add[8] = {-0x1.010102p-8f, -0x1.34b36p-21f,  -0x1.cd5f98p-18f,
-                                   -0x1.37f38ap-14f, -0x1.94af4ep-11f, -0x1.018936p-7f,
-                                   -0x1.44cccep-4f,  -0x1.97ccccp-1f};
-  static constexpr float factor[8] = {0x1.010102p-8f,  0x1.e32f0ap-22f, 0x1.2dfd68p-19f,
-                                      0x1.797cc2p-17f, 0x1.d7dbf4p-15f, 0x1.26e978p-12f,
-                                      0x1.70a3d8p-10f, 0x1.ccccccp-8f};
+  // The last are of k = 1 and of k = 256.
+  static constexpr float add[8] = {-0x1.34b36p-21f,  -0x1.cd5f98p-18f, -0x1.37f38ap-14f,
+                                   -0x1.94af4ep-11f, -0x1.018936p-7f,  -0x1.44cccep-4f,
+                                   -0x1.97ccccp-1f,  -0x1.010102p-8f};
+  static constexpr float factor[8] = {0x1.e32f0ap-22f, 0x1.2dfd68p-19f, 0x1.797cc2p-17f,
+                                      0x1.d7dbf4p-15f, 0x1.26e978p-12f, 0x1.70a3d8p-10f,
+                                      0x1.ccccccp-8f,  0x1.010102p-8f};
   static constexpr float limit[8] = {1.625e-7f,
                                      1.45e-6f,
                                      1.225e-5f,

@@ -115,9 +115,12 @@ class _Optimizer:
     def _fresh_state(self, group: dict[str, Any], param: Array) -> dict[str, Any]:
         rule = self._rule
         state: dict[str, Any] = dict(zip(rule.scalars, rule.first_scalars(group), strict=True))
+        # What is to be stored in fewer bits, or beside a split parameter, starts in full.
+        is_half = np.asarray(param).dtype.itemsize == 2
+        dtype = np.float32 if formats.has_formats(group) and is_half else None
         for name, fill in zip(rule.used_slots(group), rule.fill(group), strict=False):
             if name is not None:
-                state[name] = np.full_like(param, fill, subok=False)
+                state[name] = np.full_like(param, fill, dtype=dtype, subok=False)
         self._format_state(group, param, state)
         return state
 
