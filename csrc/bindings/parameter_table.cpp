@@ -284,7 +284,7 @@ void ParameterTable::find_scalars_through_python(Live& live) const {
   live.single = 0;
   for (size_t k = 0; k < scalar_count_; ++k) {
     const std::string name = py::str(scalar_names_[k]);
-    const TensorView view = output_view_of(entries_[live.row->first + 1 + slot_count_ + k],
+    const TensorView view = output_view_of(entries_[live.row->first + 1 + slot_count_ + format_count_ + k],
                                            names_.operation.c_str(), name.c_str());
     const bool is_single = view.dtype == DType::float32;
     DLK_CHECK_TYPE(view.ndim == 0 && (is_single || view.dtype == DType::float64), names_.operation,

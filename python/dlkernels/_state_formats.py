@@ -144,6 +144,8 @@ def encode(operation: str, name: str, values: Any, codes: Any, scales: Any, sign
 
 def decode(operation: str, name: str, codes: Any, scales: Any, values: Any, signed: bool) -> None:
     """Codes to numbers."""
+    # A step writes what it reads; without a code for -1 that would change the scale.
+    codes, scales = (x.clone() if hasattr(x, "clone") else x.copy() for x in (codes, scales))
     _copy("decode_state", operation, name, values, (codes, scales, None), signed)
 
 

@@ -435,9 +435,15 @@ class _KernelOptimizer(torch.optim.Optimizer):
         kind = formats.kind_of(group, param.numel(), has_master)
         wide = torch.float64 if param.dtype == torch.float64 else torch.float32
         slots = self._rule.used_slots(group)
-        for name, signed in zip(slots, self._rule.signed or [True] * len(slots), strict=True):
+        fills = self._rule.fill(group)
+        is_first = has_master and not float(state.get("step", 1))
+        for name, signed, fill in zip(
+            slots, self._rule.signed or [True] * len(slots), fills[: len(slots)], strict=True
+        ):
             if kind is None or name is None or not torch.is_tensor(value := state.get(name)):
                 continue
+            if is_first and fill:  # torch has rounded it to the parameter's dtype
+                value = torch.full_like(value, fill, dtype=wide)
             scales = formats.scales_name(name)
             if value.dtype == torch.uint8:
                 if kind == "8bit":
@@ -486,9 +492,12 @@ class _KernelOptimizer(torch.optim.Optimizer):
         for group, saved in zip(self.param_groups, flags, strict=True):
             if all(param.device.type == "cpu" for param in group["params"]):
                 group.update(dict.fromkeys(saved, False))
+        # A scaler's, which torch's loop does not take.
+        scaler = {name: self.__dict__.pop(name, None) for name in ("grad_scale", "found_inf")}
         try:
             step(self)
         finally:
+            self.__dict__.update({name: value for name, value in scaler.items() if value is not None})
             for group, saved in zip(self.param_groups, flags, strict=True):
                 group.update(saved)
 
