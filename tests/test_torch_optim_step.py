@@ -572,6 +572,7 @@ def test_a_gradient_that_cannot_be_written():
 # --- where torch steps
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
 @pytest.mark.parametrize("name", ["SGD", "Adagrad"])
 def test_sparse_gradients(name):
     def make():

@@ -55,15 +55,23 @@ ParameterTable::ParameterTable(const std::string& operation, const std::string& 
                                const std::vector<std::string>& slots, bool has_average,
                                const std::vector<std::string>& scalars, const py::list& groups,
                                const py::list& used, const py::dict& state, const py::list& fresh,
-                               bool uses_handles)
-    : names_{operation, slots, has_average}, kernel_(optimizer_kernel(kernel)), slot_count_(slots.size()),
-      scalar_count_(scalars.size()), per_row_(1 + slots.size() + scalars.size()),
+                               bool uses_handles, const std::vector<bool>& signed_slots,
+                               const std::vector<bool>& rounds)
+    : names_{operation, slots, signed_slots, has_average}, kernel_(optimizer_kernel(kernel)),
+      slot_count_(slots.size()), scalar_count_(scalars.size()),
+      format_count_(signed_slots.empty() ? 0 : slots.size() + 1),
+      per_row_(1 + slots.size() + format_count_ + scalars.size()), rounds_(rounds),
       uses_handles_(uses_handles) {
   DLK_CHECK(slot_count_ <= kOptimizerSlots + size_t(has_average) && scalar_count_ <= kMaxScalars, operation,
             ": too many states");
   for (const std::string& name : scalars)
     scalar_names_.append(
         py::reinterpret_steal<py::object>(PyUnicode_InternFromString(name.c_str())));
+  if (format_count_) {
+    for (const std::string& name : slots)
+      format_names_.append(py::str(name + "_absmax"));
+    format_names_.append(py::str("master_low"));
+  }
   std::unordered_set<PyObject*> is_fresh;
   for (py::handle param : fresh)
     is_fresh.insert(param.ptr());
@@ -89,6 +97,8 @@ ParameterTable::ParameterTable(const std::string& operation, const std::string& 
           ++entry;
         };
         for (py::handle name : names)
+          take(name);
+        for (py::handle name : format_names_)
           take(name);
         for (py::handle name : scalar_names_)
           take(name);
@@ -138,9 +148,30 @@ void ParameterTable::make_handles() {
     if (!grad.is_none() && flat_view(grad, view) && is_floating(view.dtype))
       row.dtypes[1] = view.dtype;
     for (size_t k = 0; k < slot_count_; ++k)
-      if (entry[1 + k] && flat_view(entry[1 + k], view) && is_floating(view.dtype))
+      if (entry[1 + k] && flat_view(entry[1 + k], view) &&
+          (is_floating(view.dtype) || (view.dtype == DType::uint8 && format_count_)))
         row.dtypes[names_.stream(k)] = view.dtype;
+    find_formats(row);
   }
+}
+
+void ParameterTable::find_formats(Row& row) const {
+  std::fill_n(row.formats, kOptimizerStreams, StreamFormat::plain);
+  if (!format_count_)
+    return;
+  const py::object* entry = &entries_[row.first];
+  for (size_t k = 0; k < names_.signed_slots.size(); ++k) {
+    StreamFormat& format = row.formats[kFirstSlotStream + k];
+    const DType dtype = row.dtypes[kFirstSlotStream + k];
+    if (!entry[1 + k])
+      continue;
+    if (dtype == DType::uint8)
+      format = names_.signed_slots[k] ? StreamFormat::signed_codes : StreamFormat::unsigned_codes;
+    else if (dtype == DType::bfloat16 && rounds_[size_t(row.group)])
+      format = StreamFormat::random;
+  }
+  if (entry[1 + 2 * slot_count_])
+    row.formats[kParamStream] = StreamFormat::split;
 }
 
 bool ParameterTable::fits(const py::list& groups, const py::list& used,
@@ -179,6 +210,9 @@ bool ParameterTable::has_its_states(const Row& row, PyObject* used) const {
     if (name != Py_None && !is_same(name, *entry))
       return false;
   }
+  for (size_t k = 0; k < format_count_; ++k, ++entry)
+    if (*entry && !is_same(PyList_GET_ITEM(format_names_.ptr(), Py_ssize_t(k)), *entry))
+      return false;
   for (size_t k = 0; k < scalar_count_; ++k, ++entry)
     if (!is_same(PyList_GET_ITEM(scalar_names_.ptr(), Py_ssize_t(k)), *entry))
       return false;
@@ -191,11 +225,12 @@ bool ParameterTable::has_average(const Row& row) const {
 }
 
 // The addresses of row-major tensors that are as the row says; false if one is not.
-bool ParameterTable::find_streams(const Row& row, TorchTensor grad, void** streams) const {
+bool ParameterTable::find_streams(const Row& row, TorchTensor grad, FlatStreams& flat) const {
   if (!row.row_major)
     return false;
   const int64_t* shape = shapes_.data() + row.first_dim;
   const TorchHandle* handle = &handles_[row.first];
+  void** const streams = flat.streams;
   streams[0] = handle[0].data(row.dtypes[0], row.ndim, shape);
   bool all = streams[0];
   if (grad) {
@@ -209,12 +244,29 @@ bool ParameterTable::find_streams(const Row& row, TorchTensor grad, void** strea
       all = all && streams[stream];
     }
   }
+  if (format_count_) {
+    const int64_t blocks = (row.size + kOptimizerBlock - 1) / kOptimizerBlock;
+    const TorchHandle* const format = handle + 1 + slot_count_;
+    for (size_t k = 0; k < slot_count_; ++k)
+      if (const int stream = names_.stream(k); grad && row.dtypes[stream] == DType::uint8) {
+        flat.aux[stream] = format[k] ? format[k].data(DType::float32, 1, &blocks) : nullptr;
+        all = all && flat.aux[stream];
+      }
+    if (row.formats[kParamStream] == StreamFormat::split) {
+      flat.aux[0] = format[slot_count_].data(DType::int16, row.ndim, shape);
+      all = all && flat.aux[0];
+    }
+  }
+  flat.dtypes = row.dtypes;
+  flat.formats = row.formats;
+  flat.size = row.size;
+  flat.number = int32_t(number_of(row));
   return all;
 }
 
 // The addresses of the scalars; false where one has none of its own.
 bool ParameterTable::find_scalars(Live& live) const {
-  const TorchHandle* handle = &handles_[live.row->first + 1 + slot_count_];
+  const TorchHandle* handle = &handles_[live.row->first + 1 + slot_count_ + format_count_];
   live.single = 0;
   for (size_t k = 0; k < scalar_count_; ++k) {
     live.scalars[k] = handle[k].data(DType::float32, 0, nullptr);
@@ -232,7 +284,7 @@ void ParameterTable::find_scalars_through_python(Live& live) const {
   live.single = 0;
   for (size_t k = 0; k < scalar_count_; ++k) {
     const std::string name = py::str(scalar_names_[k]);
-    const TensorView view = output_view_of(entries_[live.row->first + 1 + slot_count_ + k],
+    const TensorView view = output_view_of(entries_[live.row->first + 1 + slot_count_ + format_count_ + k],
                                            names_.operation.c_str(), name.c_str());
     const bool is_single = view.dtype == DType::float32;
     DLK_CHECK_TYPE(view.ndim == 0 && (is_single || view.dtype == DType::float64), names_.operation,
@@ -302,6 +354,7 @@ ParameterTable::Setting ParameterTable::advanced(Setting setting, const py::obje
             kOptimizerNumbers, " numbers, got ", numbers.size());
   for (size_t i = 0; i < numbers.size(); ++i)
     setting.numbers.numbers[i] = numbers[i].cast<double>();
+  set_rounding(setting.numbers, result[2]);
   return setting;
 }
 
@@ -368,8 +421,8 @@ void ParameterTable::look_at(Live& live, bool counts_versions) {
   if (live.has_grad && live.has_scalars && size_t(row.setting) < settings_.size() &&
       is_of(settings_[size_t(row.setting)], live))
     live.setting = row.setting;
-  std::fill_n(live.streams, kOptimizerStreams, nullptr);
-  live.is_flat = find_streams(row, grad, live.streams);
+  live.flat = FlatStreams{};
+  live.is_flat = find_streams(row, grad, live.flat);
   if (live.is_flat && live.has_grad && !keeps_gil())
     live.grad = TorchHandle(grad);
   if (counts_versions)
@@ -417,8 +470,10 @@ bool ParameterTable::collect(OptimizerStep& step, std::vector<Setting>& missing,
         settings_[size_t(live.setting)].used = true;
       }
     }
-    if (live.is_flat)
-      step.add_flat(live.streams, row.dtypes, row.size, live.setting);
+    if (live.is_flat) {
+      live.flat.setting = live.setting;
+      step.add_flat(live.flat);
+    }
     if (!uses_handles_ && !extras.may_skip())
       count_versions(live);
   }
@@ -432,12 +487,18 @@ bool ParameterTable::add_through_python(OptimizerStep& step, const Live& live,
   const py::object grad = live.has_grad ? py::object(entry[0].attr("grad")) : py::none();
   if (live.has_grad && !is_plain(grad))
     return false;
-  PyObject* states[kOptimizerSlots + 1] = {};
+  PyObject* states[kOptimizerStates] = {};
   for (size_t k = 0; k < slot_count_; ++k)
-    if (live.has_grad || names_.stream(k) == kAverageStream)
+    if (live.has_grad || names_.stream(k) == kAverageStream) {
       states[k] = entry[1 + k].ptr();
+      if (format_count_)
+        states[kOptimizerScales + k] = entry[1 + slot_count_ + k].ptr();
+    }
+  if (format_count_)
+    states[kOptimizerLow] = entry[1 + 2 * slot_count_].ptr();
   step.own(grad);
-  step.add(entry[0], grad, states, live.setting, extras.writes_gradients(), size_t(row.index));
+  step.add(entry[0], grad, states, live.setting, extras.writes_gradients(), size_t(row.index),
+           number_of(row));
   return true;
 }
 
