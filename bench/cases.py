@@ -467,73 +467,82 @@ SMALL_ACTIVATIONS = tuple(
     for name in TWINS
 )
 
-# SGD with momentum reads parameter, gradient and momentum, and writes parameter and momentum:
-# 20 bytes per element, at the speed of an in-place pass.
-SGD = (
-    Case(
-        "SGD",
-        "SGD momentum step",
-        "sgd_momentum",
-        (1, 50_000_000),
-        (OURS, TORCH, FOREACH, FUSED),
-        bytes_per_element=20,
-        roof="in place",
-        targets=(faster(1, FUSED),),
-    ),
-    Case(
-        "SGD",
-        "SGD momentum step",
-        "sgd_momentum",
-        (5000, 64),
-        (OURS, TORCH, FOREACH, FUSED),
-        batch=3,
-        quick=True,
-        targets=(faster(10, FUSED),),
-    ),
-)
+# Optimizers, in place: the class, its options, bytes per element (every state is read and written),
+# and whether torch has it fused for the CPU. The targets of 50 M elements are against torch's best.
+@dataclass(frozen=True)
+class Optimizer:
+    """One rule with its options, and what is promised of it on one array of 50 M elements."""
 
-# Other optimizers, in place too: bytes per element, title, and what torch's peers are held to.
+    name: str
+    nbytes: int
+    options: tuple[tuple[str, float], ...] = ()
+    is_fused: bool = False
+    times: float | None = 1.0
+    roof_percent: float = 90
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """Those that torch has."""
+        return (OURS, TORCH, FOREACH, *([FUSED] if self.is_fused else []))
+
+
 OPTIMIZERS = {
-    "AdamW": (28, (OURS, TORCH, FOREACH, FUSED), (faster(1, FUSED),)),
-    "Adagrad": (20, (OURS, TORCH, FOREACH, FUSED), (faster(1, FUSED),)),
+    "SGD momentum": Optimizer("SGD", 20, (("lr", 1e-3), ("momentum", 0.9)), is_fused=True),
+    "AdamW": Optimizer("AdamW", 28, is_fused=True),
+    "Adagrad": Optimizer("Adagrad", 20, is_fused=True),
     **{
-        name: (nbytes, (OURS, TORCH, FOREACH), (faster(times, TORCH), faster(times, FOREACH)))
-        for name, nbytes, times in (
-            ("RMSprop", 20, 3.5),
-            ("RMSprop_all", 36, 3.5),
-            ("Adamax", 28, 3.5),
-            ("Adadelta", 28, 3.5),
-            ("NAdam", 28, 3.5),
-            ("RAdam", 28, 3.5),
-            ("Rprop", 28, 3.5),
-            ("ASGD", 20, 2),
+        title: Optimizer(name, nbytes, options, times=times, roof_percent=85)
+        for title, name, nbytes, options, times in (
+            ("RMSprop", "RMSprop", 20, (), 3.5),
+            ("RMSprop momentum", "RMSprop", 28, (("momentum", 0.9),), 3.5),
+            ("RMSprop centered", "RMSprop", 28, (("centered", True),), 3.5),
+            (
+                "RMSprop momentum centered",
+                "RMSprop",
+                36,
+                (("momentum", 0.9), ("centered", True)),
+                3.5,
+            ),
+            ("Adamax", "Adamax", 28, (), 3.5),
+            ("Adadelta", "Adadelta", 28, (), 3.5),
+            ("NAdam", "NAdam", 28, (), 3.5),
+            ("RAdam", "RAdam", 28, (), 3.5),
+            ("Rprop", "Rprop", 28, (), 3.5),
+            ("ASGD", "ASGD", 20, (), 2.0),
         )
     },
 }
+# GPT-2 small: two embeddings, the last norm, and twelve times two norms, attention and MLP.
+_GPT2_BLOCK = ((768,), (768,), (768, 2304), (2304,), (768, 768), (768,)) + (
+    ((768,), (768,), (768, 3072), (3072,), (3072, 768), (768,))
+)
+GPT2_SHAPES: tuple[tuple[int, ...], ...] = (
+    *((50257, 768), (1024, 768), *_GPT2_BLOCK * 12, (768,), (768,)),
+)
+GPT2_ELEMS = sum(math.prod(shape) for shape in GPT2_SHAPES)
+
+
+def _step(title: str, shape: tuple[int, ...], targets: tuple[Target, ...], **more: Any) -> Case:
+    rule = OPTIMIZERS[title]
+    return Case("optimizers", f"{title} step", f"step {title}", shape, rule.peers,
+                targets=targets, **more)  # fmt: skip
+
+
 STEPS = (
     *(
-        Case(
-            "optimizers",
-            f"{name.replace('_all', ', momentum and centered,')} step",
-            f"step_{name}",
+        _step(
+            title,
             (1, 50_000_000),
-            peers,
-            bytes_per_element=nbytes,
+            (faster(rule.times, *rule.peers[1:]), percent_of_roof(rule.roof_percent)),
+            bytes_per_element=rule.nbytes,
             roof="in place",
-            targets=targets,
         )
-        for name, (nbytes, peers, targets) in OPTIMIZERS.items()
+        for title, rule in OPTIMIZERS.items()
+        if rule.times is not None
     ),
-    Case(
-        "optimizers",
-        "AdamW step",
-        "step_AdamW",
-        (5000, 64),
-        (OURS, TORCH, FOREACH, FUSED),
-        batch=3,
-        quick=True,
-        targets=(faster(25, FUSED),),
-    ),
+    _step("SGD momentum", (5000, 64), (faster(10, FUSED),), batch=3, quick=True),
+    _step("AdamW", (5000, 64), (faster(25, FUSED),), batch=3, quick=True),
+    _step("AdamW", (len(GPT2_SHAPES), GPT2_ELEMS), (faster(1, FUSED), faster(4.5, TORCH))),
 )
 
 # Two arrays are read and the gradient of one is written: 12 bytes per element.
@@ -694,7 +703,7 @@ TUNE_MALLOC_ONLY = (
 
 # Thousands of small tensors come first, while the heap is whole: the cases with large ones leave it
 # in pieces, and every peer would wait for the same cache misses (1 ms here).
-MANY_SMALL = tuple(case for case in (*SGD, *STEPS) if case.shape[0] > 1)
+MANY_SMALL = tuple(case for case in STEPS if case.shape[0] == 5000)
 
 CASES = (
     *MANY_SMALL,
@@ -705,7 +714,7 @@ CASES = (
     *ACTIVATIONS,
     *SMALL_ACTIVATIONS,
     *ELEMENTWISE_LOSSES,
-    *(case for case in (*SGD, *STEPS) if case not in MANY_SMALL),
+    *(case for case in STEPS if case not in MANY_SMALL),
     *BATCH_NORM,
     *OVERHEAD,
     *TUNE_MALLOC_ONLY,

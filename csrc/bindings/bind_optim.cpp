@@ -8,26 +8,36 @@ namespace dlk {
 namespace {
 
 // One step of a rule. `params[i]`, whose gradient is `grads[i]` (None: left as it is), has the
-// states `states[i]`, a tuple in the rule's order with None for those it does not keep, and at last
-// its average if has_average, and is updated with the numbers `settings[setting_of[i]]`. Everything
-// is checked before anything is written.
+// states `states[i]`, and is updated with the numbers `settings[setting_of[i]]`. A tuple of states
+// has the slots in the rule's order, with None for those that are not kept, and the average if
+// has_average; then, if some are in a format of their own, the scales of each of them, and the
+// parameter's low half. `signed_slots`: which slots have a sign, or empty; `rounding`: for each
+// setting None or (seed, step). Everything is checked before anything is written.
 void optimizer_step(const std::string& kernel, const std::string& operation,
                     const std::vector<std::string>& slots, bool has_average,
                     const py::list& params, const py::list& grads, const py::list& states,
-                    const py::list& setting_of, const py::list& settings, StepExtras& extras) {
-  const OptimizerNames names{operation, slots, has_average};
+                    const py::list& setting_of, const py::list& settings,
+                    const std::vector<bool>& signed_slots, const py::list& rounding,
+                    StepExtras& extras) {
+  const OptimizerNames names{operation, slots, signed_slots, has_average};
   OptimizerStep step(names);
-  for (py::handle numbers : settings)
-    step.add_setting(py::reinterpret_borrow<py::tuple>(numbers));
+  for (size_t setting = 0; setting < settings.size(); ++setting)
+    step.add_setting(settings[setting], rounding[setting]);
   for (size_t index = 0; index < params.size(); ++index) {
     const py::tuple own_states = states[index];
     if (own_states.empty()) // left as it is
       continue;
-    PyObject* own[kOptimizerSlots + 1] = {};
-    for (size_t slot = 0; slot < slots.size(); ++slot)
-      own[slot] = py::object(own_states[slot]).ptr();
+    PyObject* own[kOptimizerStates] = {};
+    const size_t count = slots.size();
+    for (size_t slot = 0; slot < count; ++slot)
+      own[slot] = PyTuple_GET_ITEM(own_states.ptr(), Py_ssize_t(slot));
+    if (own_states.size() > count) {
+      for (size_t slot = 0; slot < count; ++slot)
+        own[kOptimizerScales + slot] = PyTuple_GET_ITEM(own_states.ptr(), Py_ssize_t(count + slot));
+      own[kOptimizerLow] = PyTuple_GET_ITEM(own_states.ptr(), Py_ssize_t(2 * count));
+    }
     step.add(params[index], grads[index], own, setting_of[index].cast<int32_t>(),
-             extras.writes_gradients(), index);
+             extras.writes_gradients(), index, index);
   }
   step.run(optimizer_kernel(kernel), false, extras);
 }
@@ -51,8 +61,9 @@ void bind_optim(py::module_& m) {
   m.def("torch_handles_available", &torch_handles_available);
   py::class_<ParameterTable>(m, "ParameterTable")
       .def(py::init<const std::string&, const std::string&, const std::vector<std::string>&,
-                    bool, const std::vector<std::string>&, const py::list&,
-                    const py::list&, const py::dict&, const py::list&, bool>())
+                    bool, const std::vector<std::string>&, const py::list&, const py::list&,
+                    const py::dict&, const py::list&, bool, const std::vector<bool>&,
+                    const std::vector<bool>&>())
       .def("step", &ParameterTable::step);
 }
 

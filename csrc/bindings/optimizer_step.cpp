@@ -42,13 +42,23 @@ OptimizerKernel optimizer_kernel(const std::string& name) {
   throw std::invalid_argument(text("optimizer: unknown rule ", name));
 }
 
+void set_rounding(OptimizerSetting& setting, py::handle rounding) {
+  if (rounding.is_none())
+    return;
+  const auto [seed, step] = rounding.cast<std::pair<uint64_t, uint64_t>>();
+  setting.seed = seed;
+  setting.step = uint32_t(step);
+  setting.rounds = true;
+}
+
 int32_t OptimizerStep::add_setting(const OptimizerSetting& setting) {
   settings_.push_back(setting);
   return int32_t(settings_.size() - 1);
 }
 
-int32_t OptimizerStep::add_setting(const py::tuple& numbers) {
+int32_t OptimizerStep::add_setting(const py::tuple& numbers, py::handle rounding) {
   OptimizerSetting setting{};
+  set_rounding(setting, rounding);
   DLK_CHECK(numbers.size() <= kOptimizerNumbers, names_->operation, ": expected at most ",
             kOptimizerNumbers, " numbers, got ", numbers.size());
   for (size_t i = 0; i < numbers.size(); ++i)
@@ -65,21 +75,23 @@ int32_t OptimizerStep::layout(const OptimizerLayout& layout) {
   return int32_t(layouts_.size() - 1);
 }
 
-void OptimizerStep::add_flat(void* const* streams, const DType* dtypes, int64_t size,
-                             int32_t setting) {
+void OptimizerStep::add_flat(const FlatStreams& flat) {
   OptimizerArray& array = arrays_.emplace_back();
-  std::copy_n(streams, kOptimizerStreams, array.streams);
-  array.size = size;
-  array.setting = setting;
+  std::copy_n(flat.streams, kOptimizerStreams, array.streams);
+  std::copy_n(flat.aux, kOptimizerStreams, array.aux);
+  array.size = flat.size;
+  array.setting = flat.setting;
   array.param = param_count_++;
+  array.number = flat.number;
   const auto is_alike = [&](int stream) {
-    return dtypes[stream] == dtypes[0] || !streams[stream];
+    return !flat.streams[stream] || (flat.dtypes[stream] == flat.dtypes[0] &&
+                                     flat.formats[stream] == StreamFormat::plain);
   };
   bool plain = true;
-  for (int stream = 1; stream < kAverageStream; ++stream)
+  for (int stream = 0; stream < kAverageStream; ++stream)
     plain = plain && is_alike(stream);
   const bool all_alike = plain && is_alike(kAverageStream);
-  int32_t& known = plain_layouts_[int(dtypes[0])];
+  int32_t& known = plain_layouts_[int(flat.dtypes[0])];
   if (all_alike && known >= 0) {
     array.layout = known;
     return;
@@ -87,120 +99,217 @@ void OptimizerStep::add_flat(void* const* streams, const DType* dtypes, int64_t 
   OptimizerLayout own;
   std::memset(&own, 0, sizeof own); // compared by its bytes
   own.plain = plain;
+  own.low_stride = 1;
   for (int stream = 0; stream < kOptimizerStreams; ++stream) {
     own.strides[stream] = 1;
-    own.dtypes[stream] = streams[stream] ? dtypes[stream] : dtypes[0];
+    own.dtypes[stream] = flat.dtypes[flat.streams[stream] ? stream : 0];
+    if (flat.streams[stream])
+      own.formats[stream] = flat.formats[stream];
   }
   array.layout = layout(own);
   if (all_alike)
     known = array.layout;
 }
 
-void OptimizerStep::add_walks(const TensorView* const* views, int32_t setting) {
+constexpr int kLowOperand = kOptimizerStreams, kOperands = kOptimizerStreams + 1;
+
+// The arrays of one parameter.
+struct OptimizerStep::Operands {
+  TensorView views[kOperands];
+  bool is_there[kOperands] = {};
+  StreamFormat formats[kOperands] = {};
+  void* scales[kOptimizerStreams] = {};
+};
+
+// Their dimensions, outermost in the parameter first, as few as all strides allow.
+struct OptimizerStep::Walks {
   struct Dim {
-    int64_t size, strides[kOptimizerStreams];
+    int64_t size, strides[kOperands];
   };
-  const TensorView& param = *views[0];
   Dim dims[kMaxDims];
   int count = 0;
-  for (int dim = 0; dim < param.ndim; ++dim) {
-    if (param.shape[dim] == 0)
-      return;
-    if (param.shape[dim] == 1)
-      continue;
-    dims[count].size = param.shape[dim];
-    for (int stream = 0; stream < kOptimizerStreams; ++stream)
-      dims[count].strides[stream] = (views[stream] ? *views[stream] : param).strides[dim];
-    ++count;
-  }
-  std::stable_sort(dims, dims + count, [](const Dim& a, const Dim& b) {
-    return std::abs(a.strides[0]) > std::abs(b.strides[0]);
-  });
-  int kept = 0;
-  for (int dim = 0; dim < count; ++dim) {
-    if (kept) {
-      Dim& outer = dims[kept - 1];
-      const Dim& inner = dims[dim];
-      bool joins = true;
-      for (int stream = 0; stream < kOptimizerStreams; ++stream)
-        joins = joins && outer.strides[stream] == inner.strides[stream] * inner.size;
-      if (joins) {
-        const int64_t size = outer.size * inner.size;
-        outer = inner;
-        outer.size = size;
+  bool empty = false;
+
+  explicit Walks(const Operands& operands) {
+    const TensorView& param = operands.views[0];
+    for (int dim = 0; dim < param.ndim; ++dim) {
+      empty = empty || param.shape[dim] == 0;
+      if (param.shape[dim] == 1)
         continue;
-      }
+      dims[count].size = param.shape[dim];
+      for (int k = 0; k < kOperands; ++k)
+        dims[count].strides[k] = operands.views[operands.is_there[k] ? k : 0].strides[dim];
+      ++count;
     }
-    dims[kept++] = dims[dim];
+    std::stable_sort(dims, dims + count, [](const Dim& a, const Dim& b) {
+      return std::abs(a.strides[0]) > std::abs(b.strides[0]);
+    });
+    int kept = 0;
+    for (int dim = 0; dim < count; ++dim) {
+      if (kept) {
+        Dim& outer = dims[kept - 1];
+        const Dim& inner = dims[dim];
+        bool joins = true;
+        for (int k = 0; k < kOperands; ++k)
+          joins = joins && outer.strides[k] == inner.strides[k] * inner.size;
+        if (joins) {
+          const int64_t size = outer.size * inner.size;
+          outer = inner;
+          outer.size = size;
+          continue;
+        }
+      }
+      dims[kept++] = dims[dim];
+    }
+    count = kept;
   }
+};
+
+void OptimizerStep::add_walks(const Operands& operands, int32_t setting, int32_t number) {
+  const Walks walks(operands);
+  if (walks.empty)
+    return;
+  const TensorView* views = operands.views;
+  const int outer = walks.count ? walks.count - 1 : 0;
+  const auto inner_stride = [&](int k) {
+    return walks.count && operands.is_there[k] ? walks.dims[outer].strides[k] : 1;
+  };
   OptimizerLayout own;
   std::memset(&own, 0, sizeof own);
   own.plain = true;
+  own.low_stride = inner_stride(kLowOperand);
   for (int stream = 0; stream < kOptimizerStreams; ++stream) {
-    own.dtypes[stream] = (views[stream] ? *views[stream] : param).dtype;
-    own.strides[stream] = kept && views[stream] ? dims[kept - 1].strides[stream] : 1;
+    own.dtypes[stream] = views[operands.is_there[stream] ? stream : 0].dtype;
+    own.formats[stream] = operands.formats[stream];
+    own.strides[stream] = inner_stride(stream);
     if (stream < kAverageStream)
-      own.plain = own.plain && own.dtypes[stream] == param.dtype && own.strides[stream] == 1;
+      own.plain = own.plain && own.dtypes[stream] == views[0].dtype && own.strides[stream] == 1 &&
+                  own.formats[stream] == StreamFormat::plain;
   }
   OptimizerArray array{};
-  array.size = kept ? dims[kept - 1].size : 1;
+  array.size = walks.count ? walks.dims[outer].size : 1;
   array.layout = layout(own);
   array.setting = setting;
   array.param = param_count_++;
+  array.number = number;
+  std::copy_n(operands.scales, kOptimizerStreams, array.aux);
   int64_t index[kMaxDims] = {};
   while (true) {
-    for (int stream = 0; stream < kOptimizerStreams; ++stream) {
-      if (!views[stream])
-        continue;
+    const auto address = [&](int k) {
       int64_t offset = 0;
-      for (int dim = 0; dim < kept - 1; ++dim)
-        offset += index[dim] * dims[dim].strides[stream];
-      array.streams[stream] =
-          static_cast<char*>(views[stream]->data) + offset * item_size(views[stream]->dtype);
-    }
+      for (int dim = 0; dim < outer; ++dim)
+        offset += index[dim] * walks.dims[dim].strides[k];
+      return static_cast<char*>(views[k].data) + offset * item_size(views[k].dtype);
+    };
+    for (int stream = 0; stream < kOptimizerStreams; ++stream)
+      if (operands.is_there[stream])
+        array.streams[stream] = address(stream);
+    if (operands.is_there[kLowOperand])
+      array.aux[kParamStream] = address(kLowOperand);
     arrays_.push_back(array);
     array.offset += array.size;
-    int dim = kept - 2;
-    while (dim >= 0 && ++index[dim] == dims[dim].size)
+    int dim = outer - 1;
+    while (dim >= 0 && ++index[dim] == walks.dims[dim].size)
       index[dim--] = 0;
     if (dim < 0)
       return;
   }
 }
 
+// A block of codes must not be shared by two walks: arrays that lie otherwise than the codes are
+// copied to where they lie alike.
+void OptimizerStep::make_one_walk(Operands& operands, const TensorView& codes) {
+  for (int k = 0; k < kOperands; ++k) {
+    TensorView& view = operands.views[k];
+    if (!operands.is_there[k] || std::equal(view.strides, view.strides + view.ndim, codes.strides))
+      continue;
+    TensorView like = codes, copy;
+    owners_.push_back(make_array_like(like, view.dtype, copy));
+    copy_elements(view, copy);
+    if (k != kGradStream)
+      copies_.emplace_back(copy, view);
+    view = copy;
+  }
+}
+
 void OptimizerStep::add(py::handle param_object, py::handle grad_object, PyObject* const* states,
-                        int32_t setting, bool writes_gradient, size_t index) {
+                        int32_t setting, bool writes_gradient, size_t index, size_t number) {
   const char* operation = names_->operation.c_str();
-  TensorView own[kOptimizerStreams];
-  const TensorView* views[kOptimizerStreams] = {&own[0]};
-  own[0] = output_view_of(param_object, operation, "params");
+  Operands operands;
+  TensorView* const own = operands.views;
+  own[kParamStream] = output_view_of(param_object, operation, "params");
+  operands.is_there[kParamStream] = true;
   const TensorView& param = own[0];
-  const auto check = [&](const TensorView& view, const char* name) {
-    check_floating(view, operation, name);
+  const auto check_shape = [&](const TensorView& view, const char* name) {
     DLK_CHECK(same_shape(view, param), operation, ": ", name, "[", index, "]: expected shape ",
               shape_text(param), ", got ", shape_text(view));
   };
-  check(param, "params");
+  check_floating(param, operation, "params");
   if (!grad_object.is_none()) {
-    own[kGradStream] = writes_gradient ? output_view_of(grad_object, operation, "grads")
-                                       : view_of(grad_object, operation, "grads");
-    check(own[kGradStream], "grads");
-    views[kGradStream] = &own[kGradStream];
+    TensorView& grad = own[kGradStream];
+    grad = writes_gradient ? output_view_of(grad_object, operation, "grads")
+                           : view_of(grad_object, operation, "grads");
+    check_floating(grad, operation, "grads");
+    check_shape(grad, "grads");
+    operands.is_there[kGradStream] = true;
   }
+  const auto is_given = [&](int state) { return states[state] && states[state] != Py_None; };
+  const TensorView* codes = nullptr;
   for (size_t slot = 0; slot < names_->slots.size(); ++slot) {
-    if (!states[slot] || states[slot] == Py_None)
+    if (!is_given(int(slot)))
       continue;
     const char* name = names_->slots[slot].c_str();
     const int stream = names_->stream(slot);
     TensorView& view = own[stream];
     view = output_view_of(states[slot], operation, name);
-    check(view, name);
-    views[stream] = &view;
+    operands.is_there[stream] = true;
+    if (view.dtype != DType::uint8 || slot >= names_->signed_slots.size()) {
+      check_floating(view, operation, name);
+      check_shape(view, name);
+      if (stream != kAverageStream && view.dtype == DType::bfloat16 &&
+          settings_[size_t(setting)].rounds)
+        operands.formats[stream] = StreamFormat::random;
+      continue;
+    }
+    check_shape(view, name);
+    DLK_CHECK(view.dense(), operation, ": ", name, "[", index, "]: expected codes without gaps");
+    if (!codes)
+      codes = &view;
+    DLK_CHECK(std::equal(view.strides, view.strides + view.ndim, codes->strides), operation, ": ",
+              name, "[", index, "]: expected codes in the order of the others'");
+    operands.formats[stream] = names_->signed_slots[slot] ? StreamFormat::signed_codes
+                                                          : StreamFormat::unsigned_codes;
+    const std::string scales_name = std::string(name) + "_absmax";
+    DLK_CHECK(is_given(kOptimizerScales + int(slot)), operation, ": ", scales_name, "[", index,
+              "]: expected the scales of ", name);
+    const TensorView scales =
+        output_view_of(states[kOptimizerScales + slot], operation, scales_name.c_str());
+    const int64_t blocks = (param.size() + kOptimizerBlock - 1) / kOptimizerBlock;
+    DLK_CHECK_TYPE(scales.dtype == DType::float32, operation, ": ", scales_name, "[", index,
+                   "]: expected float32, got ", dtype_name(scales.dtype));
+    DLK_CHECK(scales.ndim == 1 && scales.contiguous() && scales.shape[0] == blocks, operation,
+              ": ", scales_name, "[", index, "]: expected ", blocks,
+              " numbers side by side, got shape ", shape_text(scales));
+    operands.scales[stream] = scales.data;
+    if (scales.kind == ArrayKind::dlpack)
+      owners_.push_back(scales.owner);
   }
-  add_walks(views, setting);
-  for (const TensorView& view : own)
+  if (is_given(kOptimizerLow)) {
+    TensorView& low = own[kLowOperand];
+    low = output_view_of(states[kOptimizerLow], operation, "master_low");
+    DLK_CHECK_TYPE(low.dtype == DType::int16 && param.dtype == DType::bfloat16, operation,
+                   ": master_low[", index, "]: expected int16 for a bfloat16 parameter, got ",
+                   dtype_name(low.dtype), " for ", dtype_name(param.dtype));
+    check_shape(low, "master_low");
+    operands.is_there[kLowOperand] = true;
+    operands.formats[kParamStream] = StreamFormat::split;
+  }
+  for (const TensorView& view : operands.views)
     if (view.kind == ArrayKind::dlpack)
       owners_.push_back(view.owner);
+  if (codes && Walks(operands).count > 1)
+    make_one_walk(operands, *codes);
+  add_walks(operands, setting, int32_t(number));
 }
 
 void OptimizerStep::check_gradients() const {
@@ -281,6 +390,10 @@ void OptimizerStep::run(OptimizerKernel kernel, bool keeps_gil, StepExtras& extr
     else if (extras.writes_gradients())
       table.finish_gradients(args);
   });
+  for (const auto& [source, destination] : copies_) {
+    TensorView target = destination;
+    copy_elements(source, target);
+  }
 }
 
 } // namespace dlk

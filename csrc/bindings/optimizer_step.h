@@ -14,10 +14,11 @@ using OptimizerKernel = void (*KernelTable::*)(OptimizerArgs&) noexcept;
 // The kernel of kernels.def by its name; ValueError for one that is no optimizer's.
 OptimizerKernel optimizer_kernel(const std::string& name);
 
-// What a family of states is called, in errors.
+// What a family of states is called, in errors, and which of them have a sign.
 struct OptimizerNames {
   std::string operation; // "SGD"
   std::vector<std::string> slots; // of the rule, then of the average where there is one
+  std::vector<bool> signed_slots; // of the rule's; empty: none is kept in eight bits
   bool has_average;
 
   int stream(size_t slot) const {
@@ -42,23 +43,42 @@ struct StepExtras {
   bool may_skip() const { return is_skipped || skips_nonfinite; }
 };
 
+// The tensors of a parameter's state: slots; the scales of those that are codes; the low half of
+// the parameter.
+constexpr int kOptimizerScales = kOptimizerSlots + 1; // after the slots and the average
+constexpr int kOptimizerLow = 2 * kOptimizerScales;
+constexpr int kOptimizerStates = kOptimizerLow + 1;
+
+// Row-major streams that are known to fit.
+struct FlatStreams {
+  void *streams[kOptimizerStreams], *aux[kOptimizerStreams];
+  const DType* dtypes;
+  const StreamFormat* formats;
+  int64_t size;
+  int32_t setting, number;
+};
+
+// rounding: None, or a seed and a step.
+void set_rounding(OptimizerSetting& setting, py::handle rounding);
+
 class OptimizerStep {
 public:
   explicit OptimizerStep(const OptimizerNames& names) : names_(&names) {}
 
   void reserve(size_t arrays) { arrays_.reserve(arrays); }
 
-  // Returns the setting's index.
-  int32_t add_setting(const py::tuple& numbers);
+  // Returns the setting's index. rounding: None, or a seed and a step: bfloat16 states are rounded
+  // at random.
+  int32_t add_setting(const py::tuple& numbers, py::handle rounding);
   int32_t add_setting(const OptimizerSetting& setting);
 
-  // One parameter, its gradient and its states (nullptr or None for one that is not kept), checked;
-  // `index` names it in errors. Without a gradient (None) the average alone is updated.
+  // One parameter, its gradient and its kOptimizerStates states (nullptr or None for one that is
+  // not kept), checked; `index` names it in errors, `number` in random numbers. Without a gradient
+  // (None) the average alone is updated.
   void add(py::handle param, py::handle grad, PyObject* const* states, int32_t setting,
-           bool writes_gradient, size_t index);
+           bool writes_gradient, size_t index, size_t number);
 
-  // The same for row-major arrays that are known to fit: dtypes and addresses by stream.
-  void add_flat(void* const* streams, const DType* dtypes, int64_t size, int32_t setting);
+  void add_flat(const FlatStreams& flat);
 
   // Keeps something alive to the end of the step.
   void own(py::object object) { owners_.push_back(std::move(object)); }
@@ -70,7 +90,10 @@ public:
 
 private:
   int32_t layout(const OptimizerLayout& layout);
-  void add_walks(const TensorView* const* views, int32_t setting);
+  struct Operands;
+  struct Walks;
+  void add_walks(const Operands& operands, int32_t setting, int32_t number);
+  void make_one_walk(Operands& operands, const TensorView& codes);
 
   const OptimizerNames* names_;
   std::vector<OptimizerArray> arrays_;
@@ -79,6 +102,7 @@ private:
   int32_t plain_layouts_[4] = {-1, -1, -1, -1}; // by dtype
   std::vector<OptimizerSetting> settings_;
   std::vector<py::object> owners_;
+  std::vector<std::pair<TensorView, TensorView>> copies_; // to copy from and to afterwards
 };
 
 } // namespace dlk

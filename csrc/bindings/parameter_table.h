@@ -16,12 +16,14 @@ public:
   // `state`. groups: the lists of parameters. used: per group, a tuple of the slots' names with
   // None for those it does not keep.
   // fresh: states of these tensors are at their first step and hold nothing yet. uses_handles: see
-  // torch_handles_available().
+  // torch_handles_available(). signed_slots: which slots have a sign, if some may be codes or the
+  // parameter split; else empty. rounds: per group, whether bfloat16 states are rounded at random.
   ParameterTable(const std::string& operation, const std::string& kernel,
                  const std::vector<std::string>& slots, bool has_average,
                  const std::vector<std::string>& scalars, const py::list& groups,
                  const py::list& used, const py::dict& state, const py::list& fresh,
-                 bool uses_handles);
+                 bool uses_handles, const std::vector<bool>& signed_slots,
+                 const std::vector<bool>& rounds);
 
   // One step for every parameter that has a gradient, or an average; autograd is told of the
   // writes. Returns false, having written nothing, where the table does not fit any more: another
@@ -29,8 +31,8 @@ public:
   // subclass. Where `extras` say that it was skipped, gradients alone may have been written.
   //
   // advance(group index, scalars, fresh, single) gives the scalars after this
-  // step and the rule's numbers; asked once for each set of arguments. Bit k of `single`: scalar k
-  // is kept in float32.
+  // step, the rule's numbers, and None or a seed and a step to round with; asked once for each set
+  // of arguments. Bit k of `single`: scalar k is kept in float32.
   bool step(const py::list& groups, const py::list& used, const py::dict& state,
             const py::object& advance, StepExtras& extras);
 
@@ -38,6 +40,7 @@ private:
   static constexpr int kMaxScalars = 3;
 
   // Its tensors stand in entries_ and handles_, `per_row_` for each row: the parameter, the states,
+  // if they may be in formats of their own the scales of each and the parameter's low half, then
   // the scalars; null for those that are not there.
   struct Row {
     py::object own_state; // the parameter's dict in `state`, null without one
@@ -45,21 +48,27 @@ private:
     int32_t group, index; // index within its group
     bool plain;           // exactly a torch.Tensor or Parameter: a subclass may have no memory
     bool fresh;
+    bool has_states;      // own_state held what stands in entries_ when it had own_version
+    uint64_t own_version; // 0: not known
+    int32_t setting;      // the last one
     bool row_major; // and floating, of two or more elements; else the rest is not set
     int ndim;
     int64_t size;
     size_t first_dim; // its shape: shapes_[first_dim, + ndim)
     DType dtypes[kOptimizerStreams];
+    StreamFormat formats[kOptimizerStreams];
   };
 
-  // A row that has a gradient at this step, or else an average.
+  // What a step finds of a row; nothing but the first of the flags is set where that is not.
   struct Live {
     Row* row;
     TorchHandle grad; // held only where others may run meanwhile
+    FlatStreams flat;
     void* scalars[kMaxScalars];
-    bool has_grad, is_flat;
-    int single; // bit k: scalar k is float32, else float64
-    int32_t setting;
+    bool is_live; // has a gradient, or else an average
+    bool has_grad, is_flat, has_scalars;
+    int single;      // bit k: scalar k is float32, else float64
+    int32_t setting; // -1: not known yet
   };
 
   // Rows that share their numbers.
@@ -88,11 +97,17 @@ private:
   bool has_its_states(const Row& row, PyObject* used) const;
   bool has_average(const Row& row) const;
   TorchTensor grad_of(const Live& live) const;
-  bool find_streams(const Row& row, TorchTensor grad, void** streams) const;
-  void find_scalars(Live& live) const;
+  bool find_streams(const Row& row, TorchTensor grad, FlatStreams& flat) const;
+  void find_formats(Row& row) const;
+  size_t number_of(const Row& row) const { return size_t(&row - rows_.data()); }
+  bool find_scalars(Live& live) const;
+  void find_scalars_through_python(Live& live) const;
   void fetch_ahead(size_t index) const;
   Setting advanced(Setting setting, const py::object& advance) const;
+  bool is_of(const Setting& setting, const Live& live) const;
   int32_t setting_of(const Live& live, std::vector<Setting>& missing);
+  void check_states();
+  void look_at(Live& live, bool counts_versions);
   bool collect(OptimizerStep& step, std::vector<Setting>& missing, const StepExtras& extras);
   bool add_through_python(OptimizerStep& step, const Live& live, const StepExtras& extras) const;
   void count_versions(const Live& live) const;
@@ -105,13 +120,15 @@ private:
   std::vector<Row> rows_;
   std::vector<py::object> entries_;
   std::vector<TorchHandle> handles_;
-  size_t slot_count_, scalar_count_, per_row_;
+  size_t slot_count_, scalar_count_, format_count_, per_row_;
+  py::list format_names_; // of the scales and the low half
+  std::vector<bool> rounds_;
   std::vector<size_t> group_ends_;     // rows of group g end here
+  std::vector<PyObject*> params_;      // of the rows
   std::vector<PyObject*> state_order_; // parameter, dict, parameter, ... as `state` has them
   std::vector<int64_t> shapes_;
-  std::vector<Live> live_;
+  std::vector<Live> live_; // of the rows
   std::vector<Setting> settings_; // of this step, then of the last
-  size_t last_setting_ = 0;       // the one found last, likely the next
   int64_t total_elems_ = 0;
   bool uses_handles_;
   // One step at a time looks at the table; for another thread it does not fit.

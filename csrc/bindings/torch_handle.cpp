@@ -7,11 +7,13 @@
 namespace dlk {
 namespace {
 
+constexpr int kHandleDTypes = int(DType::int16) + 1;
+
 // The first ones are torch's C interface to compiled models: they return 0, or an error. The last
 // two are C++: at::Tensor is one pointer, to its TensorImpl, and both pass and return references.
 struct Functions {
   int32_t (*device_type_cpu)();
-  int32_t (*dtypes[4])(); // in the order of DType's floating types
+  int32_t (*dtypes[kHandleDTypes])() = {}; // by DType; nullptr for those that are not asked for
   int32_t (*get_data_ptr)(void* tensor, void** data);
   int32_t (*get_device_type)(void* tensor, int32_t* type);
   int32_t (*get_dtype)(void* tensor, int32_t* dtype);
@@ -24,7 +26,7 @@ struct Functions {
   void (*bump_version)(const void* tensor);
   void* (*grad)(const void* tensor_impl);
 
-  int32_t cpu = 0, codes[4] = {};
+  int32_t cpu = 0, codes[kHandleDTypes] = {};
   bool found = true;
 
   template <class Function> void find(void* library, const char* name, Function& function) {
@@ -42,6 +44,8 @@ struct Functions {
     find(library, "aoti_torch_dtype_float64", dtypes[int(DType::float64)]);
     find(library, "aoti_torch_dtype_bfloat16", dtypes[int(DType::bfloat16)]);
     find(library, "aoti_torch_dtype_float16", dtypes[int(DType::float16)]);
+    find(library, "aoti_torch_dtype_uint8", dtypes[int(DType::uint8)]);
+    find(library, "aoti_torch_dtype_int16", dtypes[int(DType::int16)]);
     find(library, "aoti_torch_get_data_ptr", get_data_ptr);
     find(library, "aoti_torch_get_device_type", get_device_type);
     find(library, "aoti_torch_get_dtype", get_dtype);
@@ -56,8 +60,8 @@ struct Functions {
     if (!found)
       return;
     cpu = device_type_cpu();
-    for (int dtype = 0; dtype < 4; ++dtype)
-      codes[dtype] = dtypes[dtype]();
+    for (int dtype = 0; dtype < kHandleDTypes; ++dtype)
+      codes[dtype] = dtypes[dtype] ? dtypes[dtype]() : -1;
   }
 };
 

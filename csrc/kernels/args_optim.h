@@ -18,7 +18,11 @@ constexpr int64_t kOptimizerBlock = 256;
 
 // What an element of a stream is made of.
 enum class StreamFormat : int32_t {
-  plain, // a number of the stream's dtype
+  plain,          // a number of the stream's dtype
+  random,         // a bfloat16, rounded at random
+  signed_codes,   // a code of the dynamic map; aux has a float32 scale for each 256 elements
+  unsigned_codes, // the same for numbers that are not negative
+  split,          // a bfloat16; aux has the low half of the float32
 };
 
 struct OptimizerArray {
@@ -29,6 +33,7 @@ struct OptimizerArray {
   int64_t offset;          // of the first element, in all elements of the parameter
   int32_t layout, setting; // indices into the arrays of OptimizerArgs
   int32_t param;           // of which parameter: one with gaps is several arrays, in a row
+  int32_t number;          // of the parameter among all, for its random numbers
 };
 
 // How the streams lie in memory, along the one flattened dimension.
@@ -36,12 +41,16 @@ struct OptimizerLayout {
   DType dtypes[kOptimizerStreams];
   StreamFormat formats[kOptimizerStreams];
   int64_t strides[kOptimizerStreams]; // in elements
+  int64_t low_stride;                 // of the low halves of a split parameter
   bool plain;                         // all that the rule reads: one dtype, strides of 1
 };
 
 // What the rule computes with: arrays of one group at the same step share one.
 struct OptimizerSetting {
   double numbers[kOptimizerNumbers];
+  uint64_t seed; // of the random numbers, with the step
+  uint32_t step;
+  bool rounds; // bfloat16 states at random
 };
 
 // A piece of one array; the pieces of all arrays are shared out in one parallel region.

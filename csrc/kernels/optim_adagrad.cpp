@@ -16,6 +16,7 @@ namespace {
 
 // Numbers: -rate, eps, weight_decay, maximize. States: sum.
 template <class C> struct Adagrad {
+  static constexpr int kSignedSlots = 0;
   const Vec<C> negative_rate, eps;
   const GradientTerm<C> gradient;
 

@@ -25,6 +25,7 @@ namespace {
 // Numbers: -step size, 1 - beta1, beta2, 1 - beta2, sqrt(bias correction 2), eps, coupled weight
 // decay, factor of p (1 for none), maximize. States: exp_avg, exp_avg_sq[, max_exp_avg_sq].
 template <class C> struct Adam {
+  static constexpr int kSignedSlots = 0b001;
   const Vec<C> negative_step, beta2, one_minus_beta2, correction, eps, shrink;
   const Lerp<C> lerp;
   const GradientTerm<C> gradient;

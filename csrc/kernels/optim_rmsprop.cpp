@@ -26,6 +26,7 @@ namespace {
 // Numbers: -lr, alpha, 1 - alpha, eps, momentum, weight_decay, maximize.
 // States: square_avg[, momentum_buffer][, grad_avg].
 template <class C> struct RmsProp {
+  static constexpr int kSignedSlots = 0b110;
   const Vec<C> negative_lr, alpha, one_minus_alpha, eps, momentum;
   const Lerp<C> lerp;
   const GradientTerm<C> gradient;

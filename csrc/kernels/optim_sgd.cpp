@@ -20,6 +20,7 @@ namespace {
 // Numbers: -lr, momentum, 1 - dampening, weight_decay, nesterov, maximize, first step.
 // States: [momentum_buffer].
 template <class C> struct Sgd {
+  static constexpr int kSignedSlots = 0b1;
   const Vec<C> negative_lr, momentum, keep;
   const GradientTerm<C> gradient;
   const bool nesterov, first_step;

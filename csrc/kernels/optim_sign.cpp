@@ -49,6 +49,7 @@ template <class C> struct Rprop {
 
 // Numbers: lr, 1 - beta1, 1 - beta2, factor of p, maximize. States: exp_avg.
 template <class C> struct Lion {
+  static constexpr int kSignedSlots = 0b1;
   const Vec<C> lr, shrink;
   const Lerp<C> blend, lerp;
   const GradientTerm<C> gradient;

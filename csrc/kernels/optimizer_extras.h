@@ -113,7 +113,7 @@ DLK_BLOCK void update_average(const OptimizerExtras& extras, const OptimizerArra
                 lanes);
   });
   if (average == buffers[1])
-    write_block(average, array, layout, kAverageStream, first, size);
+    write_plain_block(average, array, layout, kAverageStream, first, size);
 }
 
 // After the rule.

@@ -3,6 +3,7 @@
 // family:
 //
 //   template <class C> struct Rule {              // C: float or double, what is computed in
+//     static constexpr int kSignedSlots = ...;    // bit k: state k has a sign; if they may be codes
 //     explicit Rule(const double* numbers);       // from its setting
 //     template <int kMask>                        // bit k: state k is kept
 //     void update(Vec<C>& p, Vec<C> g, Vec<C>* s) const;  // one vector, in registers
@@ -16,7 +17,7 @@
 // in where one of the streams is of it.
 #pragma once
 
-#include "kernels/optimizer_extras.h"
+#include "kernels/optimizer_codes.h"
 
 namespace dlk::DLK_ISA {
 
@@ -25,21 +26,6 @@ DLK_INLINE void fetch_first_lines(const OptimizerArray& array) {
   for (const void* stream : array.streams)
     for (int64_t byte = 0; stream && byte < 256; byte += 64)
       __builtin_prefetch(static_cast<const char*>(stream) + byte);
-}
-
-template <int k> struct Slot {
-  static constexpr int index = k;
-};
-
-// body(Slot<k>) for the states that are kept
-template <int kMask, class Body> DLK_INLINE void each_slot(Body&& body) {
-  static_assert(kOptimizerSlots == 3);
-  if constexpr (kMask & 1)
-    body(Slot<0>{});
-  if constexpr (kMask & 2)
-    body(Slot<1>{});
-  if constexpr (kMask & 4)
-    body(Slot<2>{});
 }
 
 // What most rules do to the gradient first.
@@ -90,34 +76,6 @@ DLK_BLOCK void update_streams(const double* numbers, void* const* streams, int64
   });
 }
 
-// The streams of the rule for a block of an array, in the type of computation.
-template <class C> struct RuleBlocks {
-  alignas(kVecBytes) C buffers[kAverageStream][kOptimizerBlock];
-  void* pointers[kOptimizerStreams] = {};
-
-  DLK_BLOCK void open(const OptimizerExtras& extras, const OptimizerArray& array,
-                      const OptimizerLayout& layout, int64_t first, int64_t size) {
-    for (int stream = 0; stream < kAverageStream; ++stream) {
-      if (!array.streams[stream])
-        continue;
-      pointers[stream] = buffers[stream];
-      if (stream == kGradStream && extras.scales)
-        scale_gradient<C>(extras, array, layout, first, size, buffers[stream]);
-      else if (is_in_place<C>(layout, stream))
-        pointers[stream] = stream_address(array, layout, stream, first);
-      else
-        read_block<C>(array, layout, stream, first, size, buffers[stream]);
-    }
-  }
-
-  DLK_BLOCK void close(const OptimizerArray& array, const OptimizerLayout& layout, int64_t first,
-                       int64_t size) const {
-    for (int stream = 0; stream < kAverageStream; ++stream)
-      if (stream != kGradStream && pointers[stream] == buffers[stream])
-        write_block<C>(buffers[stream], array, layout, stream, first, size);
-  }
-};
-
 // Whether there is nothing but the rule, and all that it reads is of one dtype and side by side.
 DLK_INLINE bool is_bare(const OptimizerExtras& extras, const OptimizerArray& array,
                         const OptimizerLayout& layout) {
@@ -127,14 +85,24 @@ DLK_INLINE bool is_bare(const OptimizerExtras& extras, const OptimizerArray& arr
 // A piece with gaps, of several dtypes or formats, or with something besides the rule.
 template <template <class> class Rule, int kMask, class C>
 DLK_BLOCK void update_blocks(const OptimizerExtras& extras, const OptimizerArray& array,
-                             const OptimizerLayout& layout, const double* numbers, int64_t begin,
-                             int64_t end) {
+                             const OptimizerLayout& layout, const OptimizerSetting& setting,
+                             int64_t begin, int64_t end) {
   RuleBlocks<C> blocks;
+  [[maybe_unused]] const bool only_codes = has_only_codes<kMask>(layout);
   for (int64_t first = begin; first < end; first += kOptimizerBlock) {
     const int64_t size = end - first < kOptimizerBlock ? end - first : kOptimizerBlock;
+    if constexpr (sizeof(C) == sizeof(float) && signed_slots<Rule<C>>(0) >= 0) {
+      if (only_codes) {
+        blocks.open(extras, array, layout, first, size, kFirstSlotStream);
+        update_codes<Rule, kMask>(setting.numbers, array, blocks, first, size);
+        blocks.close(array, layout, setting, first, size, kFirstSlotStream);
+        finish_block(extras, array, layout, first, size);
+        continue;
+      }
+    }
     blocks.open(extras, array, layout, first, size);
-    update_streams<Rule, kMask, C>(numbers, blocks.pointers, 0, size);
-    blocks.close(array, layout, first, size);
+    update_streams<Rule, kMask, C>(setting.numbers, blocks.pointers, 0, size);
+    blocks.close(array, layout, setting, first, size);
     finish_block(extras, array, layout, first, size);
   }
 }
@@ -151,19 +119,19 @@ template <template <class> class Rule, int kMask>
 DLK_BLOCK void update_piece(const OptimizerArgs& args, const OptimizerArray& array, int64_t begin,
                             int64_t end) {
   const OptimizerLayout& layout = args.layouts[array.layout];
-  const double* numbers = args.settings[array.setting].numbers;
+  const OptimizerSetting& setting = args.settings[array.setting];
   const OptimizerExtras& extras = args.extras;
   if (is_bare(extras, array, layout))
     return with_storage_type(layout.dtypes[kParamStream], [&](auto type) DLK_BODY {
-      update_streams<Rule, kMask, decltype(type)>(numbers, array.streams, begin, end - begin);
+      update_streams<Rule, kMask, decltype(type)>(setting.numbers, array.streams, begin, end - begin);
     });
   bool has_double = false;
   for (int stream = 0; stream < kAverageStream; ++stream)
     has_double |= array.streams[stream] && layout.dtypes[stream] == DType::float64;
   if (has_double)
-    update_blocks<Rule, kMask, double>(extras, array, layout, numbers, begin, end);
+    update_blocks<Rule, kMask, double>(extras, array, layout, setting, begin, end);
   else
-    update_blocks<Rule, kMask, float>(extras, array, layout, numbers, begin, end);
+    update_blocks<Rule, kMask, float>(extras, array, layout, setting, begin, end);
 }
 
 // kMasks: the sets of states that the rule may keep.

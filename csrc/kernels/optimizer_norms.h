@@ -53,7 +53,7 @@ DLK_INLINE void pass_over_streams(Pass& pass, void* const* streams, int64_t begi
 template <class C, class Pass>
 DLK_BLOCK void pass_over_blocks(Pass& pass, const OptimizerExtras& extras_of_step,
                                 const OptimizerArray& array, const OptimizerLayout& layout,
-                                int64_t begin, int64_t end) {
+                                const OptimizerSetting& setting, int64_t begin, int64_t end) {
   OptimizerExtras extras = extras_of_step;
   if (!Pass::kIsLast) // the last reads the gradient as it came
     extras.write_back = false;
@@ -63,7 +63,7 @@ DLK_BLOCK void pass_over_blocks(Pass& pass, const OptimizerExtras& extras_of_ste
     blocks.open(extras, array, layout, first, size);
     pass_over_streams<C>(pass, blocks.pointers, 0, size);
     if (Pass::kWrites)
-      blocks.close(array, layout, first, size);
+      blocks.close(array, layout, setting, first, size);
     if (Pass::kIsLast)
       finish_block(extras, array, layout, first, size);
   }
@@ -87,7 +87,8 @@ DLK_BLOCK void pass_over_piece(const OptimizerArgs& args, const OptimizerChunk& 
     has_double |= array.streams[k] && layout.dtypes[k] == DType::float64;
   const auto in = [&](auto kind) DLK_BODY {
     auto pass = make(kind);
-    pass_over_blocks<typename decltype(kind)::C>(pass, args.extras, array, layout, chunk.begin,
+    pass_over_blocks<typename decltype(kind)::C>(pass, args.extras, array, layout,
+                                                 args.settings[array.setting], chunk.begin,
                                                  chunk.end);
     finish(pass);
   };

@@ -2,17 +2,11 @@
 // widened, and written, each rounded once, whatever dtype, stride and format a stream has.
 #pragma once
 
-#include "simd/loops.h"
+#include "kernels/optimizer_formats.h"
 
 namespace dlk::DLK_ISA {
 
 template <class C> constexpr DType kDTypeOf = sizeof(C) == 8 ? DType::float64 : DType::float32;
-
-// The hardware's prefetcher keeps each of several streams too short a way ahead: 8 % of a step over
-// 50 M elements.
-template <class T> DLK_INLINE void fetch_ahead(const T* p) {
-  __builtin_prefetch(reinterpret_cast<const char*>(p) + 2048);
-}
 
 // Element `first` of a stream.
 DLK_INLINE char* stream_address(const OptimizerArray& array, const OptimizerLayout& layout,
@@ -27,26 +21,10 @@ template <class C> DLK_INLINE bool is_in_place(const OptimizerLayout& layout, in
          layout.dtypes[stream] == kDTypeOf<C> && layout.strides[stream] == 1;
 }
 
-// `size` elements, at most a block, side by side; in `buffer` if they are not so in memory.
-template <class T>
-DLK_INLINE const T* side_by_side(const T* source, int64_t stride, int64_t size, T* buffer) {
-  if (stride == 1)
-    return source;
-  for (int64_t i = 0; i < size; ++i)
-    buffer[i] = source[i * stride];
-  return buffer;
-}
-
-template <class T>
-DLK_INLINE void scatter(const T* source, T* target, int64_t stride, int64_t size) {
-  for (int64_t i = 0; i < size; ++i)
-    target[i * stride] = source[i];
-}
-
 // `size` elements of one stream, from `first`, at most a block, which starts on a multiple of
 // kOptimizerBlock in its array.
 template <class C>
-DLK_BLOCK void read_block(const OptimizerArray& array, const OptimizerLayout& layout, int stream,
+DLK_BLOCK void read_plain_block(const OptimizerArray& array, const OptimizerLayout& layout, int stream,
                           int64_t first, int64_t size, C* block) {
   with_storage_type(layout.dtypes[stream], [&](auto type) DLK_BODY {
     using T = decltype(type);
@@ -70,8 +48,9 @@ DLK_BLOCK void read_block(const OptimizerArray& array, const OptimizerLayout& la
 }
 
 template <class C>
-DLK_BLOCK void write_block(const C* block, const OptimizerArray& array,
-                           const OptimizerLayout& layout, int stream, int64_t first, int64_t size) {
+DLK_BLOCK void write_plain_block(const C* block, const OptimizerArray& array,
+                                 const OptimizerLayout& layout, int stream, int64_t first,
+                                 int64_t size) {
   with_storage_type(layout.dtypes[stream], [&](auto type) DLK_BODY {
     using T = decltype(type);
     using Wide = Compute<T>;
@@ -92,6 +71,84 @@ DLK_BLOCK void write_block(const C* block, const OptimizerArray& array,
     if (rounded != target)
       scatter(rounded, target, layout.strides[stream], size);
   });
+}
+
+// Blocks of the other formats, which are float32 to the rule.
+DLK_BLOCK inline void read_coded_block(const OptimizerArray& array, const OptimizerLayout& layout,
+                                int stream, int64_t first, int64_t size, float* block) {
+  const char* address = stream_address(array, layout, stream, first);
+  const void* aux = array.aux[stream];
+  const auto* codes = reinterpret_cast<const uint8_t*>(address);
+  const float* scale = static_cast<const float*>(aux) + first / kScaleBlock;
+  switch (layout.formats[stream]) {
+  case StreamFormat::signed_codes:
+    return decode_block<true>(codes, *scale, size, block);
+  case StreamFormat::unsigned_codes:
+    return decode_block<false>(codes, *scale, size, block);
+  default:
+    return join_block(reinterpret_cast<const BFloat16*>(address), layout.strides[stream],
+                      static_cast<const uint16_t*>(aux) + first * layout.low_stride,
+                      layout.low_stride, size, block);
+  }
+}
+
+DLK_BLOCK inline void write_coded_block(const float* block, const OptimizerArray& array,
+                                 const OptimizerLayout& layout, const OptimizerSetting& setting,
+                                 int stream, int64_t first, int64_t size) {
+  char* address = stream_address(array, layout, stream, first);
+  void* aux = array.aux[stream];
+  auto* codes = reinterpret_cast<uint8_t*>(address);
+  float* scale = static_cast<float*>(aux) + first / kScaleBlock;
+  switch (layout.formats[stream]) {
+  case StreamFormat::signed_codes:
+    *scale = encode_block<true>(block, size, codes);
+    return;
+  case StreamFormat::unsigned_codes:
+    *scale = encode_block<false>(block, size, codes);
+    return;
+  case StreamFormat::random:
+    return round_block(block, reinterpret_cast<BFloat16*>(address), layout.strides[stream],
+                       array.offset + first, size, setting.seed, setting.step,
+                       uint32_t(array.number) * kOptimizerStreams + uint32_t(stream));
+  default:
+    return split_block(block, reinterpret_cast<BFloat16*>(address), layout.strides[stream],
+                       static_cast<uint16_t*>(aux) + first * layout.low_stride, layout.low_stride,
+                       size);
+  }
+}
+
+// `size` elements of one stream, from `first`, at most a block, which starts on a multiple of
+// kOptimizerBlock in its array.
+template <class C>
+DLK_INLINE void read_block(const OptimizerArray& array, const OptimizerLayout& layout, int stream,
+                           int64_t first, int64_t size, C* block) {
+  const StreamFormat format = layout.formats[stream];
+  if (format == StreamFormat::plain || format == StreamFormat::random)
+    return read_plain_block(array, layout, stream, first, size, block);
+  if constexpr (sizeof(C) == sizeof(float)) {
+    read_coded_block(array, layout, stream, first, size, block);
+  } else {
+    alignas(kVecBytes) float narrow[kOptimizerBlock];
+    read_coded_block(array, layout, stream, first, size, narrow);
+    for (int64_t i = 0; i < size; ++i)
+      block[i] = C(narrow[i]);
+  }
+}
+
+template <class C>
+DLK_INLINE void write_block(const C* block, const OptimizerArray& array,
+                            const OptimizerLayout& layout, const OptimizerSetting& setting,
+                            int stream, int64_t first, int64_t size) {
+  if (layout.formats[stream] == StreamFormat::plain)
+    return write_plain_block(block, array, layout, stream, first, size);
+  if constexpr (sizeof(C) == sizeof(float)) {
+    write_coded_block(block, array, layout, setting, stream, first, size);
+  } else {
+    alignas(kVecBytes) float narrow[kOptimizerBlock];
+    for (int64_t i = 0; i < size; ++i)
+      narrow[i] = float(block[i]);
+    write_coded_block(narrow, array, layout, setting, stream, first, size);
+  }
 }
 
 } // namespace dlk::DLK_ISA

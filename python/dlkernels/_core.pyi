@@ -128,6 +128,8 @@ def optimizer_step(
     states: list[Any],
     setting_of: list[int],
     settings: list[Any],
+    signed_slots: list[bool],
+    rounding: list[Any],
     extras: StepExtras,
     /,
 ) -> None: ...
@@ -303,6 +305,8 @@ class ParameterTable:
         state: dict[Any, Any],
         fresh: list[Any],
         uses_handles: bool,
+        signed_slots: list[bool],
+        rounds: list[bool],
         /,
     ) -> None: ...
     def step(

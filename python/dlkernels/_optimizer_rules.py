@@ -61,6 +61,8 @@ class Rule:
         scalars: Names of the numbers of a parameter's state.
         first_scalars: Their values before the first step.
         fill: What the slots hold before the first step.
+        signed: Which of the slots have a sign, for a rule whose states may be kept in eight bits or
+            bfloat16 whatever the parameter is.
         elementwise: Whether an element's step depends on no other element.
     """
 
@@ -72,6 +74,7 @@ class Rule:
     scalars: tuple[str, ...] = ("step",)
     first_scalars: Callable[[Group], Numbers] = _no_scalars
     fill: Callable[[Group], Numbers] = _no_fill
+    signed: tuple[bool, ...] = ()
     elementwise: bool = True
 
     def used_slots(self, group: Group) -> tuple[str | None, ...]:
@@ -137,6 +140,7 @@ SGD = Rule(
     uses=lambda group: (group["momentum"] != 0,),
     scalars=(),
     first_scalars=lambda group: (),
+    signed=(True,),
 )
 
 
@@ -176,6 +180,7 @@ ADAM = Rule(
     advance=_advance_adam,
     check=_check_adam,
     uses=lambda group: (True, True, bool(group["amsgrad"])),
+    signed=(True, False, False),
 )
 
 
@@ -211,6 +216,7 @@ ADAGRAD = Rule(
     advance=_advance_adagrad,
     check=_check_adagrad,
     fill=lambda group: (group["initial_accumulator_value"],),
+    signed=(False,),
 )
 
 
@@ -248,6 +254,7 @@ RMSPROP = Rule(
     advance=_advance_rmsprop,
     check=_check_rmsprop,
     uses=lambda group: (True, group["momentum"] > 0, bool(group["centered"])),
+    signed=(False, True, True),
 )
 
 
@@ -468,6 +475,7 @@ LION = Rule(
     check=_check_lion,
     scalars=(),
     first_scalars=lambda group: (),
+    signed=(True,),
 )
 
 

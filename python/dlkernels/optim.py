@@ -13,6 +13,7 @@ import numpy as np
 
 from dlkernels import _core
 from dlkernels import _optimizer_rules as rules
+from dlkernels import _state_formats as formats
 from dlkernels._optimizer_extras import (
     AVERAGE,
     Extra,
@@ -98,16 +99,61 @@ class _Optimizer:
         if unknown:
             raise ValueError(f"{self._name}: params: unknown keys {sorted(unknown)} in a group")
         self._rule.check(group)
+        self._check_formats(group)
         self.param_groups.append(group)
         self.state += [{} for _ in group["params"]]
+
+    def _check_formats(self, group: dict[str, Any]) -> None:
+        formats.check(self._name, self._rule, group)
+        for param in group["params"] if group.get("master") is not None else ():
+            if np.asarray(param).dtype == np.float16:
+                raise ValueError(
+                    f"{self._name}: master: expected bfloat16 parameters (or float32 and float64, "
+                    "which need none), got float16"
+                )
 
     def _fresh_state(self, group: dict[str, Any], param: Array) -> dict[str, Any]:
         rule = self._rule
         state: dict[str, Any] = dict(zip(rule.scalars, rule.first_scalars(group), strict=True))
+        # What is to be stored in fewer bits, or beside a split parameter, starts in full.
+        is_half = np.asarray(param).dtype.itemsize == 2
+        dtype = np.float32 if formats.has_formats(group) and is_half else None
         for name, fill in zip(rule.used_slots(group), rule.fill(group), strict=False):
             if name is not None:
-                state[name] = np.full_like(param, fill, subok=False)
+                state[name] = np.full_like(param, fill, dtype=dtype, subok=False)
+        self._format_state(group, param, state)
         return state
+
+    def _format_state(self, group: dict[str, Any], param: Array, state: dict[str, Any]) -> None:
+        """Brings a state to its group's formats."""
+        if not formats.has_formats(group):
+            return
+        like = np.asarray(param)
+        has_master = group["master"] is not None and like.dtype.name == "bfloat16"
+        kind = formats.kind_of(group, like.size, has_master)
+        wide = np.float64 if like.dtype == np.float64 else np.float32
+        for name, signed in zip(self._rule.used_slots(group), self._rule.signed, strict=True):
+            if kind is None or name is None or name not in state:
+                continue
+            value, scales = state[name], formats.scales_name(name)
+            if value.dtype == np.uint8:
+                if kind == "8bit":
+                    continue
+                value = self._decoded(name, value, state.pop(scales), signed)
+            if kind == "8bit":
+                codes = np.empty_like(like, dtype=np.uint8, subok=False)
+                absmax = np.empty(formats.scale_count(like.size), np.float32)
+                formats.encode(self._name, name, value, codes, absmax, signed)
+                state[name], state[scales] = codes, absmax
+            else:
+                state[name] = value.astype(_bfloat16() if kind == "bf16" else wide)
+        if has_master and formats.LOW not in state:
+            state[formats.LOW] = np.zeros_like(like, dtype=np.int16, subok=False)
+
+    def _decoded(self, name: str, codes: Array, scales: Array, signed: bool) -> Array:
+        values = np.empty_like(codes, dtype=np.float32)
+        formats.decode(self._name, name, codes, scales, values, signed)
+        return values
 
     def step(self, grads: Sequence[Array | None], *, grad_scale: float | None = None) -> None:
         """Updates every parameter in place.
@@ -140,8 +186,11 @@ class _Optimizer:
             )
         params: list[Array] = []
         states: list[tuple[Array | None, ...]] = []
+        own: list[Array | None]
         setting_of: list[int] = []
         settings: list[rules.Numbers] = []
+        rounding: list[tuple[int, int] | None] = []
+        signed = formats.signed_slots(rule, self.param_groups)
         indices: dict[tuple[Any, ...], int] = {}
         updates: list[tuple[int, dict[str, Any]]] = []
         next_scalars: list[rules.Numbers] = []
@@ -153,14 +202,17 @@ class _Optimizer:
                 params.append(param)
                 state = self.state[index]
                 if grads[index] is None:
-                    has_average = averages and AVERAGE in state
-                    states.append(
-                        (*(None for _ in rule.slots), state[AVERAGE]) if has_average else ()
-                    )
+                    own = []
+                    if averages and AVERAGE in state:
+                        own = [*(None for _ in names), state[AVERAGE]]
+                        if signed:
+                            own += _format_states(state, [None for _ in names], True)
+                    states.append(tuple(own))
                     setting_of.append(0)
                     continue
                 fresh = any(name is not None and name not in state for name in names)
-                if fresh or any(name not in state for name in rule.scalars):
+                lacks_low = group.get("master") is not None and formats.LOW not in state
+                if fresh or lacks_low or any(name not in state for name in rule.scalars):
                     state = {**self._fresh_state(group, param), **state}
                 scalars = tuple(state[name] for name in rule.scalars)
                 setting = indices.setdefault((number, scalars, fresh), len(settings))
@@ -168,15 +220,18 @@ class _Optimizer:
                     after, numbers = rule.advance(group, scalars, fresh, 0)
                     next_scalars.append(after)
                     settings.append(numbers)
+                    rounding.append(formats.rounding(group))
                 for name in names:
                     if name is not None and state[name] is None:
                         raise TypeError(f"{self._name}: {name}: expected an array, got NoneType")
-                own = tuple(None if name is None else state[name] for name in names)
+                own = [None if name is None else state[name] for name in names]
                 if averages:
                     if AVERAGE not in state:
                         state = {**state, AVERAGE: _average_like(param, own)}
-                    own += (None,) * (len(rule.slots) - len(own)) + (state[AVERAGE],)
-                states.append(own)
+                    own.append(state[AVERAGE])
+                if signed:
+                    own += _format_states(state, names, averages)
+                states.append(tuple(own))
                 setting_of.append(setting)
                 updates.append((index, state))
         _core.optimizer_step(
@@ -189,6 +244,8 @@ class _Optimizer:
             states,
             setting_of,
             settings,
+            signed,
+            rounding,
             extras,
         )
         self.found_inf = extras.is_skipped
@@ -200,6 +257,9 @@ class _Optimizer:
         for index, state in updates:
             state.update(zip(rule.scalars, next_scalars[setting_of[index]], strict=True))
             self.state[index] = state
+        for group in self.param_groups:
+            if formats.rounding(group):
+                group["rounding_step"] += 1
 
     def ema_parameters(self) -> list[Array]:
         """The moving averages, in the order of the parameters over all groups; before its first
@@ -266,9 +326,98 @@ class _Optimizer:
         for group, saved in zip(self.param_groups, groups, strict=True):
             group.update(saved)
         self.state = [_copied(state) for state in states]
+        for group, param, state in self._each():
+            if state:
+                self._format_state(group, param, state)
+
+    def _each(self) -> Iterator[tuple[dict[str, Any], Array, dict[str, Any]]]:
+        states = iter(self.state)
+        for group in self.param_groups:
+            for param in group["params"]:
+                yield group, param, next(states)
+
+    def float32_state_dict(self) -> dict[str, Any]:
+        """`state_dict` as it would be without `state_dtype` and `master`: states in float32. It
+        loads into an optimizer with any format. (`master_parameters` has the parameters.)
+        """
+        plain = self.state_dict()
+        slots = dict(zip(self._rule.slots, self._rule.signed, strict=False))
+        for index, state in enumerate(plain["state"]):
+            values = {}
+            for name, value in state.items():
+                if name == formats.LOW or name in map(formats.scales_name, slots):
+                    continue
+                scales = state.get(formats.scales_name(name))
+                if scales is not None:
+                    value = self._decoded(name, value, scales, slots[name])
+                elif name in slots and value.dtype.name == "bfloat16":
+                    value = value.astype(np.float32)
+                values[name] = value
+            plain["state"][index] = values
+        for group in plain["param_groups"]:
+            for name in formats.DEFAULTS:
+                group.pop(name, None)
+        return plain
+
+    def master_parameters(self) -> list[Array]:
+        """Every parameter in float32, in the order of the groups: with ``master="split16"`` what
+        its bfloat16 is the rounded half of. float64 parameters stay float64.
+        """
+        result = []
+        for _, param, state in self._each():
+            array = np.asarray(param)
+            values = array.astype(np.float64 if array.dtype == np.float64 else np.float32)
+            if formats.LOW in state:
+                formats.join(self._name, param, state[formats.LOW], values)
+            result.append(values)
+        return result
+
+    def load_master_parameters(self, values: Sequence[Array]) -> None:
+        """Sets every parameter to these numbers, and with ``master="split16"`` its low half too.
+
+        Args:
+            values: As `master_parameters` gives them, of any floating dtype.
+
+        Raises:
+            ValueError: Their number or a shape is wrong.
+        """
+        if len(values) != len(self.state):
+            raise ValueError(
+                f"{self._name}: values: expected {len(self.state)} arrays, got {len(values)}"
+            )
+        pairs = list(zip(self._each(), values, strict=True))
+        for index, ((_, param, _), value) in enumerate(pairs):
+            if np.shape(value) != np.shape(param):
+                raise ValueError(
+                    f"{self._name}: values[{index}]: expected shape {np.shape(param)}, "
+                    f"got {np.shape(value)}"
+                )
+        for (group, param, state), value in pairs:
+            if group.get("master") is None or np.asarray(param).dtype.name != "bfloat16":
+                param[...] = np.asarray(value).astype(param.dtype)
+                continue
+            low = np.empty_like(param, dtype=np.int16, subok=False)
+            formats.split(self._name, np.array(value, np.float32), param, low)
+            state[formats.LOW] = low
 
 
-def _average_like(param: Array, states: tuple[Array | None, ...]) -> Array:
+def _bfloat16() -> Any:
+    try:
+        import ml_dtypes
+    except ImportError as error:
+        raise ImportError("state_dtype='bf16' over NumPy arrays needs ml_dtypes") from error
+    return ml_dtypes.bfloat16
+
+
+def _format_states(
+    state: dict[str, Any], names: Sequence[str | None], averages: bool
+) -> list[Array | None]:
+    """What comes after the states in their formats: their scales, and a parameter's low half."""
+    scales = [None if name is None else state.get(formats.scales_name(name)) for name in names]
+    return [*scales, *([None] if averages else []), state.get(formats.LOW)]
+
+
+def _average_like(param: Array, states: Sequence[Array | None]) -> Array:
     """What an average starts as: the parameter, in its dtype or a wider one of a state."""
     widest = max(
         (array for array in (param, *states) if array is not None),
@@ -300,6 +449,15 @@ class SGD(_Optimizer):
         weight_decay: L2 penalty.
         nesterov: Nesterov momentum; needs a momentum and no dampening.
         maximize: Ascend instead.
+        state_dtype: ``"8bit"`` keeps states as codes of the dynamic map with a scale for each 256
+            elements, as bitsandbytes does: 2 bytes for Adam's two instead of 8. ``"bf16"`` rounds
+            them to bfloat16 at random, so that the mean of many roundings is the number; it needs
+            ml_dtypes. None: the dtype of the parameter.
+        master: ``"split16"`` keeps of each bfloat16 parameter the lower half of the float32 that it
+            stands for, and states in float32: what is trained are float32 parameters, bit by bit,
+            and the bfloat16 ones are those, rounded. Others are left alone.
+        seed: Of the random numbers, which are a function of it, the step, and the element.
+        min_8bit_size: Parameters with fewer elements keep states in float32.
         extras: What the step does besides, in the same pass over the arrays, each alone and all
             together equal to doing them one after another; attributes too, which may be changed
             between steps. ``max_grad_norm``: clip the norm of all gradients together to this, with
@@ -340,6 +498,10 @@ class SGD(_Optimizer):
         nesterov: bool = False,
         *,
         maximize: bool = False,
+        state_dtype: str | None = None,
+        master: str | None = None,
+        seed: int = 0,
+        min_8bit_size: int = 4096,
         **extras: Unpack[StepArguments],
     ) -> None:
         """See the class."""
@@ -352,6 +514,7 @@ class SGD(_Optimizer):
                 "weight_decay": weight_decay,
                 "nesterov": nesterov,
                 "maximize": maximize,
+                **formats.options(state_dtype, master, seed, min_8bit_size),
             },
             extras,
         )
@@ -376,6 +539,10 @@ class Adam(_Optimizer):
         amsgrad: Divide by the largest average so far.
         maximize: Ascend instead.
         decoupled_weight_decay: ``p *= 1 - lr * weight_decay`` instead of adding to the gradient.
+        state_dtype: As `SGD`.
+        master: As `SGD`.
+        seed: As `SGD`.
+        min_8bit_size: As `SGD`.
         extras: As `SGD`.
 
     Attributes:
@@ -407,6 +574,10 @@ class Adam(_Optimizer):
         *,
         maximize: bool = False,
         decoupled_weight_decay: bool = False,
+        state_dtype: str | None = None,
+        master: str | None = None,
+        seed: int = 0,
+        min_8bit_size: int = 4096,
         **extras: Unpack[StepArguments],
     ) -> None:
         """See the class."""
@@ -420,6 +591,7 @@ class Adam(_Optimizer):
                 "amsgrad": amsgrad,
                 "maximize": maximize,
                 "decoupled_weight_decay": decoupled_weight_decay,
+                **formats.options(state_dtype, master, seed, min_8bit_size),
             },
             extras,
         )
@@ -439,6 +611,10 @@ class AdamW(Adam):
         weight_decay: Decoupled weight decay.
         amsgrad: As `Adam`.
         maximize: Ascend instead.
+        state_dtype: As `SGD`.
+        master: As `SGD`.
+        seed: As `SGD`.
+        min_8bit_size: As `SGD`.
         extras: As `SGD`.
 
     Attributes:
@@ -466,6 +642,10 @@ class AdamW(Adam):
         amsgrad: bool = False,
         *,
         maximize: bool = False,
+        state_dtype: str | None = None,
+        master: str | None = None,
+        seed: int = 0,
+        min_8bit_size: int = 4096,
         **extras: Unpack[StepArguments],
     ) -> None:
         """See the class."""
@@ -478,6 +658,10 @@ class AdamW(Adam):
             amsgrad,
             maximize=maximize,
             decoupled_weight_decay=True,
+            state_dtype=state_dtype,
+            master=master,
+            seed=seed,
+            min_8bit_size=min_8bit_size,
             **extras,
         )
 
@@ -498,6 +682,10 @@ class Adagrad(_Optimizer):
         initial_accumulator_value: What the sums start from.
         eps: Added to the denominator.
         maximize: Ascend instead.
+        state_dtype: As `SGD`.
+        master: As `SGD`.
+        seed: As `SGD`.
+        min_8bit_size: As `SGD`.
         extras: As `SGD`.
 
     Attributes:
@@ -527,6 +715,10 @@ class Adagrad(_Optimizer):
         eps: float = 1e-10,
         *,
         maximize: bool = False,
+        state_dtype: str | None = None,
+        master: str | None = None,
+        seed: int = 0,
+        min_8bit_size: int = 4096,
         **extras: Unpack[StepArguments],
     ) -> None:
         """See the class."""
@@ -539,6 +731,7 @@ class Adagrad(_Optimizer):
                 "initial_accumulator_value": initial_accumulator_value,
                 "eps": eps,
                 "maximize": maximize,
+                **formats.options(state_dtype, master, seed, min_8bit_size),
             },
             extras,
         )
@@ -562,6 +755,10 @@ class RMSprop(_Optimizer):
         momentum: Momentum factor; 0 keeps no buffers.
         centered: Divide by the deviation instead.
         maximize: Ascend instead.
+        state_dtype: As `SGD`.
+        master: As `SGD`.
+        seed: As `SGD`.
+        min_8bit_size: As `SGD`.
         extras: As `SGD`.
 
     Attributes:
@@ -593,6 +790,10 @@ class RMSprop(_Optimizer):
         centered: bool = False,
         *,
         maximize: bool = False,
+        state_dtype: str | None = None,
+        master: str | None = None,
+        seed: int = 0,
+        min_8bit_size: int = 4096,
         **extras: Unpack[StepArguments],
     ) -> None:
         """See the class."""
@@ -606,6 +807,7 @@ class RMSprop(_Optimizer):
                 "momentum": momentum,
                 "centered": centered,
                 "maximize": maximize,
+                **formats.options(state_dtype, master, seed, min_8bit_size),
             },
             extras,
         )
@@ -988,6 +1190,10 @@ class Lion(_Optimizer):
         betas: Weights of the average in the step, and in itself.
         weight_decay: Decoupled weight decay.
         maximize: Ascend instead.
+        state_dtype: As `SGD`.
+        master: As `SGD`.
+        seed: As `SGD`.
+        min_8bit_size: As `SGD`.
         extras: As `SGD`.
 
     Attributes:
@@ -1015,6 +1221,10 @@ class Lion(_Optimizer):
         weight_decay: float = 0.0,
         *,
         maximize: bool = False,
+        state_dtype: str | None = None,
+        master: str | None = None,
+        seed: int = 0,
+        min_8bit_size: int = 4096,
         **extras: Unpack[StepArguments],
     ) -> None:
         """See the class."""
@@ -1025,6 +1235,7 @@ class Lion(_Optimizer):
                 "betas": betas,
                 "weight_decay": weight_decay,
                 "maximize": maximize,
+                **formats.options(state_dtype, master, seed, min_8bit_size),
             },
             extras,
         )

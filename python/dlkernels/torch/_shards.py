@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["LocalShards", "has_shards"]
+__all__ = ["LocalShards", "has_shards", "is_shard"]
 
 
-def _is_shard(value: Any) -> bool:
+def is_shard(value: Any) -> bool:
+    """Whether this is a DTensor."""
     # Nobody has made one where the module is not loaded, which takes a second.
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(value, module.DTensor)
@@ -22,7 +23,7 @@ def _is_shard(value: Any) -> bool:
 
 def has_shards(groups: Iterable[Iterable[Tensor]]) -> bool:
     """Whether one of the parameters is a DTensor."""
-    return any(_is_shard(param) for group in groups for param in group)
+    return any(is_shard(param) for group in groups for param in group)
 
 
 class LocalShards:
@@ -61,7 +62,7 @@ class LocalShards:
         self.fresh = [local[param] for param in fresh]
 
     def _localize(self, param: Tensor, own: dict[str, Any] | None) -> Tensor:
-        if not _is_shard(param):
+        if not is_shard(param):
             if own is not None:
                 self.state[param] = own
             return param
@@ -77,7 +78,7 @@ class LocalShards:
                 shard.grad_dtype = grad.dtype
             shard.grad = grad
             self._written.append(param)
-            self._written += [value for value in (own or {}).values() if _is_shard(value)]
+            self._written += [value for value in (own or {}).values() if is_shard(value)]
         return shard
 
     def count_versions(self) -> None:
@@ -87,10 +88,10 @@ class LocalShards:
 
 def _part_like(value: Any, param: Any) -> Tensor:
     """This process's part of a tensor that is laid out over the processes as a parameter is."""
-    if value.ndim == 0 and not _is_shard(value):  # a step count
+    if value.ndim == 0 and not is_shard(value):  # a step count
         return value  # type: ignore[no-any-return]
     if (
-        not _is_shard(value)
+        not is_shard(value)
         or value.placements != param.placements
         or value.device_mesh != param.device_mesh
     ):

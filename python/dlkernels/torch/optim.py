@@ -26,6 +26,26 @@ are attributes too, and may be changed between steps; groups and state dicts sta
     Leaves the gradients zero, as ``zero_grad(set_to_none=False)`` after the step.
 ``write_back``
     Leaves the gradients unscaled and clipped.
+
+SGD, Adam, AdamW, Adagrad, RMSprop (not centered) and Lion keep their states in other formats with
+``state_dtype=``, whatever the parameter's dtype; every class takes ``master=``. Both are
+keyword-only, and may differ by group:
+
+- ``state_dtype="8bit"``: codes of the dynamic map with a scale for each 256 elements, as bitsandbytes
+  has them: state ``exp_avg`` is uint8, ``exp_avg_absmax`` float32. Parameters of less than
+  ``min_8bit_size=4096`` elements keep states in float32. A block of 256 that holds a NaN or an
+  infinity becomes NaN; one whose numbers are all below the smallest normal float32 becomes 0.
+- ``state_dtype="bf16"``: bfloat16, rounded at random, so that the mean of many roundings is the number.
+  The random numbers are a function of ``seed=`` (`torch.initial_seed()` by default), of the group's
+  number of steps, of the parameter's number and the element's, and the same for any number of threads.
+- ``master="split16"``: of a bfloat16 parameter the lower half of the float32 that it stands for is kept
+  (``master_low``, int16), and its states in float32: what is trained is bit by bit a float32
+  parameter, of which the bfloat16 one is the nearest, at the middle the one away from zero. Writing
+  to a parameter keeps its low half. Parameters in float32 and float64 are left alone.
+
+`state_dict` holds all of it, and going on from one is going on bit by bit;
+`float32_state_dict()` and `master_parameters()` are what torch's
+class would have.
 """
 
 from __future__ import annotations
@@ -39,10 +59,11 @@ import torch
 
 from dlkernels import _core
 from dlkernels import _optimizer_rules as rules
+from dlkernels import _state_formats as formats
 from dlkernels._optimizer_extras import AVERAGE, Extra, Extras, inverse_scale, with_keywords
 from dlkernels.torch import _optimizer_loops as loops
 from dlkernels.torch._optimizer_extras import grad_norm_tensor, step_with_extras
-from dlkernels.torch._shards import LocalShards, has_shards
+from dlkernels.torch._shards import LocalShards, has_shards, is_shard
 
 __all__ = [
     "ASGD",
@@ -70,6 +91,7 @@ class _KernelOptimizer(torch.optim.Optimizer):
     # Never copied or saved: torch's own __getstate__ names what is.
     _table: _core.ParameterTable | None = None
     _being_loaded: dict[str, Any] | None = None
+    _formats: dict[str, Any] | None = None  # until the first group has them
     # fused=True is torch's to check only where torch's fused step runs.
     _need_device_dtype_check_for_fused = False
     _extras = Extras()
@@ -101,10 +123,18 @@ class _KernelOptimizer(torch.optim.Optimizer):
         ema_decay: float | None = None,
         zero_grads: bool = False,
         scaler_in_step: bool = False,
+        state_dtype: str | None = None,
+        master: str | None = None,
+        seed: int | None = None,
+        min_8bit_size: int = 4096,
         **keywords: Any,
     ) -> None:
         """As torch's, and see the module."""
         self._extras = Extras(max_grad_norm, write_back, ema_decay, zero_grads, scaler_in_step)
+        if state_dtype is not None or master is not None:
+            self._formats = formats.options(
+                state_dtype, master, torch.initial_seed() if seed is None else seed, min_8bit_size
+            )
         super().__init__(*args, **keywords)
         self.__dict__.pop("_need_device_dtype_check_for_fused", None)
         # torch sets it for fused=True.
@@ -124,6 +154,40 @@ class _KernelOptimizer(torch.optim.Optimizer):
         """With ``max_grad_norm``, what `torch.nn.utils.clip_grad_norm_` would have returned at the
         last step."""
         return self._grad_norm
+
+    @torch._disable_dynamo
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's; a group may have `state_dtype`, `master`, `seed` and `min_8bit_size` of its
+        own.
+
+        Raises:
+            ValueError: One of them is unknown, or not for this optimizer.
+        """
+        if self._formats is not None:
+            self.defaults.update(self._formats)
+            self._formats = None
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        if formats.has_formats(group):
+            for name, value in formats.DEFAULTS.items():
+                group.setdefault(name, value)
+        try:
+            self._check_formats(group)
+        except ValueError:
+            self.param_groups.pop()
+            raise
+
+    def _check_formats(self, group: dict[str, Any]) -> None:
+        operation = type(self).__name__
+        formats.check(operation, self._rule, group)
+        if group.get("master") is None:
+            return
+        for param in group["params"]:
+            if param.dtype == torch.float16:
+                raise ValueError(
+                    f"{operation}: master: expected bfloat16 parameters (or float32 and float64, "
+                    "which need none), got float16"
+                )
 
     @torch._dynamo.disable
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -152,6 +216,9 @@ class _KernelOptimizer(torch.optim.Optimizer):
             self._step_in_torch()
         elif not self._step_by_table(extras):
             self._step_anew(extras)
+        for group in self.param_groups:
+            if formats.rounding(group) and not extras.is_skipped:
+                group["rounding_step"] += 1
         return loss
 
     def _kernel_extras(self) -> _core.StepExtras:
@@ -221,8 +288,9 @@ class _KernelOptimizer(torch.optim.Optimizer):
 
     def _advance(
         self, group: int, scalars: rules.Numbers, fresh: bool, single: int
-    ) -> tuple[rules.Numbers, rules.Numbers]:
-        return self._rule.advance(self.param_groups[group], scalars, fresh, single)
+    ) -> tuple[rules.Numbers, rules.Numbers, tuple[int, int] | None]:
+        options = self.param_groups[group]
+        return *self._rule.advance(options, scalars, fresh, single), formats.rounding(options)
 
     def _step_by_table(self, extras: _core.StepExtras) -> bool:
         """The step from what the last one left; False, and nothing done, where it does not fit."""
@@ -305,6 +373,8 @@ class _KernelOptimizer(torch.optim.Optimizer):
             state,
             fresh,
             _core.torch_handles_available(),
+            formats.signed_slots(self._rule, self.param_groups),
+            [formats.rounding(group) is not None for group in self.param_groups],
         )
 
     def _step_shards(
@@ -344,15 +414,74 @@ class _KernelOptimizer(torch.optim.Optimizer):
         init_group: Callable[..., Any] = self._init_group  # type: ignore[attr-defined]
         lists = len(inspect.signature(init_group).parameters) - 1
         for group in self.param_groups:
-            init_group(group, *([] for _ in range(lists)))
+            if not formats.has_formats(group):
+                init_group(group, *([] for _ in range(lists)))
+                continue
+            for param in group["params"]:  # so that one at a time is of torch's size
+                if param.grad is None:
+                    continue
+                low = self.state[param].pop(formats.LOW, None)  # torch asks whether there is any
+                init_group({**group, "params": [param]}, *([] for _ in range(lists)))
+                if low is not None:
+                    self.state[param][formats.LOW] = low
+                self._format_state(group, param)
         return []
+
+    def _format_state(self, group: dict[str, Any], param: torch.Tensor) -> None:
+        """Brings what a parameter has of its state to its group's formats."""
+        state = self.state[param]
+        operation = type(self).__name__
+        has_master = group.get("master") is not None and param.dtype == torch.bfloat16
+        kind = formats.kind_of(group, param.numel(), has_master)
+        wide = torch.float64 if param.dtype == torch.float64 else torch.float32
+        slots = self._rule.used_slots(group)
+        fills = self._rule.fill(group)
+        is_first = has_master and not float(state.get("step", 1))
+        for name, signed, fill in zip(
+            slots, self._rule.signed or [True] * len(slots), fills[: len(slots)], strict=True
+        ):
+            if kind is None or name is None or not torch.is_tensor(value := state.get(name)):
+                continue
+            if is_first and fill:  # torch has rounded it to the parameter's dtype
+                value = torch.full_like(value, fill, dtype=wide)
+            scales = formats.scales_name(name)
+            if value.dtype == torch.uint8:
+                if kind == "8bit":
+                    continue
+                value = self._decoded(name, value, state.pop(scales), signed)
+            if kind == "8bit":
+                if param.device.type != "cpu" or param.is_complex() or is_shard(param):
+                    raise self._no_kernel()
+                codes = torch.empty_like(param, dtype=torch.uint8, requires_grad=False)
+                absmax = torch.empty(formats.scale_count(param.numel()))
+                formats.encode(operation, name, value.detach(), codes, absmax, signed)
+                state[name], state[scales] = codes, absmax
+            else:
+                state[name] = value.to(torch.bfloat16 if kind == "bf16" else wide)
+        if has_master and formats.LOW not in state:
+            state[formats.LOW] = torch.zeros_like(param, dtype=torch.int16, requires_grad=False)
+
+    def _decoded(
+        self, name: str, codes: torch.Tensor, scales: torch.Tensor, signed: bool
+    ) -> torch.Tensor:
+        values = torch.empty_like(codes, dtype=torch.float32)
+        formats.decode(type(self).__name__, name, codes, scales, values, signed)
+        return values
 
     def _forget_states(self, fresh: list[torch.Tensor]) -> None:
         """Takes back what `_make_states` returned."""
 
+    def _no_kernel(self) -> RuntimeError:
+        return RuntimeError(
+            f"{type(self).__name__}: state_dtype and master are for dense real tensors on the CPU, "
+            "with differentiable=False; state_dtype='8bit' also for whole ones"
+        )
+
     def _step_in_torch(self) -> None:
         """The same step by torch; its fused one goes wrong where strides differ, so on the CPU by
         its loop."""
+        if any(formats.has_formats(group) for group in self.param_groups):
+            raise self._no_kernel()
         step = self._torch_class.step
         while getattr(step, "hooked", False):  # hooks have run, or will
             step = step.__wrapped__  # type: ignore[attr-defined]
@@ -363,9 +492,12 @@ class _KernelOptimizer(torch.optim.Optimizer):
         for group, saved in zip(self.param_groups, flags, strict=True):
             if all(param.device.type == "cpu" for param in group["params"]):
                 group.update(dict.fromkeys(saved, False))
+        # A scaler's, which torch's loop does not take.
+        scaler = {name: self.__dict__.pop(name, None) for name in ("grad_scale", "found_inf")}
         try:
             step(self)
         finally:
+            self.__dict__.update({name: value for name, value in scaler.items() if value is not None})
             for group, saved in zip(self.param_groups, flags, strict=True):
                 group.update(saved)
 
@@ -373,7 +505,14 @@ class _KernelOptimizer(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but states keep the dtypes they were saved with: torch casts them to their
         parameter's, so float32 moments of a bfloat16 parameter would lose what they are kept for.
+
+        Where this optimizer has a `state_dtype` or a `master` and what is loaded says nothing of
+        them (it is torch's, or `float32_state_dict`'s), states are brought to them.
         """
+        own = [
+            {name: group[name] for name in formats.DEFAULTS if name in group}
+            for group in self.param_groups
+        ]
         handle = self.register_load_state_dict_pre_hook(
             lambda _, loaded: setattr(self, "_being_loaded", loaded)
         )
@@ -382,6 +521,84 @@ class _KernelOptimizer(torch.optim.Optimizer):
         finally:
             handle.remove()
             self._being_loaded = None
+        for group, options in zip(self.param_groups, own, strict=True):
+            if "state_dtype" not in group:
+                group.update(options)
+            if formats.has_formats(group):
+                for param in group["params"]:
+                    if param in self.state:
+                        self._format_state(group, param)
+
+    def float32_state_dict(self) -> dict[str, Any]:
+        """The state dict that this optimizer would have without `state_dtype` and `master`: states
+        in float32, nothing that torch's class does not know. It loads into torch's, and into this
+        one in any format. (`master_parameters` has the parameters.)
+        """
+        plain = self.state_dict()
+        slots = dict(
+            zip(self._rule.slots, self._rule.signed or [True] * len(self._rule.slots), strict=True)
+        )
+        for index, state in plain["state"].items():
+            values = {}
+            for name, value in state.items():
+                if name == formats.LOW or name in map(formats.scales_name, slots):
+                    continue
+                scales = state.get(formats.scales_name(name))
+                if scales is not None:
+                    value = self._decoded(name, value, scales, slots[name])
+                elif name in slots and torch.is_tensor(value) and value.dtype == torch.bfloat16:
+                    value = value.float()
+                values[name] = value
+            plain["state"][index] = values
+        for group in plain["param_groups"]:
+            for name in formats.DEFAULTS:
+                group.pop(name, None)
+        return plain
+
+    def master_parameters(self) -> list[torch.Tensor]:
+        """Every parameter in float32, in the order of the groups: with ``master="split16"`` what
+        its bfloat16 is the rounded half of. float64 parameters stay float64.
+        """
+        result = []
+        for param in (param for group in self.param_groups for param in group["params"]):
+            low = self.state.get(param, {}).get(formats.LOW)
+            dtype = torch.float64 if param.dtype == torch.float64 else torch.float32
+            values = param.detach().to(dtype, copy=True)
+            if low is not None:
+                formats.join(type(self).__name__, param.detach(), low, values)
+            result.append(values)
+        return result
+
+    @torch.no_grad()
+    def load_master_parameters(self, values: list[torch.Tensor]) -> None:
+        """Sets every parameter to these numbers, and with ``master="split16"`` its low half too.
+
+        Args:
+            values: As `master_parameters` gives them, of any floating dtype.
+
+        Raises:
+            ValueError: Their number or a shape is wrong.
+        """
+        operation = type(self).__name__
+        pairs = [(group, param) for group in self.param_groups for param in group["params"]]
+        if len(values) != len(pairs):
+            raise ValueError(
+                f"{operation}: values: expected {len(pairs)} tensors, got {len(values)}"
+            )
+        for index, ((_, param), value) in enumerate(zip(pairs, values, strict=True)):
+            if value.shape != param.shape:
+                raise ValueError(
+                    f"{operation}: values[{index}]: expected shape {tuple(param.shape)}, "
+                    f"got {tuple(value.shape)}"
+                )
+        for (group, param), value in zip(pairs, values, strict=True):
+            if group.get("master") is None or param.dtype != torch.bfloat16:
+                param.copy_(value)
+                continue
+            low = torch.empty_like(param, dtype=torch.int16, requires_grad=False)
+            formats.split(operation, value.detach().to(torch.float32, copy=True), param, low)
+            torch.autograd.graph.increment_version(param)
+            self.state[param][formats.LOW] = low
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         loaded = self._being_loaded
@@ -392,7 +609,6 @@ class _KernelOptimizer(torch.optim.Optimizer):
                 for name, value in loaded["state"].get(saved_id, {}).items():
                     if (
                         torch.is_tensor(value)
-                        and value.is_floating_point()
                         and state["state"][param][name].dtype != value.dtype
                     ):
                         state["state"][param][name] = value.to(device=param.device)
@@ -414,11 +630,17 @@ class _MomentumFromFirstStep(_KernelOptimizer):
         ]
         for param in fresh:
             self.state[param]["momentum_buffer"] = torch.empty_like(param)
+        for group in self.param_groups:
+            if formats.has_formats(group):
+                for param in group["params"]:
+                    if param.grad is not None:
+                        self._format_state(group, param)
         return fresh
 
     def _forget_states(self, fresh: list[torch.Tensor]) -> None:
         for param in fresh:
-            del self.state[param]["momentum_buffer"]
+            for name in ("momentum_buffer", "momentum_buffer_absmax"):
+                self.state[param].pop(name, None)
 
 
 class SGD(_MomentumFromFirstStep, torch.optim.SGD):
