@@ -30,7 +30,7 @@ EXTRAS: dict[str, dict[str, Any]] = {
     "zero": {"zero_grads": True},
     "all": {"max_grad_norm": 0.5, "ema_decay": 0.9, "zero_grads": True},
 }
-SHAPES = [(33,), (0,), (3, 5), (257,), (40_000,)]
+SHAPES = [(33,), (0,), (3, 5), (257,), (33_000,)]
 
 
 def make(name: str, params: list[Any], **more: Any) -> Any:

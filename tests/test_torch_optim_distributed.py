@@ -127,6 +127,36 @@ def fully_sharded(name, mesh):
     assert any(param.to_local().numel() == 0 for param in model.parameters()) or dist.get_rank() == 0
 
 
+def fully_sharded_extras(name, mesh):
+    """Clipping by the norm over all processes, averages, zeroing and a scaler's work."""
+    extras = {"max_grad_norm": 0.1, "ema_decay": 0.5, "scaler_in_step": True}
+    model, alone = sharded(mesh), network()
+    optimizer = make(name, model.parameters(), zero_grads=True, **extras)
+    reference = make(name, alone.parameters(), **extras)
+    for step in range(4):
+        bad = step == 2
+        for given, stepped in ((optimizer, model), (reference, alone)):
+            given.grad_scale = 4.0
+            x = torch.randn(8, 5, generator=torch.Generator().manual_seed(step))
+            (4 * (stepped(x) - x[:, :1]).square().mean()).backward()
+            if bad:  # found by one of the processes
+                grad = next(stepped.parameters()).grad
+                grad = grad.to_local() if isinstance(grad, DTensor) else grad
+                if stepped is alone or dist.get_rank() == 0:
+                    grad.view(-1)[0] = float("inf")
+            given.step()
+        reference.zero_grad()
+        if not bad:
+            torch.testing.assert_close(optimizer.grad_norm, reference.grad_norm)
+        for group in (
+            zip(model.parameters(), alone.parameters(), strict=True),
+            zip(optimizer.ema_parameters(), reference.ema_parameters(), strict=True),
+        ):
+            for actual, expected in group:
+                torch.testing.assert_close(whole(actual), whole(expected), msg=name)
+        assert all((param.grad.to_local() == 0).all() for param in model.parameters())
+
+
 def checkpoints(name, mesh, folder):
     """Saved by two processes and loaded into another model, it goes on as if nothing had been."""
     model = sharded(mesh)
@@ -164,6 +194,7 @@ def every_check(rank, folder):
         for as_bucket_view in (False, True):
             zero_redundancy(name, as_bucket_view)
         fully_sharded(name, mesh)
+        fully_sharded_extras(name, mesh)
         checkpoints(name, mesh, folder)
     dist.barrier()
     dist.destroy_process_group()

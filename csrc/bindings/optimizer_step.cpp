@@ -218,7 +218,8 @@ void OptimizerStep::add_walks(const Operands& operands, int32_t setting, int32_t
 
 // A block of codes must not be shared by two walks: arrays that lie otherwise than the codes are
 // copied to where they lie alike.
-void OptimizerStep::make_one_walk(Operands& operands, const TensorView& codes) {
+void OptimizerStep::make_one_walk(Operands& operands, const TensorView& codes,
+                                  bool writes_gradient) {
   for (int k = 0; k < kOperands; ++k) {
     TensorView& view = operands.views[k];
     if (!operands.is_there[k] || std::equal(view.strides, view.strides + view.ndim, codes.strides))
@@ -226,7 +227,7 @@ void OptimizerStep::make_one_walk(Operands& operands, const TensorView& codes) {
     TensorView like = codes, copy;
     owners_.push_back(make_array_like(like, view.dtype, copy));
     copy_elements(view, copy);
-    if (k != kGradStream)
+    if (k != kGradStream || writes_gradient)
       copies_.emplace_back(copy, view);
     view = copy;
   }
@@ -308,7 +309,7 @@ void OptimizerStep::add(py::handle param_object, py::handle grad_object, PyObjec
     if (view.kind == ArrayKind::dlpack)
       owners_.push_back(view.owner);
   if (codes && Walks(operands).count > 1)
-    make_one_walk(operands, *codes);
+    make_one_walk(operands, *codes, writes_gradient);
   add_walks(operands, setting, int32_t(number));
 }
 

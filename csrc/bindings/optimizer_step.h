@@ -93,7 +93,7 @@ private:
   struct Operands;
   struct Walks;
   void add_walks(const Operands& operands, int32_t setting, int32_t number);
-  void make_one_walk(Operands& operands, const TensorView& codes);
+  void make_one_walk(Operands& operands, const TensorView& codes, bool writes_gradient);
 
   const OptimizerNames* names_;
   std::vector<OptimizerArray> arrays_;

@@ -14,7 +14,9 @@ are attributes too, and may be changed between steps; groups and state dicts sta
 
 ``max_grad_norm``
     Clips the norm of all gradients together, as `torch.nn.utils.clip_grad_norm_`; ``grad_norm`` is
-    then what that returns (in float32 also for half gradients). The gradients stay as they are.
+    then what that returns (in float32 also for half gradients). The gradients stay as they are. The
+    norm is that of the parameters which this optimizer has, and of DTensors over all processes;
+    each process of a ZeroRedundancyOptimizer has some of them only.
 ``scaler_in_step``
     Has a `torch.amp.GradScaler` leave the unscaling to the step; where a gradient is not finite,
     the step does nothing. (Lightning refuses to clip gradients by itself with such an optimizer.)
