@@ -45,7 +45,7 @@ lint: $(DONE)/install $(DONE)/group-lint ## ruff, clang-format, mypy, and the st
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
 	$(BIN)/mypy
-	@printf "dlkernels._core.%s\n" Exporter ParameterTable >$(DONE)/stubtest-allowed # the metaclass is pybind11's own
+	@printf "dlkernels._core.%s\n" Exporter ParameterTable StepExtras >$(DONE)/stubtest-allowed # the metaclass is pybind11's own
 	$(BIN)/python -m mypy.stubtest --allowlist $(DONE)/stubtest-allowed dlkernels._core
 
 format: $(DONE)/group-lint ## rewrite the sources as ruff and clang-format want them

@@ -467,6 +467,7 @@ SMALL_ACTIVATIONS = tuple(
     for name in TWINS
 )
 
+
 @dataclass(frozen=True)
 class Optimizer:
     """One optimizer, and what is promised of it on one array of 50 M elements, in place.
@@ -520,8 +521,19 @@ OPTIMIZERS = {
     },
 }
 # GPT-2 small: two embeddings, the last norm, and twelve times two norms, attention and MLP.
-_GPT2_BLOCK = ((768,), (768,), (768, 2304), (2304,), (768, 768), (768,)) + (
-    ((768,), (768,), (768, 3072), (3072,), (3072, 768), (768,))
+_GPT2_BLOCK = (
+    (768,),
+    (768,),
+    (768, 2304),
+    (2304,),
+    (768, 768),
+    (768,),
+    (768,),
+    (768,),
+    (768, 3072),
+    (3072,),
+    (3072, 768),
+    (768,),
 )
 GPT2_SHAPES: tuple[tuple[int, ...], ...] = (
     *((50257, 768), (1024, 768), *_GPT2_BLOCK * 12, (768,), (768,)),

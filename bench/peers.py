@@ -567,8 +567,10 @@ TORCH_OPERATIONS: Mapping[str, Callable[[Case, TorchFront], Workload]] = {
         f"{name}_train": functools.partial(train_elementwise_loss, name=name)
         for name in ("mse_loss", "kl_div", "binary_cross_entropy_with_logits")
     },
-    **{f"step {title}": functools.partial(optimizer_step, rule=rule)
-       for title, rule in cases.OPTIMIZERS.items()},
+    **{
+        f"step {title}": functools.partial(optimizer_step, rule=rule)
+        for title, rule in cases.OPTIMIZERS.items()
+    },
     "batch_norm_train": train_batch_norm,
     "batch_norm_relu_train": functools.partial(train_batch_norm, activation="relu"),
     "batch_norm_add_relu_train": functools.partial(

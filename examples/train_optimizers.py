@@ -1,9 +1,9 @@
 """Trains the same small network on handwritten digits with every optimizer of dlkernels.
 
 All start from the same weights and see the same batches; each has a learning rate of its own, found
-by trying a few. The loss curves are drawn side by side, each in front of all the others. Run it with
-`make demo`, or `python examples/train_optimizers.py` where dlkernels, torch, scikit-learn, rich,
-tqdm and matplotlib are installed; it takes a few seconds and exits with 1 if one of them does
+by trying a few. The loss curves are drawn side by side, each in front of all the others. Run it
+with `make demo`, or `python examples/train_optimizers.py` where dlkernels, torch, scikit-learn,
+rich, tqdm and matplotlib are installed; it takes a few seconds and exits with 1 if one of them does
 not learn.
 """
 
@@ -145,7 +145,8 @@ def draw(runs: Sequence[Run]) -> Path:
         panels[last, column].set_xlabel("step")
     figure.supylabel("cross-entropy, mean of ten steps")
     figure.suptitle(
-        "The same network from the same weights, by every optimizer (right: test accuracy; *: all images a step)",
+        "The same network from the same weights, by every optimizer "
+        "(right: test accuracy; *: all images a step)",
         fontweight="bold",
     )
     digits.FOLDER.mkdir(exist_ok=True)

@@ -267,7 +267,7 @@ def test_steps_in_eight_bits_are_float32_steps_between_codes(rule: str, size: in
 
 
 @RULE
-@pytest.mark.parametrize("size", (1, 63, 64, 65, 257, 4097, 16385))
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 257, 4097, 16385])
 def test_steps_in_bfloat16_are_float32_steps_rounded_at_random(rule: str, size: int) -> None:
     cls, options, signed = RULES[rule]
     other = np.ones(3, np.float32)
@@ -360,7 +360,8 @@ def run(rule: str, format: str, params: list[Any], steps: int = 3, optimizer: An
 def make_params(dtype: Any = BF16) -> list[Any]:
     rng = np.random.default_rng(7)
     return [
-        rng.standard_normal(shape).astype(dtype) for shape in ((70_000,), (3, 5), (0,), (), (40, 129))
+        rng.standard_normal(shape).astype(dtype)
+        for shape in ((70_000,), (3, 5), (0,), (), (40, 129))
     ]
 
 
@@ -371,7 +372,7 @@ def all_bits(optimizer: Any) -> list[bytes]:
 
 
 @FORMAT
-@pytest.mark.parametrize("rule", ("adamw", "sgd", "rmsprop-momentum"))
+@pytest.mark.parametrize("rule", ["adamw", "sgd", "rmsprop-momentum"])
 def test_bits_do_not_depend_on_threads_or_level(rule: str, format: str) -> None:
     results = []
     for isa in FMA_ISAS:
@@ -395,9 +396,7 @@ def test_going_on_from_a_state_dict_is_going_on(rule: str, format: str) -> None:
         own = own or optimizer.param_groups[0]["params"]
         for step in (2, 3):
             rng = np.random.default_rng(step)
-            optimizer.step(
-                [rng.standard_normal(param.shape).astype(param.dtype) for param in own]
-            )
+            optimizer.step([rng.standard_normal(param.shape).astype(param.dtype) for param in own])
         assert all_bits(optimizer) == all_bits(whole)
 
 
@@ -488,8 +487,8 @@ def test_memory_order_of_the_parameter_is_that_of_its_blocks(format: str) -> Non
         assert_same_bits(np.asarray(results[1][1][name]), np.asarray(value), name)
 
 
-@pytest.mark.parametrize("dtype", (np.float64, np.float16, BF16, np.float32), ids=str)
-@pytest.mark.parametrize("state_dtype", ("8bit", "bf16"))
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, BF16, np.float32], ids=str)
+@pytest.mark.parametrize("state_dtype", ["8bit", "bf16"])
 def test_parameters_of_every_dtype(dtype: Any, state_dtype: str) -> None:
     results = []
     for state in (None, state_dtype):
@@ -511,7 +510,7 @@ def test_small_parameters_keep_float32_states() -> None:
     assert [state["exp_avg"].dtype for state in optimizer.state] == [np.float32, np.uint8]
 
 
-@pytest.mark.parametrize("format", ("8bit", "bf16"))
+@pytest.mark.parametrize("format", ["8bit", "bf16"])
 @RULE
 def test_training_ends_where_float32_training_ends(rule: str, format: str) -> None:
     cls, options, _ = RULES[rule]

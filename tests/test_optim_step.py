@@ -95,7 +95,9 @@ def test_each_alone_and_all_together(name: str, extras: dict[str, Any], dtype: s
         given, apart = gradients(step, dtype), gradients(step, dtype)
         optimizer.step(given)
         if "max_grad_norm" in extras:
-            squares = [np.square(grad.astype(np.float64)).sum() for grad in apart if grad is not None]
+            squares = [
+                np.square(grad.astype(np.float64)).sum() for grad in apart if grad is not None
+            ]
             norm = optimizer.grad_norm
             assert abs(norm - np.sqrt(sum(squares))) <= 1.2e-7 * norm
             compute = wide(dtype)
@@ -183,7 +185,9 @@ def test_slices_are_written_and_nothing_beside_them() -> None:
     base, grads = np.ones((20, 30), np.float32), np.ones((20, 60), np.float32)
     optimizer = optim.SGD([base[::2, 1::3]], lr=0.5, **EXTRAS["all"])
     optimizer.step([grads[10:, 5:25:2]])
-    assert (base[1::2] == 1).all() and (base[:, ::3] == 1).all() and (base[:, 2::3] == 1).all()
+    assert (base[1::2] == 1).all()
+    assert (base[:, ::3] == 1).all()
+    assert (base[:, 2::3] == 1).all()
     assert (base[::2, 1::3] != 1).all()
     assert grads.sum() == grads.size - 100
     assert (grads[10:, 5:25:2] == 0).all()
@@ -262,7 +266,8 @@ def test_gradients_that_cannot_be_written() -> None:
     for grads in ([shared, locked], [shared, shared]):
         with pytest.raises(ValueError, match="grads"):
             optimizer.step(grads)
-    assert (np.stack(params) == 1).all() and (shared == 1).all()
+    assert (np.stack(params) == 1).all()
+    assert (shared == 1).all()
     with pytest.raises(ValueError, match="grad_scale"):
         optimizer.step([shared, shared.copy()], grad_scale=0.0)
     optim.SGD(params, max_grad_norm=1.0).step([shared, locked])

@@ -1,4 +1,4 @@
-"""Optimizers over two real processes: ZeroRedundancyOptimizer, FSDP2 and distributed checkpoints."""
+"""Optimizers over two processes: ZeroRedundancyOptimizer, FSDP2 and distributed checkpoints."""
 
 import warnings
 
@@ -55,7 +55,9 @@ def assert_equal_bits(first, second, what):
         if what[0] in LAYERWISE and what[-1] != "lr=0":
             torch.testing.assert_close(whole(a), whole(b), rtol=1e-5, atol=1e-6)
             continue
-        assert np.array_equal(whole(a).numpy().view(np.int32), whole(b).numpy().view(np.int32)), what
+        assert np.array_equal(whole(a).numpy().view(np.int32), whole(b).numpy().view(np.int32)), (
+            what
+        )
 
 
 def make(name, params, **more):
@@ -113,9 +115,7 @@ def fully_sharded(name, mesh):
     train(model, optimizer, 2, start=1)
     train(alone, reference, 3)
     assert all(value._version > version for value, version in versions), name
-    for (key, param), expected in zip(
-        model.named_parameters(), alone.parameters(), strict=True
-    ):
+    for (key, param), expected in zip(model.named_parameters(), alone.parameters(), strict=True):
         assert isinstance(param, DTensor)
         assert param.to_local().numel() < expected.numel() or dist.get_rank() == 0
         assert_equal_bits([param], [expected], (name, key))
@@ -124,7 +124,9 @@ def fully_sharded(name, mesh):
         for slot, value in state.items():
             assert isinstance(value, DTensor) is (value.shape == param.shape), (name, slot)
             assert_equal_bits([value], [reference.state[expected][slot]], (name, slot))
-    assert any(param.to_local().numel() == 0 for param in model.parameters()) or dist.get_rank() == 0
+    assert (
+        any(param.to_local().numel() == 0 for param in model.parameters()) or dist.get_rank() == 0
+    )
 
 
 def fully_sharded_extras(name, mesh):
@@ -162,8 +164,12 @@ def checkpoints(name, mesh, folder):
     model = sharded(mesh)
     optimizer = make(name, model.parameters(), lr=0.01)
     train(model, optimizer, 2)
-    dcp.save(dict(zip(("model", "optim"), checkpoint.get_state_dict(model, optimizer), strict=True)),
-             checkpoint_id=f"{folder}/{name}", no_dist=False)  # fmt: skip
+    model_state, optimizer_state = checkpoint.get_state_dict(model, optimizer)
+    dcp.save(
+        {"model": model_state, "optim": optimizer_state},
+        checkpoint_id=f"{folder}/{name}",
+        no_dist=False,
+    )
     other = sharded(mesh, seed=1)
     with torch.no_grad():
         for param in other.parameters():

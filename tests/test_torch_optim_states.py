@@ -1,5 +1,5 @@
-"""`state_dtype` and `master` of `dlkernels.torch.optim`: the same numbers as over NumPy arrays, state
-dicts in and out, and what they work with."""
+"""`state_dtype` and `master` of `dlkernels.torch.optim`: the same numbers as over NumPy arrays,
+state dicts in and out, and what they work with."""
 
 import copy
 import io
@@ -94,9 +94,9 @@ def test_steps_are_those_over_arrays(rule, format):
             assert param.detach().numpy().tobytes() == array.tobytes()
     for param, state in zip(params, theirs.state, strict=True):
         for name in STATES:
-            for name in (name, name + "_absmax"):
-                if name in state:
-                    assert as_bytes(mine.state[param][name]) == state[name].tobytes(), name
+            for key in (name, name + "_absmax"):
+                if key in state:
+                    assert as_bytes(mine.state[param][key]) == state[key].tobytes(), key
 
 
 @FORMAT
@@ -227,7 +227,7 @@ def test_layouts(format, layout):
                 param.grad = param.grad.to(memory_format=torch.channels_last)
             optimizer.step()
         results.append(param.detach().float())
-    if layout == "channels_last" and "split16" != format:  # blocks and random numbers go by memory
+    if layout == "channels_last" and format != "split16":  # blocks and random numbers go by memory
         torch.testing.assert_close(results[1], results[0], atol=0.05, rtol=0.02)
     else:
         assert torch.equal(results[1], results[0])
@@ -297,11 +297,13 @@ def test_what_is_not_supported_says_so(name):
 
 def test_what_is_refused():
     params = parameters()
-    with pytest.raises(ValueError, match="AdamW: state_dtype: expected one of None, 'bf16', '8bit'"):
+    with pytest.raises(
+        ValueError, match="AdamW: state_dtype: expected one of None, 'bf16', '8bit'"
+    ):
         optim.AdamW(params, state_dtype="fp8")
     with pytest.raises(ValueError, match="SGD: master: expected one of"):
         optim.SGD(params, master=True)
-    with pytest.raises(ValueError, match="RMSprop: state_dtype: .* centered"):
+    with pytest.raises(ValueError, match=r"RMSprop: state_dtype: .* centered"):
         optim.RMSprop(params, centered=True, state_dtype="bf16")
     with pytest.raises(ValueError, match="AdamW: master: expected bfloat16"):
         optim.AdamW(parameters(torch.float16), master="split16")

@@ -37,9 +37,7 @@ SIZES = [33, 0, 1, 257, 16_500]
 
 def parameters(dtype=torch.float32, sizes=SIZES):
     generator = torch.Generator().manual_seed(0)
-    return [
-        torch.nn.Parameter(torch.randn(size, generator=generator).to(dtype)) for size in sizes
-    ]
+    return [torch.nn.Parameter(torch.randn(size, generator=generator).to(dtype)) for size in sizes]
 
 
 def set_grads(params, step, scale=1.0, dtype=None):
@@ -238,7 +236,8 @@ def test_the_norm_is_over_all_groups():
 def test_no_gradients_at_all():
     optimizer = our("Adam", parameters(), **EXTRAS["all"])
     optimizer.step()
-    assert optimizer.grad_norm == 0 and not optimizer.state
+    assert optimizer.grad_norm == 0
+    assert not optimizer.state
     assert_equal_bits(optimizer.ema_parameters(), optimizer.param_groups[0]["params"])
 
 
@@ -609,7 +608,7 @@ def test_complex_parameters():
     optimizer = ours.Adam([mine], max_grad_norm=0.5, ema_decay=0.9, scaler_in_step=True)
     reference = torch.optim.Adam([theirs])
     average = None
-    for step in range(3):
+    for _step in range(3):
         grad = torch.randn(9, dtype=torch.complex64)
         mine.grad, theirs.grad = grad * 4, grad.clone()
         optimizer.grad_scale = 4.0

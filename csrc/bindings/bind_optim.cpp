@@ -14,11 +14,10 @@ namespace {
 // parameter's low half. `signed_slots`: which slots have a sign, or empty; `rounding`: for each
 // setting None or (seed, step). Everything is checked before anything is written.
 void optimizer_step(const std::string& kernel, const std::string& operation,
-                    const std::vector<std::string>& slots, bool has_average,
-                    const py::list& params, const py::list& grads, const py::list& states,
-                    const py::list& setting_of, const py::list& settings,
-                    const std::vector<bool>& signed_slots, const py::list& rounding,
-                    StepExtras& extras) {
+                    const std::vector<std::string>& slots, bool has_average, const py::list& params,
+                    const py::list& grads, const py::list& states, const py::list& setting_of,
+                    const py::list& settings, const std::vector<bool>& signed_slots,
+                    const py::list& rounding, StepExtras& extras) {
   const OptimizerNames names{operation, slots, signed_slots, has_average};
   OptimizerStep step(names);
   for (size_t setting = 0; setting < settings.size(); ++setting)
@@ -60,8 +59,8 @@ void bind_optim(py::module_& m) {
       .def_readonly("norm_is_double", &StepExtras::norm_is_double);
   m.def("torch_handles_available", &torch_handles_available);
   py::class_<ParameterTable>(m, "ParameterTable")
-      .def(py::init<const std::string&, const std::string&, const std::vector<std::string>&,
-                    bool, const std::vector<std::string>&, const py::list&, const py::list&,
+      .def(py::init<const std::string&, const std::string&, const std::vector<std::string>&, bool,
+                    const std::vector<std::string>&, const py::list&, const py::list&,
                     const py::dict&, const py::list&, bool, const std::vector<bool>&,
                     const std::vector<bool>&>())
       .def("step", &ParameterTable::step);

@@ -84,8 +84,8 @@ void OptimizerStep::add_flat(const FlatStreams& flat) {
   array.param = param_count_++;
   array.number = flat.number;
   const auto is_alike = [&](int stream) {
-    return !flat.streams[stream] || (flat.dtypes[stream] == flat.dtypes[0] &&
-                                     flat.formats[stream] == StreamFormat::plain);
+    return !flat.streams[stream] ||
+           (flat.dtypes[stream] == flat.dtypes[0] && flat.formats[stream] == StreamFormat::plain);
   };
   bool plain = true;
   for (int stream = 0; stream < kAverageStream; ++stream)
@@ -278,8 +278,8 @@ void OptimizerStep::add(py::handle param_object, py::handle grad_object, PyObjec
       codes = &view;
     DLK_CHECK(std::equal(view.strides, view.strides + view.ndim, codes->strides), operation, ": ",
               name, "[", index, "]: expected codes in the order of the others'");
-    operands.formats[stream] = names_->signed_slots[slot] ? StreamFormat::signed_codes
-                                                          : StreamFormat::unsigned_codes;
+    operands.formats[stream] =
+        names_->signed_slots[slot] ? StreamFormat::signed_codes : StreamFormat::unsigned_codes;
     const std::string scales_name = std::string(name) + "_absmax";
     DLK_CHECK(is_given(kOptimizerScales + int(slot)), operation, ": ", scales_name, "[", index,
               "]: expected the scales of ", name);
@@ -288,9 +288,9 @@ void OptimizerStep::add(py::handle param_object, py::handle grad_object, PyObjec
     const int64_t blocks = (param.size() + kOptimizerBlock - 1) / kOptimizerBlock;
     DLK_CHECK_TYPE(scales.dtype == DType::float32, operation, ": ", scales_name, "[", index,
                    "]: expected float32, got ", dtype_name(scales.dtype));
-    DLK_CHECK(scales.ndim == 1 && scales.contiguous() && scales.shape[0] == blocks, operation,
-              ": ", scales_name, "[", index, "]: expected ", blocks,
-              " numbers side by side, got shape ", shape_text(scales));
+    DLK_CHECK(scales.ndim == 1 && scales.contiguous() && scales.shape[0] == blocks, operation, ": ",
+              scales_name, "[", index, "]: expected ", blocks, " numbers side by side, got shape ",
+              shape_text(scales));
     operands.scales[stream] = scales.data;
     if (scales.kind == ArrayKind::dlpack)
       owners_.push_back(scales.owner);

@@ -16,14 +16,13 @@ OptimizerKernel optimizer_kernel(const std::string& name);
 
 // What a family of states is called, in errors, and which of them have a sign.
 struct OptimizerNames {
-  std::string operation; // "SGD"
+  std::string operation;          // "SGD"
   std::vector<std::string> slots; // of the rule, then of the average where there is one
   std::vector<bool> signed_slots; // of the rule's; empty: none is kept in eight bits
   bool has_average;
 
   int stream(size_t slot) const {
-    return has_average && slot + 1 == slots.size() ? kAverageStream
-                                                   : kFirstSlotStream + int(slot);
+    return has_average && slot + 1 == slots.size() ? kAverageStream : kFirstSlotStream + int(slot);
   }
 };
 

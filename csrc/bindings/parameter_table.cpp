@@ -62,8 +62,8 @@ ParameterTable::ParameterTable(const std::string& operation, const std::string& 
       format_count_(signed_slots.empty() ? 0 : slots.size() + 1),
       per_row_(1 + slots.size() + format_count_ + scalars.size()), rounds_(rounds),
       uses_handles_(uses_handles) {
-  DLK_CHECK(slot_count_ <= kOptimizerSlots + size_t(has_average) && scalar_count_ <= kMaxScalars, operation,
-            ": too many states");
+  DLK_CHECK(slot_count_ <= kOptimizerSlots + size_t(has_average) && scalar_count_ <= kMaxScalars,
+            operation, ": too many states");
   for (const std::string& name : scalars)
     scalar_names_.append(
         py::reinterpret_steal<py::object>(PyUnicode_InternFromString(name.c_str())));
@@ -284,8 +284,9 @@ void ParameterTable::find_scalars_through_python(Live& live) const {
   live.single = 0;
   for (size_t k = 0; k < scalar_count_; ++k) {
     const std::string name = py::str(scalar_names_[k]);
-    const TensorView view = output_view_of(entries_[live.row->first + 1 + slot_count_ + format_count_ + k],
-                                           names_.operation.c_str(), name.c_str());
+    const TensorView view =
+        output_view_of(entries_[live.row->first + 1 + slot_count_ + format_count_ + k],
+                       names_.operation.c_str(), name.c_str());
     const bool is_single = view.dtype == DType::float32;
     DLK_CHECK_TYPE(view.ndim == 0 && (is_single || view.dtype == DType::float64), names_.operation,
                    ": ", name, ": expected a float32 or float64 scalar, got ",

@@ -51,7 +51,7 @@ private:
     bool has_states;      // own_state held what stands in entries_ when it had own_version
     uint64_t own_version; // 0: not known
     int32_t setting;      // the last one
-    bool row_major; // and floating, of two or more elements; else the rest is not set
+    bool row_major;       // and floating, of two or more elements; else the rest is not set
     int ndim;
     int64_t size;
     size_t first_dim; // its shape: shapes_[first_dim, + ndim)
@@ -127,7 +127,7 @@ private:
   std::vector<PyObject*> params_;      // of the rows
   std::vector<PyObject*> state_order_; // parameter, dict, parameter, ... as `state` has them
   std::vector<int64_t> shapes_;
-  std::vector<Live> live_; // of the rows
+  std::vector<Live> live_;        // of the rows
   std::vector<Setting> settings_; // of this step, then of the last
   int64_t total_elems_ = 0;
   bool uses_handles_;

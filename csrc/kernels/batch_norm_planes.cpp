@@ -10,9 +10,9 @@
 // Tried: sums without fetching 8 KiB ahead took 1.4 times as long (planes of 49 KiB), conversions
 // to double from a register instead of from memory 1.05 times. Fetching the next channel while one
 // is written gained a quarter where two fit in L2; where they do not, a sixth with 32 MB of L3 (and
-// lost 5 % with a slow L3 behind 2 MB of L2); half of it during the statistics was no better. Adding
-// through a fma with 1, to use other ports, made no difference.
-// Reference: torch.nn.functional.batch_norm.
+// lost 5 % with a slow L3 behind 2 MB of L2); half of it during the statistics was no better.
+// Adding through a fma with 1, to use other ports, made no difference. Reference:
+// torch.nn.functional.batch_norm.
 #include "kernels/batch_norm.h"
 
 namespace dlk::DLK_ISA {

@@ -48,8 +48,8 @@ template <class F> DLK_INLINE void parallel_chunk_columns(const BatchNormArgs& a
                   });
 }
 
-// function(first row, rows, elements of a row) over blocks of rows; what comes after the last row is
-// one of `tail` elements.
+// function(first row, rows, elements of a row) over blocks of rows; what comes after the last row
+// is one of `tail` elements.
 template <class F> DLK_INLINE void parallel_rows(const BatchNormArgs& args, F function) {
   constexpr int64_t kBlockElems = 32768;
   const int64_t step = args.width < kBlockElems ? kBlockElems / args.width : 1;

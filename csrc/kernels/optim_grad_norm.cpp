@@ -1,8 +1,8 @@
 // The pass over the gradients before a step that clips them or looks for infinities, and the one
 // instead of a step that is skipped.
 //
-//   grad_norm:         for each piece, the sum of u(g)^2, and NaN where an element of g is not finite
-//   finish_gradients:  g = c(u(g)) with write_back; then g = 0 with zero_grads
+//   grad_norm:         for each piece, the sum of u(g)^2, and NaN where an element of g is not
+//   finite finish_gradients:  g = c(u(g)) with write_back; then g = 0 with zero_grads
 //
 // u is the product with the inverse of the loss scale, c with the clip coefficient, each rounded to
 // the gradient's dtype. Squares and sums are float64, in two times eight lanes that are combined in
@@ -47,8 +47,7 @@ template <class T> struct PieceSums {
   }
 };
 
-template <class Body>
-DLK_INLINE void each_block(const OptimizerChunk& chunk, Body&& body) {
+template <class Body> DLK_INLINE void each_block(const OptimizerChunk& chunk, Body&& body) {
   for (int64_t first = chunk.begin; first < chunk.end; first += kOptimizerBlock)
     body(first, chunk.end - first < kOptimizerBlock ? chunk.end - first : kOptimizerBlock);
 }
@@ -91,23 +90,23 @@ DLK_INLINE void each_gradient(const OptimizerArgs& args, Function function) {
 } // namespace
 
 void grad_norm(OptimizerArgs& args) noexcept {
-  each_gradient(args, [&](int64_t index, const OptimizerArray& array,
-                          const OptimizerLayout& layout) {
-    args.sums[index] = gradient_sums(args.extras, array, layout, args.chunks[index]);
-  });
+  each_gradient(args,
+                [&](int64_t index, const OptimizerArray& array, const OptimizerLayout& layout) {
+                  args.sums[index] = gradient_sums(args.extras, array, layout, args.chunks[index]);
+                });
 }
 
 void finish_gradients(OptimizerArgs& args) noexcept {
   const OptimizerExtras& extras = args.extras;
-  each_gradient(args, [&](int64_t index, const OptimizerArray& array,
-                          const OptimizerLayout& layout) {
-    each_block(args.chunks[index], [&](int64_t first, int64_t size) DLK_BODY {
-      if (extras.write_back)
-        scale_gradient<float>(extras, array, layout, first, size, nullptr);
-      if (extras.zero_grads)
-        zero_gradient(array, layout, first, size);
-    });
-  });
+  each_gradient(args,
+                [&](int64_t index, const OptimizerArray& array, const OptimizerLayout& layout) {
+                  each_block(args.chunks[index], [&](int64_t first, int64_t size) DLK_BODY {
+                    if (extras.write_back)
+                      scale_gradient<float>(extras, array, layout, first, size, nullptr);
+                    if (extras.zero_grads)
+                      zero_gradient(array, layout, first, size);
+                  });
+                });
 }
 
 } // namespace dlk::DLK_ISA

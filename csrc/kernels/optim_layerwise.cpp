@@ -15,16 +15,15 @@
 // the whole parameter. LAMB's first pass updates m and v and sums, its second computes u again from
 // them, which moves fewer bytes than u written and read; where m and v are rounded when stored, the
 // second pass updates them, from the same numbers as the first. 0 / 0 counts as 0 in u: an element
-// without a gradient so far stays, whatever eps is. As in its paper, LARS's b holds steps with their
-// learning rate, unlike torch's SGD.
+// without a gradient so far stays, whatever eps is. As in its paper, LARS's b holds steps with
+// their learning rate, unlike torch's SGD.
 //
 // Each product and sum is one fma where written as such below; square root and divisions are
 // correctly rounded. Half types compute in float32 and round the parameter and each state once.
 //
-// Bytes per float32 element: LAMB 40 (24 + 16; half types 22, 8 + 14), LARS 28 with momentum (8 + 20), 20 without; in
-// place, so ordinary stores.
-// Reference: You et al. 2020 (arXiv 1904.00962, algorithm 2, phi the identity); You, Gitman and
-// Ginsburg 2017 (arXiv 1708.03888, algorithm 1).
+// Bytes per float32 element: LAMB 40 (24 + 16; half types 22, 8 + 14), LARS 28 with momentum (8 +
+// 20), 20 without; in place, so ordinary stores. Reference: You et al. 2020 (arXiv 1904.00962,
+// algorithm 2, phi the identity); You, Gitman and Ginsburg 2017 (arXiv 1708.03888, algorithm 1).
 #include "kernels/optimizer_norms.h"
 
 namespace dlk::DLK_ISA {

@@ -1,5 +1,5 @@
-// The streams of an optimizer's rule a block at a time, and the step of a block whose states are all
-// codes.
+// The streams of an optimizer's rule a block at a time, and the step of a block whose states are
+// all codes.
 #pragma once
 
 #include "kernels/optimizer_extras.h"
@@ -91,14 +91,15 @@ DLK_BLOCK void update_codes(const double* numbers, const OptimizerArray& array,
     rule.template update<kMask>(p, load_lanes(grad + i, lanes), s);
     each_slot<kMask>([&](auto slot) DLK_BODY {
       store_lanes(blocks.buffers[kFirstSlotStream + slot.index] + i, s[slot.index], lanes);
-      largest[slot.index] = larger_magnitude(largest[slot.index], zero_beyond(s[slot.index], lanes));
+      largest[slot.index] =
+          larger_magnitude(largest[slot.index], zero_beyond(s[slot.index], lanes));
     });
     store_lanes(param + i, p, lanes);
   });
   each_slot<kMask>([&](auto slot) DLK_BODY {
-    *scales[slot.index] = encode_block<(signs >> slot.index & 1) != 0>(
-        blocks.buffers[kFirstSlotStream + slot.index], size, largest[slot.index],
-        codes[slot.index]);
+    *scales[slot.index] =
+        encode_block<(signs >> slot.index & 1) != 0>(blocks.buffers[kFirstSlotStream + slot.index],
+                                                     size, largest[slot.index], codes[slot.index]);
   });
 }
 

@@ -109,8 +109,7 @@ DLK_BLOCK void update_average(const OptimizerExtras& extras, const OptimizerArra
   for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
     fetch_ahead(average + i);
     const Vec<C> p = load_lanes(param + i, lanes);
-    store_lanes(average + i, copies ? p : lerp(load_lanes(average + i, lanes), p),
-                lanes);
+    store_lanes(average + i, copies ? p : lerp(load_lanes(average + i, lanes), p), lanes);
   });
   if (average == buffers[1])
     write_plain_block(average, array, layout, kAverageStream, first, size);

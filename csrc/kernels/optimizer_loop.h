@@ -3,10 +3,10 @@
 // family:
 //
 //   template <class C> struct Rule {              // C: float or double, what is computed in
-//     static constexpr int kSignedSlots = ...;    // bit k: state k has a sign; if they may be codes
-//     explicit Rule(const double* numbers);       // from its setting
-//     template <int kMask>                        // bit k: state k is kept
-//     void update(Vec<C>& p, Vec<C> g, Vec<C>* s) const;  // one vector, in registers
+//     static constexpr int kSignedSlots = ...;    // bit k: state k has a sign; if they may be
+//     codes explicit Rule(const double* numbers);       // from its setting template <int kMask> //
+//     bit k: state k is kept void update(Vec<C>& p, Vec<C> g, Vec<C>* s) const;  // one vector, in
+//     registers
 //   };
 //   void rule(OptimizerArgs& args) noexcept { run_optimizer<Rule, masks...>(args); }
 //
@@ -123,7 +123,8 @@ DLK_BLOCK void update_piece(const OptimizerArgs& args, const OptimizerArray& arr
   const OptimizerExtras& extras = args.extras;
   if (is_bare(extras, array, layout))
     return with_storage_type(layout.dtypes[kParamStream], [&](auto type) DLK_BODY {
-      update_streams<Rule, kMask, decltype(type)>(setting.numbers, array.streams, begin, end - begin);
+      update_streams<Rule, kMask, decltype(type)>(setting.numbers, array.streams, begin,
+                                                  end - begin);
     });
   bool has_double = false;
   for (int stream = 0; stream < kAverageStream; ++stream)

@@ -87,9 +87,8 @@ DLK_BLOCK void pass_over_piece(const OptimizerArgs& args, const OptimizerChunk& 
     has_double |= array.streams[k] && layout.dtypes[k] == DType::float64;
   const auto in = [&](auto kind) DLK_BODY {
     auto pass = make(kind);
-    pass_over_blocks<typename decltype(kind)::C>(pass, args.extras, array, layout,
-                                                 args.settings[array.setting], chunk.begin,
-                                                 chunk.end);
+    pass_over_blocks<typename decltype(kind)::C>(
+        pass, args.extras, array, layout, args.settings[array.setting], chunk.begin, chunk.end);
     finish(pass);
   };
   if (has_double)
@@ -125,8 +124,7 @@ template <template <class> class Sums> DLK_INLINE void sum_pieces(const Optimize
         continue;
       const double* numbers = args.settings[array.setting].numbers;
       pass_over_piece(
-          args, chunk,
-          [&](auto kind) DLK_BODY { return Sums<decltype(kind)>(numbers); },
+          args, chunk, [&](auto kind) DLK_BODY { return Sums<decltype(kind)>(numbers); },
           [&](const auto& pass) DLK_BODY {
             args.param_sums[2 * index] = sum_lanes(pass.sums[0]);
             args.param_sums[2 * index + 1] = sum_lanes(pass.sums[1]);

@@ -17,15 +17,15 @@ DLK_INLINE char* stream_address(const OptimizerArray& array, const OptimizerLayo
 
 // Whether the rule can work on the stream where it lies.
 template <class C> DLK_INLINE bool is_in_place(const OptimizerLayout& layout, int stream) {
-  return layout.formats[stream] == StreamFormat::plain &&
-         layout.dtypes[stream] == kDTypeOf<C> && layout.strides[stream] == 1;
+  return layout.formats[stream] == StreamFormat::plain && layout.dtypes[stream] == kDTypeOf<C> &&
+         layout.strides[stream] == 1;
 }
 
 // `size` elements of one stream, from `first`, at most a block, which starts on a multiple of
 // kOptimizerBlock in its array.
 template <class C>
-DLK_BLOCK void read_plain_block(const OptimizerArray& array, const OptimizerLayout& layout, int stream,
-                          int64_t first, int64_t size, C* block) {
+DLK_BLOCK void read_plain_block(const OptimizerArray& array, const OptimizerLayout& layout,
+                                int stream, int64_t first, int64_t size, C* block) {
   with_storage_type(layout.dtypes[stream], [&](auto type) DLK_BODY {
     using T = decltype(type);
     using Wide = Compute<T>;
@@ -75,7 +75,7 @@ DLK_BLOCK void write_plain_block(const C* block, const OptimizerArray& array,
 
 // Blocks of the other formats, which are float32 to the rule.
 DLK_BLOCK inline void read_coded_block(const OptimizerArray& array, const OptimizerLayout& layout,
-                                int stream, int64_t first, int64_t size, float* block) {
+                                       int stream, int64_t first, int64_t size, float* block) {
   const char* address = stream_address(array, layout, stream, first);
   const void* aux = array.aux[stream];
   const auto* codes = reinterpret_cast<const uint8_t*>(address);
@@ -93,8 +93,9 @@ DLK_BLOCK inline void read_coded_block(const OptimizerArray& array, const Optimi
 }
 
 DLK_BLOCK inline void write_coded_block(const float* block, const OptimizerArray& array,
-                                 const OptimizerLayout& layout, const OptimizerSetting& setting,
-                                 int stream, int64_t first, int64_t size) {
+                                        const OptimizerLayout& layout,
+                                        const OptimizerSetting& setting, int stream, int64_t first,
+                                        int64_t size) {
   char* address = stream_address(array, layout, stream, first);
   void* aux = array.aux[stream];
   auto* codes = reinterpret_cast<uint8_t*>(address);

@@ -66,8 +66,8 @@ DLK_INLINE IntVec<float> widen_bytes(const uint8_t* p) {
   r.part[0] = LaneTraits<float>::NativeInt(
       _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 #elif defined(__AVX2__)
-  DLK_PARTS(r.part[i] = LaneTraits<float>::NativeInt(
-                _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8 * i))));)
+  DLK_PARTS(r.part[i] = LaneTraits<float>::NativeInt(_mm256_cvtepu8_epi32(
+                _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8 * i))));)
 #else
   DLK_PARTS(for (int lane = 0; lane < 4; ++lane) r.part[i][lane] = p[4 * i + lane];)
 #endif
@@ -95,8 +95,8 @@ DLK_INLINE void narrow_shifted(uint8_t* p, IntVec<float> v) {
 #if defined(__AVX512F__)
   bytes = _mm512_cvtsepi32_epi8(__m512i(v.part[0]));
 #elif defined(__AVX2__)
-  const __m256i words = _mm256_permute4x64_epi64(
-      _mm256_packs_epi32(__m256i(v.part[0]), __m256i(v.part[1])), 0xd8);
+  const __m256i words =
+      _mm256_permute4x64_epi64(_mm256_packs_epi32(__m256i(v.part[0]), __m256i(v.part[1])), 0xd8);
   bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
 #else
   bytes = _mm_packs_epi16(_mm_packs_epi32(__m128i(v.part[0]), __m128i(v.part[1])),
@@ -146,20 +146,19 @@ template <bool kSigned> struct MapTables;
 // what becomes 1, which is zone 8), then the decades. `limit` is where a zone ends, `steps` and
 // `offset` make codes of it, at most `last`.
 template <> struct MapTables<true> {
-  static constexpr float add[8] = {-0x1.81e03cp-18f, -0x1.205bbep-14f, -0x1.85f06ep-11f,
-                                   -0x1.f9db26p-8f,  -0x1.41eb84p-4f,  -0x1.960002p-1f,
-                                   0.0f,             -0x1.77cf4p-22f};
+  static constexpr float add[8] = {-0x1.81e03cp-18f,
+                                   -0x1.205bbep-14f,
+                                   -0x1.85f06ep-11f,
+                                   -0x1.f9db26p-8f,
+                                   -0x1.41eb84p-4f,
+                                   -0x1.960002p-1f,
+                                   0.0f,
+                                   -0x1.77cf4p-22f};
   static constexpr float factor[8] = {0x1.2dfd68p-18f, 0x1.797cc2p-16f, 0x1.d7dbf4p-14f,
                                       0x1.26e97ap-11f, 0x1.70a3d6p-9f,  0x1.cccccep-7f,
                                       0x1p-7f,         0x1.e32f0ep-21f};
-  static constexpr float limit[8] = {0.275e-6f,
-                                     1.9e-6f,
-                                     1.45e-5f,
-                                     1.225e-4f,
-                                     1.1125e-3f,
-                                     1.05625e-2f,
-                                     1.028125e-1f,
-                                     0.996484375f};
+  static constexpr float limit[8] = {0.275e-6f,  1.9e-6f,     1.45e-5f,     1.225e-4f,
+                                     1.1125e-3f, 1.05625e-2f, 1.028125e-1f, 0.996484375f};
   static constexpr float last[8] = {128, 1, 3, 7, 15, 31, 63, 127};
   static constexpr float steps[8] = {128,
                                      float(1e6 / 0.9),
@@ -187,14 +186,8 @@ template <> struct MapTables<false> {
   static constexpr float factor[8] = {0x1.e32f0ap-22f, 0x1.2dfd68p-19f, 0x1.797cc2p-17f,
                                       0x1.d7dbf4p-15f, 0x1.26e978p-12f, 0x1.70a3d8p-10f,
                                       0x1.ccccccp-8f,  0x1.010102p-8f};
-  static constexpr float limit[8] = {1.625e-7f,
-                                     1.45e-6f,
-                                     1.225e-5f,
-                                     1.1125e-4f,
-                                     1.05625e-3f,
-                                     1.028125e-2f,
-                                     1.0140625e-1f,
-                                     0.9982421875f};
+  static constexpr float limit[8] = {1.625e-7f,   1.45e-6f,     1.225e-5f,     1.1125e-4f,
+                                     1.05625e-3f, 1.028125e-2f, 1.0140625e-1f, 0.9982421875f};
   static constexpr float last[8] = {255, 2, 6, 14, 30, 62, 126, 254};
   static constexpr float steps[8] = {255,
                                      float(2e6 / 0.9),
@@ -216,8 +209,8 @@ template <> struct MapTables<false> {
 };
 
 // The same by the exponent of 2^-24 and more, halved, of which the low four bits are the index: a
-// step of 4, in which there is one limit at most, and beyond it all is as in the next step below its
-// own.
+// step of 4, in which there is one limit at most, and beyond it all is as in the next step below
+// its own.
 struct StepTables {
   alignas(64) float limit[16];
   alignas(64) float last[16];
@@ -287,8 +280,7 @@ public:
         _mm512_cmp_ps_mask(y.part[0], lookup(kSteps.limit, step), _CMP_GT_OQ);
     const __m512i zone = _mm512_mask_add_epi32(step, is_above, step, _mm512_set1_epi32(1));
     Vec<float> k;
-    k.part[0] = _mm512_fmadd_ps(lookup(kSteps.steps, zone), y.part[0],
-                                lookup(kSteps.offset, zone));
+    k.part[0] = _mm512_fmadd_ps(lookup(kSteps.steps, zone), y.part[0], lookup(kSteps.offset, zone));
     k.part[0] = _mm512_min_ps(k.part[0], lookup(kSteps.last, zone));
 #else
     const EightFloats limit(Tables::limit), last(Tables::last), steps(Tables::steps),
@@ -301,8 +293,8 @@ public:
     const Vec<float> k = min(fma(steps[zone], y, offset[zone]), last[zone]);
 #endif
     if constexpr (kSigned)
-      narrow_shifted(p, rounded(from_bits<float>(bits_of(k) |
-                                                 (bits_of(x) & IntVec<float>(INT32_MIN)))));
+      narrow_shifted(
+          p, rounded(from_bits<float>(bits_of(k) | (bits_of(x) & IntVec<float>(INT32_MIN)))));
     else
       narrow_bytes(p, rounded(k));
   }

@@ -26,9 +26,9 @@ DLK_INLINE void draw_noise(const Philox& philox, int64_t first, uint32_t step, u
                IntVec<double>(int64_t(step)), IntVec<double>(int64_t(stream))}});
   const IntVec<double> low(0xffffffff);
   for (int pair = 0; pair < 2; ++pair)
-    store(reinterpret_cast<double*>(noise) + 8 * pair,
-          from_bits<double>((words.word[2 * pair] & low) |
-                            shift_left(words.word[2 * pair + 1], 32)));
+    store(
+        reinterpret_cast<double*>(noise) + 8 * pair,
+        from_bits<double>((words.word[2 * pair] & low) | shift_left(words.word[2 * pair + 1], 32)));
 }
 
 // Up with the probability of what is cut off, so the mean of many is x. A bfloat16 stays what it

@@ -512,9 +512,7 @@ LAMB = Rule(
 
 def _check_lars(group: Group) -> None:
     _check_sgd(group)
-    _check_nonnegative(
-        group, trust_coefficient="trust_coefficient value", eps="epsilon value"
-    )
+    _check_nonnegative(group, trust_coefficient="trust_coefficient value", eps="epsilon value")
 
 
 def _advance_lars(

@@ -2,8 +2,8 @@
 become float32 and come from it. The formats are ``csrc/simd/dynamic_map.h`` and ``split_float.h``.
 
 A state in eight bits is the array of codes under its own name, in the parameter's shape and order
-in memory, and ``<name>_absmax``, one float32 for each 256 of its elements as they lie there. The low
-halves of a parameter's float32 are ``master_low``.
+in memory, and ``<name>_absmax``, one float32 for each 256 of its elements as they lie there. The
+low halves of a parameter's float32 are ``master_low``.
 """
 
 from __future__ import annotations

@@ -59,7 +59,8 @@ def step_with_extras(
         The gradients' norm, if they are clipped.
     """
     live = [param for param in params if param.grad is not None]
-    originals = [param.grad.coalesce() if param.grad.is_sparse else param.grad for param in live]
+    given: list[Any] = [param.grad for param in live]
+    originals = [grad.coalesce() if grad.is_sparse else grad for grad in given]
     scales = extras.unscale != 1 or extras.max_norm >= 0
     grads = originals
     if scales and not extras.write_back:

@@ -33,7 +33,8 @@ def _as_real(*tensors: Tensor | None) -> list[Any]:
 
 def _norm(tensor: Tensor) -> Tensor:
     """Of a copy: a derivative needs what the step overwrites."""
-    return tensor.to(torch.float64, copy=True).norm()
+    norm: Tensor = torch.linalg.vector_norm(tensor.to(torch.float64, copy=True))
+    return norm
 
 
 def _ratio(above: Tensor, below: Tensor, unless_zero: Tensor) -> Tensor:
@@ -189,8 +190,8 @@ class LAMB(_Loop):
         denominator = root / correction2**0.5 + group["eps"]
         update = torch.where(first == 0, 0.0, first / correction1 / denominator)
         update = update + group["weight_decay"] * param
-        norms = [_norm(tensor) for tensor in (param, update)]
-        param.sub_((group["lr"] * _ratio(*norms, norms[1])).to(param.dtype) * update)
+        norm, update_norm = _norm(param), _norm(update)
+        param.sub_((group["lr"] * _ratio(norm, update_norm, update_norm)).to(param.dtype) * update)
 
 
 class LARS(_Loop):

@@ -33,15 +33,16 @@ SGD, Adam, AdamW, Adagrad, RMSprop (not centered) and Lion keep their states in 
 ``state_dtype=``, whatever the parameter's dtype; every class takes ``master=``. Both are
 keyword-only, and may differ by group:
 
-- ``state_dtype="8bit"``: codes of the dynamic map with a scale for each 256 elements, as bitsandbytes
-  has them: state ``exp_avg`` is uint8, ``exp_avg_absmax`` float32. Parameters of less than
-  ``min_8bit_size=4096`` elements keep states in float32. A block of 256 that holds a NaN or an
+- ``state_dtype="8bit"``: codes of the dynamic map with a scale for each 256 elements, as
+  bitsandbytes has them: state ``exp_avg`` is uint8, ``exp_avg_absmax`` float32. Parameters of less
+  than ``min_8bit_size=4096`` elements keep states in float32. A block of 256 that holds a NaN or an
   infinity becomes NaN; one whose numbers are all below the smallest normal float32 becomes 0.
-- ``state_dtype="bf16"``: bfloat16, rounded at random, so that the mean of many roundings is the number.
-  The random numbers are a function of ``seed=`` (`torch.initial_seed()` by default), of the group's
-  number of steps, of the parameter's number and the element's, and the same for any number of threads.
-- ``master="split16"``: of a bfloat16 parameter the lower half of the float32 that it stands for is kept
-  (``master_low``, int16), and its states in float32: what is trained is bit by bit a float32
+- ``state_dtype="bf16"``: bfloat16, rounded at random, so that the mean of many roundings is the
+  number. The random numbers are a function of ``seed=`` (`torch.initial_seed()` by default), of the
+  group's number of steps, of the parameter's number and the element's, and the same for any number
+  of threads.
+- ``master="split16"``: of a bfloat16 parameter the lower half of the float32 that it stands for is
+  kept (``master_low``, int16), and its states in float32: what is trained is bit by bit a float32
   parameter, of which the bfloat16 one is the nearest, at the middle the one away from zero. Writing
   to a parameter keeps its low half. Parameters in float32 and float64 are left alone.
 
@@ -157,7 +158,7 @@ class _KernelOptimizer(torch.optim.Optimizer):
         last step."""
         return self._grad_norm
 
-    @torch._disable_dynamo
+    @torch._dynamo.disable
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's; a group may have `state_dtype`, `master`, `seed` and `min_8bit_size` of its
         own.
@@ -379,9 +380,7 @@ class _KernelOptimizer(torch.optim.Optimizer):
             [formats.rounding(group) is not None for group in self.param_groups],
         )
 
-    def _step_shards(
-        self, shards: LocalShards, slots: list[Any], extras: _core.StepExtras
-    ) -> bool:
+    def _step_shards(self, shards: LocalShards, slots: list[Any], extras: _core.StepExtras) -> bool:
         """The step of this process's parts of DTensors, whose tensors are made anew every time."""
         table = self._new_table(shards.groups, slots, shards.state, shards.fresh)
         is_done = table.step(shards.groups, slots, shards.state, self._advance, extras)
@@ -413,7 +412,7 @@ class _KernelOptimizer(torch.optim.Optimizer):
     def _make_states(self) -> list[torch.Tensor]:
         """Makes what is missing of the states of parameters with gradients, as torch makes it, and
         raises what torch raises. Returns the parameters whose states hold nothing yet."""
-        init_group: Callable[..., Any] = self._init_group  # type: ignore[attr-defined]
+        init_group: Callable[..., Any] = self._init_group
         lists = len(inspect.signature(init_group).parameters) - 1
         for group in self.param_groups:
             if not formats.has_formats(group):
@@ -499,7 +498,9 @@ class _KernelOptimizer(torch.optim.Optimizer):
         try:
             step(self)
         finally:
-            self.__dict__.update({name: value for name, value in scaler.items() if value is not None})
+            self.__dict__.update(
+                {name: value for name, value in scaler.items() if value is not None}
+            )
             for group, saved in zip(self.param_groups, flags, strict=True):
                 group.update(saved)
 
@@ -609,10 +610,7 @@ class _KernelOptimizer(torch.optim.Optimizer):
             params = [param for group in self.param_groups for param in group["params"]]
             for saved_id, param in zip(ids, params, strict=True):
                 for name, value in loaded["state"].get(saved_id, {}).items():
-                    if (
-                        torch.is_tensor(value)
-                        and state["state"][param][name].dtype != value.dtype
-                    ):
+                    if torch.is_tensor(value) and state["state"][param][name].dtype != value.dtype:
                         state["state"][param][name] = value.to(device=param.device)
         super().__setstate__(state)
 
