@@ -2183,7 +2183,7 @@ def _lion_reference(a: Arrays, o: Options) -> tuple[Exact, ...]:
     return _moved(p, _same(o["lr"] * sign)), _average(a["exp_avg"], g, beta2, size)
 
 
-def _norm(x: np.ndarray) -> np.ndarray:
+def _length(x: np.ndarray) -> np.ndarray:
     return np.sqrt((x * x).sum())
 
 
@@ -2196,14 +2196,14 @@ def _lamb_reference(a: Arrays, o: Options) -> tuple[Exact, ...]:
     decayed = o["weight_decay"] * a["param"]
     u = m.value / corrections[0] / d + decayed
     scale = m.scale / corrections[0] / d + np.abs(decayed)
-    norms = _norm(a["param"]), _norm(u)
+    norms = _length(a["param"]), _length(u)
     rate = o["lr"] * (norms[0] / norms[1] if norms[0] and norms[1] else 1)
     return _moved(a["param"], (rate * u, rate * scale)), m, v
 
 
 def _lars_reference(a: Arrays, o: Options) -> tuple[Exact, ...]:
     g, size = _gradient(a, o)
-    norms = _norm(a["param"]), _norm(a["grad"])
+    norms = _length(a["param"]), _length(a["grad"])
     below = norms[1] + o["weight_decay"] * norms[0] + o["eps"]
     ratio = o["trust_coefficient"] * norms[0] / below if norms[0] and norms[1] else 1
     d, scale = o["lr"] * ratio * g, o["lr"] * ratio * size
