@@ -35,7 +35,7 @@ SCRATCH_FOLDER = peers.ROOT / "build" / "bench"
 AGREEMENT = {"float32": 1e-4, "bfloat16": 1e-2}
 
 NOTES = [
-    "DeepSpeed: not applicable, it has no SGD (and no cross-entropy or ReLU) for the CPU.",
+    "DeepSpeed: not among the peers; for the CPU it has Adam, Adagrad and Lion alone.",
 ]
 
 # Something else was running: its share of the processors is in every number.
