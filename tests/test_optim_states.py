@@ -93,14 +93,15 @@ def states_sample(size: int, signed: bool, seed: int = 0) -> np.ndarray:
 @SIGNED
 @ISA
 def test_codes_stand_for_the_numbers_of_bitsandbytes(signed: bool, isa: str) -> None:
+    most = 2 if not signed and isa in FMA_ISAS else 4  # units in the last place of the map
     codes, table = np.arange(256, dtype=np.uint8), dynamic_map(signed)
     with isa_level(isa):
         for scale in (1.0, 0.37, 2.0**-100):
             values = decode(codes, np.array([scale], np.float32), signed)
             expected = table * np.float32(scale)
-            assert np.abs(ordered(values) - ordered(expected)).max() <= 5
+            assert np.abs(ordered(values) - ordered(expected)).max() <= most + 1
         values = decode(codes, np.ones(1, np.float32), signed)
-    assert np.abs(ordered(values) - ordered(table)).max() <= 4
+    assert np.abs(ordered(values) - ordered(table)).max() <= most
     assert values[127 if signed else 0] == 0
     assert values[255] == 1
 

@@ -1,8 +1,8 @@
 // The pass over the gradients before a step that clips them or looks for infinities, and the one
 // instead of a step that is skipped.
 //
-//   grad_norm:         for each piece, the sum of u(g)^2, and NaN where an element of g is not
-//   finite finish_gradients:  g = c(u(g)) with write_back; then g = 0 with zero_grads
+//   grad_norm: for each piece the sum of u(g)^2, and NaN where an element of g is not finite
+//   finish_gradients: g = c(u(g)) with write_back; then g = 0 with zero_grads
 //
 // u is the product with the inverse of the loss scale, c with the clip coefficient, each rounded to
 // the gradient's dtype. Squares and sums are float64, in two times eight lanes that are combined in

@@ -525,13 +525,6 @@ template <class Operation, class T> DLK_INLINE Vec<T> reduce_to_lanes(Vec<T> v) 
 #endif
 }
 
-template <class T> DLK_INLINE Vec<T> sum_to_lanes(Vec<T> v) {
-  return reduce_to_lanes<PlusLanes<T>>(v);
-}
-template <class T> DLK_INLINE Vec<T> max_to_lanes(Vec<T> v) {
-  return reduce_to_lanes<MaxLanes<T>>(v);
-}
-
 // table[index % 8] in each lane
 DLK_INLINE IntVec<float> lookup_eight(const int32_t (&table)[8], IntVec<float> index) {
   using NativeInt = LaneTraits<float>::NativeInt;
