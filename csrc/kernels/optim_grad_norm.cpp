@@ -31,7 +31,6 @@ template <class T> struct PieceSums {
   DLK_INLINE void add(const T* grad, int64_t size) {
     const Vec<Wide> zero(0);
     for_each_vec<Wide>(size, [&](int64_t i, auto lanes) DLK_BODY {
-      fetch_ahead(grad + i);
       Vec<Wide> g = load_lanes(grad + i, lanes);
       probe = fma(g, zero, probe);
       if (unscales)

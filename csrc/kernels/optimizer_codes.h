@@ -77,12 +77,8 @@ DLK_BLOCK void update_codes(const double* numbers, const OptimizerArray& array,
     scales[slot.index] = static_cast<float*>(array.aux[stream]) + first / kScaleBlock;
     scale[slot.index] = Vec<float>(*scales[slot.index]);
     largest[slot.index] = IntVec<float>(0);
-    for (int line = 0; line < kOptimizerBlock; line += 64)
-      __builtin_prefetch(codes[slot.index] + 4 * kOptimizerBlock + line);
   });
   for_each_vec<float>(size, [&](int64_t i, auto lanes) DLK_BODY {
-    fetch_ahead(param + i);
-    fetch_ahead(grad + i);
     Vec<float> p = load_lanes(param + i, lanes), s[kOptimizerSlots];
     each_slot<kMask>([&](auto slot) DLK_BODY {
       using Map = DynamicMap<(signs >> slot.index & 1) != 0>;

@@ -59,7 +59,6 @@ DLK_BLOCK void scale_gradient(const OptimizerExtras& extras, const OptimizerArra
     T* const rounded = writes && stride == 1 ? grad : gathered;
     alignas(kVecBytes) Wide wide[kOptimizerBlock];
     for_each_vec<Wide>(size, [&](int64_t i, auto lanes) DLK_BODY {
-      fetch_ahead(source + i);
       const Vec<Wide> g = factors(load_lanes(source + i, lanes));
       if (writes)
         store_lanes(rounded + i, g, lanes);
@@ -107,7 +106,6 @@ DLK_BLOCK void update_average(const OptimizerExtras& extras, const OptimizerArra
   const Lerp<C> lerp(extras.average_weight);
   const bool copies = extras.average_copies;
   for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
-    fetch_ahead(average + i);
     const Vec<C> p = load_lanes(param + i, lanes);
     store_lanes(average + i, copies ? p : lerp(load_lanes(average + i, lanes), p), lanes);
   });

@@ -8,12 +8,6 @@
 
 namespace dlk::DLK_ISA {
 
-// The hardware's prefetcher keeps each of several streams too short a way ahead: 8 % of a step over
-// 50 M elements.
-template <class T> DLK_INLINE void fetch_ahead(const T* p) {
-  __builtin_prefetch(reinterpret_cast<const char*>(p) + 2048);
-}
-
 // `size` elements, at most a block, side by side; in `buffer` if they are not so in memory.
 template <class T>
 DLK_INLINE const T* side_by_side(const T* source, int64_t stride, int64_t size, T* buffer) {
@@ -87,7 +81,6 @@ template <bool kSigned>
 DLK_BLOCK void decode_block(const uint8_t* codes, float scale, int64_t size, float* block) {
   const Vec<float> scales(scale);
   for_each_vec<float>(size, [&](int64_t i, auto lanes) DLK_BODY {
-    __builtin_prefetch(codes + i + 1024);
     store_lanes(block + i, DynamicMap<kSigned>::values(load_codes(codes + i, lanes)) * scales,
                 lanes);
   });
@@ -131,8 +124,6 @@ DLK_BLOCK inline void join_block(const BFloat16* high, int64_t high_stride, cons
   high = side_by_side(high, high_stride, size, high_gathered);
   low = side_by_side(low, low_stride, size, low_gathered);
   for_each_vec<float>(size, [&](int64_t i, auto lanes) DLK_BODY {
-    fetch_ahead(high + i);
-    fetch_ahead(low + i);
     store_lanes(block + i, join_halves(load_lanes(high + i, lanes), load_low(low + i, lanes)),
                 lanes);
   });

@@ -62,11 +62,8 @@ DLK_BLOCK void update_streams(const double* numbers, void* const* streams, int64
     states[slot.index] = static_cast<T*>(streams[kFirstSlotStream + slot.index]) + begin;
   });
   for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
-    fetch_ahead(param + i);
-    fetch_ahead(grad + i);
     Vec<C> p = load_lanes(param + i, lanes), s[kOptimizerSlots];
     each_slot<kMask>([&](auto slot) DLK_BODY {
-      fetch_ahead(states[slot.index] + i);
       s[slot.index] = load_lanes(states[slot.index] + i, lanes);
     });
     rule.template update<kMask>(p, load_lanes(grad + i, lanes), s);

@@ -39,7 +39,6 @@ DLK_INLINE void pass_over_streams(Pass& pass, void* const* streams, int64_t begi
     for (int k = 0; k < kOptimizerStreams; ++k)
       if (Pass::kReads >> k & 1) {
         const T* source = static_cast<const T*>(streams[k]) + begin + i;
-        fetch_ahead(source);
         x[k] = load_lanes(source, lanes);
       }
     pass.step(x);

@@ -35,7 +35,6 @@ DLK_BLOCK void read_plain_block(const OptimizerArray& array, const OptimizerLayo
         side_by_side(static_cast<const T*>(address), layout.strides[stream], size, gathered);
     alignas(kVecBytes) Wide wide[kOptimizerBlock];
     for_each_vec<Wide>(size, [&](int64_t i, auto lanes) DLK_BODY {
-      fetch_ahead(source + i);
       if constexpr (sizeof(Wide) == sizeof(C))
         store_lanes(block + i, load_lanes(source + i, lanes), lanes);
       else
