@@ -12,9 +12,10 @@
 // correctly rounded; torch's vectorized sqrt is not, so p may be a unit in the last place apart
 // from its loop. Half types compute in float32 and round each of p, m, v, w once.
 //
-// Bytes per float32 element: 28, with amsgrad 36; in place, so ordinary stores. Two divisions and
-// a square root cost half of what the memory does; folding sqrt(1 - beta2^t) into the step would
-// spare one of them and torch's bits.
+// Bytes per float32 element: 28, with amsgrad 36; in place, so ordinary stores. Two divisions and a
+// square root cost half of what the memory does. The division by sqrt(1 - beta2^t) through its
+// inverse and the exact remainder has the same bits, and was a tenth faster in cache, the same in
+// memory and a tenth slower between codes.
 // Reference: torch.optim.Adam, AdamW; Kingma and Ba 2015, Loshchilov and Hutter 2019, Reddi et al.
 // 2018.
 #include "kernels/optimizer_loop.h"
