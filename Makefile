@@ -11,6 +11,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DONE := $(VENV)/.done
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# A process for each core. Their OpenMP threads must not spin: a waiting one would hold up another
+# process's, and three of them took longer than one.
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --dist worksteal
 
 # What the installed package is made from.
 SOURCES := CMakeLists.txt pyproject.toml LICENSE \
@@ -31,11 +34,11 @@ demo: $(DONE)/install $(DONE)/group-demo ## a tour of the operations, then small
 	$(BIN)/python examples/train_residual.py
 	$(BIN)/python examples/train_optimizers.py
 
-test: $(DONE)/install $(DONE)/group-test ## the test suite (PYTEST_ARGS="-k relu")
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+test: $(DONE)/install $(DONE)/group-test ## the test suite (PYTEST_ARGS="-k relu -n 0")
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 test-slow: $(DONE)/install $(DONE)/group-test ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 bench: $(DONE)/install $(DONE)/group-bench ## measure against torch and others (BENCH_ARGS="--quick")
 	$(BIN)/python -m bench $(BENCH_ARGS)

@@ -34,10 +34,6 @@ SCRATCH_FOLDER = peers.ROOT / "build" / "bench"
 # How far a peer's answer may be from the reference's: rounding, not a wrong kernel.
 AGREEMENT = {"float32": 1e-4, "bfloat16": 1e-2}
 
-NOTES = [
-    "DeepSpeed: not among the peers; for the CPU it has Adam, Adagrad and Lion alone.",
-]
-
 # Something else was running: its share of the processors is in every number.
 BUSY_LOAD = 0.5
 BUSY_NOTE = "The machine was busy when the run began: repeat it before quoting a number."
@@ -152,7 +148,7 @@ def processor() -> dict[str, Any]:
 def peer_versions() -> dict[str, str]:
     """Of everything that takes part beside dlkernels."""
     result = {"Python": platform.python_version()}
-    for package in ("numpy", "torch", "jax"):
+    for package in ("numpy", "torch", "jax", "deepspeed"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             result[package] = importlib.metadata.version(package)
     compiler = subprocess.run(["g++", "-dumpfullversion"], capture_output=True, text=True)
@@ -215,7 +211,7 @@ def main() -> int:
         "roofs_iqr_gb_per_s": {kind: round(value, 2) for kind, value in roof_spread.items()},
         "missing": missing,
         "load_average_at_start": round(load, 2),
-        "notes": NOTES + ([BUSY_NOTE] if load > BUSY_LOAD else []),
+        "notes": [BUSY_NOTE] if load > BUSY_LOAD else [],
     }
     options.out.mkdir(parents=True, exist_ok=True)
     report.write_csv(rows, options.out / report.CSV_NAME)

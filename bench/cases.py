@@ -20,6 +20,7 @@ COMPILED = "torch.compile tuned"
 JAX = "JAX jit"
 FOREACH = "torch foreach"
 FUSED = "torch fused"
+DEEPSPEED = "DeepSpeed"
 NUMPY = "NumPy"
 IN_PLACE = "torch tuned, in place"
 ONEDNN = "oneDNN"
@@ -451,20 +452,37 @@ TWINS = (
     "hardtanh",
     "hardsigmoid",
     "hardswish",
+    "threshold",
+    "prelu",
+    "glu",
+    "softmax",
+    "log_softmax",
 )
-SMALL_ACTIVATIONS = tuple(
+#: Every elementwise loss.
+LOSSES = (
+    "mse_loss",
+    "l1_loss",
+    "smooth_l1_loss",
+    "huber_loss",
+    "kl_div",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "poisson_nll_loss",
+    "gaussian_nll_loss",
+)
+SMALL_TWINS = tuple(
     Case(
-        "activations, 16 K elements",
+        "16 K elements",
         f"{name} forward, no grad",
         f"{name}_forward",
-        (16384,),
+        (256, 64) if name in ("glu", "softmax", "log_softmax") else (16384,),
         EAGER,
         batch=1000,
         tight=True,
         quick=name in ("relu", "gelu"),
         targets=(faster(0.9, TORCH, TUNED),),
     )
-    for name in TWINS
+    for name in (*TWINS, *LOSSES)
 )
 
 
@@ -476,28 +494,51 @@ class Optimizer:
         name: Of torch's class.
         nbytes: Per element: all but the gradient are read and written.
         options: Arguments of the class.
-        is_fused: Whether torch has it fused for the CPU.
-        times: How many times as fast as torch's best.
+        others: Who has it beside torch's loop and foreach.
+        times: How many times as fast as the best of them.
         roof_percent: Of the speed of an in-place pass.
+        own_options: Arguments that our class alone has.
+        own_dtype: Of our parameters and gradients.
     """
 
     name: str
     nbytes: int
     options: dict[str, float] = field(default_factory=dict)
-    is_fused: bool = False
+    others: tuple[str, ...] = ()
     times: float = 1.0
-    roof_percent: float = 90
+    roof_percent: float | None = None
+    own_options: dict[str, str] = field(default_factory=dict)
+    own_dtype: str = "float32"
 
     @property
     def peers(self) -> tuple[str, ...]:
-        """Those that torch has."""
-        return (OURS, TORCH, FOREACH, *([FUSED] if self.is_fused else []))
+        """In the order of a round."""
+        return (OURS, TORCH, FOREACH, *self.others)
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """For one large array."""
+        against = faster(self.times, *self.peers[1:])
+        if self.roof_percent is None:
+            return (against,)
+        return (against, Target("percent of roof", self.roof_percent))
 
 
 OPTIMIZERS = {
-    "SGD momentum": Optimizer("SGD", 20, {"lr": 1e-3, "momentum": 0.9}, is_fused=True),
-    "AdamW": Optimizer("AdamW", 28, is_fused=True),
-    "Adagrad": Optimizer("Adagrad", 20, is_fused=True),
+    "SGD momentum": Optimizer("SGD", 20, {"lr": 1e-3, "momentum": 0.9}, (FUSED,), roof_percent=90),
+    "AdamW": Optimizer("AdamW", 28, {}, (FUSED, DEEPSPEED), roof_percent=90),
+    "Adagrad": Optimizer("Adagrad", 20, {}, (FUSED, DEEPSPEED), roof_percent=90),
+    # Two states of a byte; torch's are float32.
+    "AdamW 8-bit": Optimizer(
+        "AdamW", 16, {}, (FUSED,), times=1.3, own_options={"state_dtype": "8bit"}
+    ),
+    # Parameters of two halves, gradients of one; torch's are float32.
+    "AdamW split16": Optimizer(
+        *("AdamW", 26, {}, (FUSED,)),
+        times=1.05,
+        own_options={"master": "split16"},
+        own_dtype="bfloat16",
+    ),
     **{
         title: Optimizer(name, nbytes, options, times=times, roof_percent=85)
         for title, name, nbytes, options, times in (
@@ -552,15 +593,27 @@ STEPS = (
         _step(
             title,
             (1, 50_000_000),
-            (faster(rule.times, *rule.peers[1:]), Target("percent of roof", rule.roof_percent)),
+            rule.targets,
             bytes_per_element=rule.nbytes,
             roof="in place",
         )
         for title, rule in OPTIMIZERS.items()
     ),
     _step("SGD momentum", (5000, 64), (faster(10, FUSED),), batch=3, quick=True),
-    _step("AdamW", (5000, 64), (faster(25, FUSED),), batch=3, quick=True),
+    _step(*("AdamW", (5000, 64), (faster(25, FUSED), faster(15, DEEPSPEED))), batch=3, quick=True),
     _step("AdamW", GPT2, (faster(1, FUSED), faster(4.5, TORCH))),
+    # The norm's pass over the gradients, then the step, which also reads and writes the averages
+    # and zeroes the gradients.
+    Case(
+        "optimizers",
+        "clip + AdamW + EMA + zero_grad step",
+        "whole_step",
+        (1, 50_000_000),
+        (OURS, TORCH, FUSED),
+        bytes_per_element=44,
+        roof="in place",
+        targets=(faster(1.3, FUSED), faster(3.5, TORCH)),
+    ),
 )
 
 # Two arrays are read and the gradient of one is written: 12 bytes per element.
@@ -730,7 +783,7 @@ CASES = (
     *DROPOUT,
     *IMAGES,
     *ACTIVATIONS,
-    *SMALL_ACTIVATIONS,
+    *SMALL_TWINS,
     *ELEMENTWISE_LOSSES,
     *(case for case in STEPS if case not in MANY_SMALL),
     *BATCH_NORM,

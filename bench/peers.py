@@ -162,13 +162,32 @@ class TorchFront:
     dropout: Callable[..., Any]
     alpha_dropout: Callable[..., Any]
     normalize_images: Callable[..., Any]
-    optimizer: Callable[..., Any]  # (class name, parameters, **options)
+    optimizer: Callable[[cases.Optimizer, list[Any]], Any]
+    whole_step: Callable[[list[Any]], Callable[[], object]]  # clip, AdamW, average, zero
     loss: Callable[[str], Callable[..., Any]]  # an elementwise loss by its name
+    is_ours: bool = False
 
 
-def make_optimizer(module: Any, **fixed: Any) -> Callable[..., Any]:
-    """Makes optimizers of a module's classes, all with these options."""
-    return lambda name, parameters, **options: getattr(module, name)(parameters, **options, **fixed)
+def make_whole_step(**optimizer_options: Any) -> Callable[[list[Any]], Callable[[], object]]:
+    """What one writes in torch."""
+    import torch
+    from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+    average = get_ema_multi_avg_fn(0.999)
+
+    def whole_step(parameters: list[Any]) -> Callable[[], object]:
+        optimizer = torch.optim.AdamW(parameters, **optimizer_options)
+        averages = [parameter.detach().clone() for parameter in parameters]
+
+        def run() -> None:
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            average(averages, [parameter.detach() for parameter in parameters], 1)
+            optimizer.zero_grad(set_to_none=False)
+
+        return run
+
+    return whole_step
 
 
 def torch_eager(in_place: bool = False, **optimizer_options: Any) -> TorchFront:
@@ -194,7 +213,10 @@ def torch_eager(in_place: bool = False, **optimizer_options: Any) -> TorchFront:
         dropout=functional.dropout,
         alpha_dropout=functional.alpha_dropout,
         normalize_images=normalize_images,
-        optimizer=make_optimizer(torch.optim, **optimizer_options),
+        optimizer=lambda rule, parameters: getattr(torch.optim, rule.name)(
+            parameters, **rule.options, **optimizer_options
+        ),
+        whole_step=make_whole_step(**optimizer_options),
         loss=lambda name: getattr(functional, name),
     )
 
@@ -214,6 +236,7 @@ def torch_compiled() -> TorchFront:
         alpha_dropout=compiled(eager.alpha_dropout),
         normalize_images=compiled(eager.normalize_images),
         optimizer=eager.optimizer,
+        whole_step=eager.whole_step,
         loss=lambda name: compiled(eager.loss(name)),
     )
 
@@ -234,8 +257,16 @@ def our_torch_front() -> TorchFront:
         dropout=twins.dropout,
         alpha_dropout=twins.alpha_dropout,
         normalize_images=image.normalize,
-        optimizer=make_optimizer(our_optimizers),
+        optimizer=lambda rule, parameters: getattr(our_optimizers, rule.name)(
+            parameters, **rule.options, **rule.own_options
+        ),
+        whole_step=lambda parameters: (
+            our_optimizers.AdamW(
+                parameters, max_grad_norm=1.0, ema_decay=0.999, zero_grads=True
+            ).step
+        ),
         loss=lambda name: getattr(twins, name),
+        is_ours=True,
     )
 
 
@@ -395,8 +426,16 @@ def images(case: Case, front: TorchFront) -> Workload:
 #: The activations that are measured, with the arguments they need beside the input.
 ACTIVATION_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     **{name: {} for name in cases.TWINS},
-    "softmax": {"dim": -1},
+    "threshold": {"threshold": 0.1, "value": 0.0},
+    **{name: {"dim": -1} for name in ("glu", "softmax", "log_softmax")},
 }
+
+
+def activation_operands(name: str, x: Any) -> tuple[Any, ...]:
+    """The input, and of prelu one slope for all."""
+    import torch
+
+    return (x, torch.full((1,), 0.25, requires_grad=True)) if name == "prelu" else (x,)
 
 
 def forward_activation(name: str, case: Case, front: TorchFront) -> Workload:
@@ -404,7 +443,8 @@ def forward_activation(name: str, case: Case, front: TorchFront) -> Workload:
     import torch
 
     function = getattr(front.functional, name)
-    run = functools.partial(function, normal(case, seed=0), **ACTIVATION_ARGUMENTS[name])
+    operands = activation_operands(name, normal(case, seed=0))
+    run = functools.partial(function, *operands, **ACTIVATION_ARGUMENTS[name])
     return Workload(run, magnitude, context=torch.no_grad)
 
 
@@ -423,15 +463,12 @@ def inplace_activation(name: str, case: Case, front: TorchFront) -> Workload:
 
 
 def train_activation(name: str, case: Case, front: TorchFront) -> Workload:
-    """Forward, and backward from a dense random gradient; prelu's slope is one for all."""
-    import torch
-
+    """Forward, and backward from a dense random gradient."""
     function = getattr(front.functional, name)
     x = normal(case, seed=0).requires_grad_()
     upstream = normal(case, seed=2)
-    weight = torch.full((1,), 0.25, requires_grad=True)
-    operands = (x, weight) if name == "prelu" else (x,)
-    keywords = ACTIVATION_ARGUMENTS.get(name, {})
+    operands = activation_operands(name, x)
+    keywords = ACTIVATION_ARGUMENTS[name]
 
     def run() -> object:
         y = function(*operands, **keywords)
@@ -439,9 +476,22 @@ def train_activation(name: str, case: Case, front: TorchFront) -> Workload:
         return y
 
     def reset() -> None:
-        x.grad = weight.grad = None
+        for leaf in operands:
+            leaf.grad = None
 
     return Workload(run, lambda y: magnitude(y) + magnitude(x.grad), reset)
+
+
+def forward_elementwise_loss(name: str, case: Case, front: TorchFront) -> Workload:
+    """The loss alone, of numbers in [0, 1]."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    count = 3 if name == "gaussian_nll_loss" else 2  # the last is a variance
+    operands = [torch.rand(case.shape, generator=generator) for _ in range(count)]
+    keywords = {"reduction": "batchmean"} if name == "kl_div" else {}
+    run = functools.partial(getattr(front.functional, name), *operands, **keywords)
+    return Workload(run, float, context=torch.no_grad)
 
 
 def train_elementwise_loss(case: Case, front: TorchFront, name: str) -> Workload:
@@ -474,14 +524,27 @@ def optimizer_step(case: Case, front: TorchFront, rule: cases.Optimizer) -> Work
     shapes: tuple[tuple[int, ...], ...] = ((length,),) * arrays
     if case.shape == cases.GPT2:
         shapes = cases.GPT2_SHAPES
+    dtype = getattr(torch, rule.own_dtype if front.is_ours else "float32")
     generator = torch.Generator().manual_seed(0)
     parameters = []
     for shape in shapes:
-        parameter = torch.randn(shape, generator=generator).requires_grad_()
-        parameter.grad = torch.randn(shape, generator=generator)
+        parameter = torch.randn(shape, generator=generator).to(dtype).requires_grad_()
+        parameter.grad = torch.randn(shape, generator=generator).to(dtype)
         parameters.append(parameter)
-    optimizer = front.optimizer(rule.name, parameters, **rule.options)
+    optimizer = front.optimizer(rule, parameters)
     return Workload(optimizer.step, lambda _: sum(map(magnitude, parameters)))
+
+
+def whole_step(case: Case, front: TorchFront) -> Workload:
+    """All that follows backward; the gradient it leaves zero comes back outside the timer."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    parameter = torch.randn(case.shape, generator=generator).requires_grad_()
+    gradient = torch.randn(case.shape, generator=generator)
+    parameter.grad = gradient.clone()
+    run = front.whole_step([parameter])
+    return Workload(run, lambda _: magnitude(parameter), lambda: parameter.grad.copy_(gradient))
 
 
 def norm_vectors(case: Case) -> tuple[Any, ...]:
@@ -564,6 +627,10 @@ TORCH_OPERATIONS: Mapping[str, Callable[[Case, TorchFront], Workload]] = {
     "dropout_inplace": inplace_dropout,
     "normalize_images": images,
     **{
+        f"{name}_forward": functools.partial(forward_elementwise_loss, name)
+        for name in cases.LOSSES
+    },
+    **{
         f"{name}_train": functools.partial(train_elementwise_loss, name=name)
         for name in ("mse_loss", "kl_div", "binary_cross_entropy_with_logits")
     },
@@ -571,6 +638,7 @@ TORCH_OPERATIONS: Mapping[str, Callable[[Case, TorchFront], Workload]] = {
         f"step {title}": functools.partial(optimizer_step, rule=rule)
         for title, rule in cases.OPTIMIZERS.items()
     },
+    "whole_step": whole_step,
     "batch_norm_train": train_batch_norm,
     "batch_norm_relu_train": functools.partial(train_batch_norm, activation="relu"),
     "batch_norm_add_relu_train": functools.partial(
@@ -583,7 +651,7 @@ TORCH_OPERATIONS: Mapping[str, Callable[[Case, TorchFront], Workload]] = {
         for kind, build, names in (
             ("forward", forward_activation, cases.TWINS),
             ("inplace", inplace_activation, ("leaky_relu", "elu", "silu")),
-            ("train", train_activation, (*cases.TWINS, "prelu", "softmax")),
+            ("train", train_activation, cases.TWINS),
         )
         for name in names
         if f"{name}_{kind}" not in ("relu_forward", "relu_train")
@@ -733,6 +801,22 @@ def build_after_tune_malloc(case: Case) -> Workload:
     return build_torch(case)
 
 
+def build_deepspeed(case: Case) -> Workload:
+    """torch, but for the optimizer's step."""
+    from deepspeed.ops.adagrad import DeepSpeedCPUAdagrad
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+    kinds = {
+        "AdamW": functools.partial(DeepSpeedCPUAdam, adamw_mode=True, weight_decay=0.01),
+        "Adagrad": functools.partial(DeepSpeedCPUAdagrad, eps=1e-10),
+    }
+    front = dataclasses.replace(
+        torch_eager(),
+        optimizer=lambda rule, parameters: kinds[rule.name](parameters, **rule.options),
+    )
+    return TORCH_OPERATIONS[case.operation](case, front)
+
+
 def build_onednn(case: Case) -> Workload:
     """oneDNN's own batch norm, on buffers that are made once."""
     from bench.onednn import BatchNormForward
@@ -775,6 +859,9 @@ PEERS: Mapping[str, Peer] = {
     cases.TORCH: Peer(build_torch),
     cases.FOREACH: Peer(functools.partial(build_torch, foreach=True)),
     cases.FUSED: Peer(functools.partial(build_torch, fused=True)),
+    cases.DEEPSPEED: Peer(
+        build_deepspeed, ("torch", "deepspeed"), child=True, environment={"DS_ACCELERATOR": "cpu"}
+    ),
     cases.NUMPY: Peer(lambda case: numpy_workload(case, plain_numpy())),
     cases.TUNED: Peer(build_torch, child=True, environment=TUNED_ALLOCATOR),
     cases.IN_PLACE: Peer(
