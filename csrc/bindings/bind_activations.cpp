@@ -623,7 +623,7 @@ void bind_activations(py::module_& m) {
        METH_FASTCALL, nullptr}};
   for (PyMethodDef& method : fast)
     def_fast(m, method);
-  m.def("prelu", &prelu);
+  m.def("prelu", &prelu, py::arg(), py::arg(), py::arg() = py::none(), py::pos_only());
   m.def("prelu_backward", &prelu_backward);
   m.def("gated_halves", &gated_halves);
   m.def("gated_halves_backward", &gated_halves_backward);

@@ -67,11 +67,12 @@ template <class T, int kVecs, class Whole, class Last> struct ShortRows {
       result[row] = reduce_to_lanes<Operation>(result[row]);
   }
 
+  // e^(x - shift) and, in all lanes, the shift and the sum.
   template <int kRows>
-  DLK_INLINE void softmax(bool logarithm, const T* const (&x)[kRows], T* const (&y)[kRows]) const {
+  DLK_INLINE void exponentials(const T* const (&x)[kRows], Values<kRows>& e, Vec<C> (&shift)[kRows],
+                               Vec<C> (&total)[kRows]) const {
     const C lowest = C(-__builtin_inf());
-    Values<kRows> value, e;
-    Vec<C> shift[kRows], total[kRows];
+    Values<kRows> value;
     read(x, value, lowest);
     reduce<MaxLanes<C>, kRows>(value, shift);
 #pragma GCC unroll 2
@@ -79,23 +80,53 @@ template <class T, int kVecs, class Whole, class Last> struct ShortRows {
       shift[row] = select(shift[row] > Vec<C>(lowest), shift[row], Vec<C>(0));
     each<kRows>([&](int row, int i) DLK_BODY {
       Vec<C> rounded;
-      value[row][i] = value[row][i] - shift[row];
-      e[row][i] = exp_bounded(value[row][i], rounded);
+      e[row][i] = exp_bounded(value[row][i] - shift[row], rounded);
     });
     reduce<PlusLanes<C>, kRows>(e, total);
-    if (logarithm) {
+  }
+
+  template <int kRows>
+  DLK_INLINE void softmax(const T* const (&x)[kRows], T* const (&y)[kRows]) const {
+    Values<kRows> e;
+    Vec<C> shift[kRows], total[kRows];
+    exponentials(x, e, shift, total);
 #pragma GCC unroll 2
-      for (int row = 0; row < kRows; ++row)
-        total[row] = log(total[row]);
-      each<kRows>([&](int row, int i)
-                      DLK_BODY { e[row][i] = min(Vec<C>(0), value[row][i] - total[row]); });
-    } else {
-#pragma GCC unroll 2
-      for (int row = 0; row < kRows; ++row)
-        total[row] = Vec<C>(1) / total[row];
-      each<kRows>([&](int row, int i) DLK_BODY { e[row][i] = e[row][i] * total[row]; });
-    }
+    for (int row = 0; row < kRows; ++row)
+      total[row] = Vec<C>(1) / total[row];
+    each<kRows>([&](int row, int i) DLK_BODY { e[row][i] = e[row][i] * total[row]; });
     write(y, e);
+  }
+
+  // Of at most kLanes rows, whose logarithms are one vector's: row by row they took a quarter of
+  // the time.
+  DLK_INLINE void log_softmax(int count, const T* const (&x)[kLanes], T* const (&y)[kLanes]) const {
+    alignas(kVecBytes) C shifts[kLanes], logs[kLanes];
+    store(logs, Vec<C>(1));
+    int row = 0;
+    for (; row + 2 <= count; row += 2)
+      sums<2>({x[row], x[row + 1]}, shifts + row, logs + row);
+    if (row < count)
+      sums<1>({x[row]}, shifts + row, logs + row);
+    store(logs, log(load(logs)));
+    for (row = 0; row < count; ++row) {
+      const Vec<C> shift(shifts[row]), log_sum(logs[row]);
+      Values<1> value;
+      read<1>({x[row]}, value, C(0));
+      each<1>([&](int, int i)
+                  DLK_BODY { value[0][i] = min(Vec<C>(0), (value[0][i] - shift) - log_sum); });
+      write<1>({y[row]}, value);
+    }
+  }
+  template <int kRows>
+  DLK_INLINE void sums(const T* const (&x)[kRows], C* shifts, C* totals) const {
+    Values<kRows> e;
+    Vec<C> shift[kRows], total[kRows];
+    exponentials(x, e, shift, total);
+#pragma GCC unroll 2
+    for (int row = 0; row < kRows; ++row) {
+      shifts[row] = shift[row].part[0][0];
+      totals[row] = total[row].part[0][0];
+    }
   }
 
   DLK_INLINE void gradient(bool logarithm, const T* y, const T* g, T* dx) const {

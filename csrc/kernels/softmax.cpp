@@ -91,17 +91,39 @@ template <class T> bool streams_rows(const SoftmaxArgs& args) {
          output.batch_stride % step == 0 && output.position_stride % step == 0;
 }
 
-// The next kRows rows.
-template <class T, int kRows, class Rows>
-DLK_INLINE void forward_short_rows(const SoftmaxArgs& args, const Rows& rows, RowAt& row) {
+// Where the next rows are, kRows or less.
+template <class T, int kRows> struct NextRows {
   const T* x[kRows];
   T* y[kRows];
-#pragma GCC unroll 2
-  for (int i = 0; i < kRows; ++i, row.advance()) {
-    x[i] = at<T>(args.input, row.batch, row.position);
-    y[i] = at_output<T>(args, row.batch, row.position);
+
+  DLK_INLINE NextRows(const SoftmaxArgs& args, RowAt& row, int count = kRows) {
+    for (int i = 0; i < count; ++i, row.advance()) {
+      x[i] = at<T>(args.input, row.batch, row.position);
+      y[i] = at_output<T>(args, row.batch, row.position);
+    }
   }
-  rows.template softmax<kRows>(args.logarithm, x, y);
+};
+
+template <class T, class Rows>
+DLK_INLINE void forward_short_rows(const SoftmaxArgs& args, const Rows& rows, RowAt& row,
+                                   int64_t left) {
+  constexpr int kLanes = int(Vec<Compute<T>>::kLanes);
+  if (args.logarithm) {
+    for (; left > 0; left -= kLanes) {
+      const int count = left < kLanes ? int(left) : kLanes;
+      const NextRows<T, kLanes> next(args, row, count);
+      rows.log_softmax(count, next.x, next.y);
+    }
+    return;
+  }
+  for (; left >= 2; left -= 2) {
+    const NextRows<T, 2> next(args, row);
+    rows.template softmax<2>(next.x, next.y);
+  }
+  if (left) {
+    const NextRows<T, 1> next(args, row);
+    rows.template softmax<1>(next.x, next.y);
+  }
 }
 
 template <class T, bool kBackward> void short_rows(SoftmaxArgs& args) {
@@ -118,10 +140,7 @@ template <class T, bool kBackward> void short_rows(SoftmaxArgs& args) {
                                         at<T>(args.grad_output, row.batch, row.position),
                                         at_output<T>(args, row.batch, row.position));
                       } else {
-                        for (; left >= 2; left -= 2)
-                          forward_short_rows<T, 2>(args, rows, row);
-                        if (left)
-                          forward_short_rows<T, 1>(args, rows, row);
+                        forward_short_rows<T>(args, rows, row, left);
                       }
                     });
   });

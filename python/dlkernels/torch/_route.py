@@ -52,6 +52,15 @@ def is_plain(input: Tensor) -> bool:
     return not _is_dynamo_compiling() and _is_plain(input) and _forward_ad._current_level < 0
 
 
+def are_plain(*inputs: Tensor) -> bool:
+    """`is_plain` of each."""
+    return (
+        not _is_dynamo_compiling()
+        and all(map(_is_plain, inputs))
+        and _forward_ad._current_level < 0
+    )
+
+
 def is_batched(grad_output: Tensor) -> bool:
     """Whether a backward runs for a batch of gradients at once, which needs torch's functions."""
     return _legacy_batched(grad_output) or _transforms() is not None
