@@ -803,6 +803,7 @@ def build_after_tune_malloc(case: Case) -> Workload:
 
 def build_deepspeed(case: Case) -> Workload:
     """torch, but for the optimizer's step."""
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
     from deepspeed.ops.adagrad import DeepSpeedCPUAdagrad
     from deepspeed.ops.adam import DeepSpeedCPUAdam
 
@@ -859,9 +860,7 @@ PEERS: Mapping[str, Peer] = {
     cases.TORCH: Peer(build_torch),
     cases.FOREACH: Peer(functools.partial(build_torch, foreach=True)),
     cases.FUSED: Peer(functools.partial(build_torch, fused=True)),
-    cases.DEEPSPEED: Peer(
-        build_deepspeed, ("torch", "deepspeed"), child=True, environment={"DS_ACCELERATOR": "cpu"}
-    ),
+    cases.DEEPSPEED: Peer(build_deepspeed, ("torch", "deepspeed")),
     cases.NUMPY: Peer(lambda case: numpy_workload(case, plain_numpy())),
     cases.TUNED: Peer(build_torch, child=True, environment=TUNED_ALLOCATOR),
     cases.IN_PLACE: Peer(
