@@ -343,6 +343,7 @@ void OptimizerStep::run(OptimizerKernel kernel, bool keeps_gil, StepExtras& extr
     for (int64_t begin = 0; begin < size; begin += kPieceElems)
       chunks.push_back({int64_t(array), begin, std::min(size, begin + kPieceElems)});
   }
+  args.past_cache = writes_past_cache(args.total_elems * int64_t(sizeof(float)));
   args.arrays = arrays_.data();
   args.layouts = layouts_.data();
   args.settings = settings_.data();

@@ -80,6 +80,7 @@ struct OptimizerArgs {
   const OptimizerChunk* chunks;
   int64_t chunk_count;
   int64_t total_elems;
+  bool past_cache; // one state of all arrays is more than fits the cache
   OptimizerExtras extras;
   GradientSums* sums = nullptr; // [chunk_count]: grad_norm writes it
   double* param_sums = nullptr; // two for each chunk: rules with norms of parameters

@@ -8,8 +8,8 @@
 // Bit-equal to torch's loop in float32 and float64 on AVX2 and AVX-512. Half types compute in
 // float32 and round p and a once each.
 //
-// Bytes per float32 element: 20; in place, so ordinary stores (which read a even where it is only
-// written).
+// Bytes per float32 element: 16 while mu is 1, where a is only written, past the cache if it is
+// large; then 20.
 // Reference: torch.optim.ASGD; Polyak and Juditsky 1992.
 #include "kernels/optimizer_loop.h"
 
@@ -31,6 +31,7 @@ template <class C> struct Asgd {
     p = fma(g, negative_eta, p * shrink);
     s[0] = copies ? p : s[0] + (p - s[0]) * mu;
   }
+  DLK_INLINE bool overwrites() const { return copies; }
 };
 
 } // namespace

@@ -37,6 +37,7 @@ template <class C> struct Sgd {
     }
     p = fma(g, negative_lr, p);
   }
+  DLK_INLINE bool overwrites() const { return first_step; }
 };
 
 } // namespace

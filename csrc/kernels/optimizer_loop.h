@@ -49,8 +49,18 @@ template <class C> DLK_INLINE Vec<C> maximum(Vec<C> a, Vec<C> b) {
   return select(a != a, a, max(a, b));
 }
 
-// `size` elements whose streams are of one type and side by side.
-template <template <class> class Rule, int kMask, class T>
+// A rule with overwrites() does not read its first state where that is true.
+template <class Rule>
+DLK_INLINE auto overwrites(const Rule& rule, int) -> decltype(rule.overwrites()) {
+  return rule.overwrites();
+}
+template <class Rule> DLK_INLINE bool overwrites(const Rule&, ...) {
+  return false;
+}
+
+// `size` elements whose streams are of one type and side by side. kPastCache: the first state is
+// only written, past the cache, which spares reading it.
+template <template <class> class Rule, int kMask, class T, bool kPastCache = false>
 DLK_BLOCK void update_streams(const double* numbers, void* const* streams, int64_t begin,
                               int64_t size) {
   using C = Compute<T>;
@@ -61,16 +71,26 @@ DLK_BLOCK void update_streams(const double* numbers, void* const* streams, int64
   each_slot<kMask>([&](auto slot) DLK_BODY {
     states[slot.index] = static_cast<T*>(streams[kFirstSlotStream + slot.index]) + begin;
   });
-  for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
+  const auto step = [&](int64_t i, auto lanes, auto lanes_of_first) DLK_BODY {
     Vec<C> p = load_lanes(param + i, lanes), s[kOptimizerSlots];
     each_slot<kMask>([&](auto slot) DLK_BODY {
-      s[slot.index] = load_lanes(states[slot.index] + i, lanes);
+      s[slot.index] =
+          kPastCache && slot.index == 0 ? Vec<C>(0) : load_lanes(states[slot.index] + i, lanes);
     });
     rule.template update<kMask>(p, load_lanes(grad + i, lanes), s);
-    each_slot<kMask>([&](auto slot)
-                         DLK_BODY { store_lanes(states[slot.index] + i, s[slot.index], lanes); });
+    each_slot<kMask>([&](auto slot) DLK_BODY {
+      if constexpr (slot.index == 0)
+        store_lanes(states[0] + i, s[0], lanes_of_first);
+      else
+        store_lanes(states[slot.index] + i, s[slot.index], lanes);
+    });
     store_lanes(param + i, p, lanes);
-  });
+  };
+  if constexpr (kPastCache)
+    for_each_vec_to(states[0], size, true,
+                    [&](int64_t i, auto lanes) DLK_BODY { step(i, in_cache(lanes), lanes); });
+  else
+    for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY { step(i, lanes, lanes); });
 }
 
 // Whether there is nothing but the rule, and all that it reads is of one dtype and side by side.
@@ -120,8 +140,12 @@ DLK_BLOCK void update_piece(const OptimizerArgs& args, const OptimizerArray& arr
   const OptimizerExtras& extras = args.extras;
   if (is_bare(extras, array, layout))
     return with_storage_type(layout.dtypes[kParamStream], [&](auto type) DLK_BODY {
-      update_streams<Rule, kMask, decltype(type)>(setting.numbers, array.streams, begin,
-                                                  end - begin);
+      using T = decltype(type);
+      if constexpr (kMask & 1)
+        if (args.past_cache && overwrites(Rule<Compute<T>>(setting.numbers), 0))
+          return update_streams<Rule, kMask, T, true>(setting.numbers, array.streams, begin,
+                                                      end - begin);
+      update_streams<Rule, kMask, T>(setting.numbers, array.streams, begin, end - begin);
     });
   bool has_double = false;
   for (int stream = 0; stream < kAverageStream; ++stream)

@@ -15,13 +15,21 @@ struct PartialVec {
   int64_t count; // lanes [0, count)
 };
 
+// The same elements, not past the cache.
+template <class Lanes> DLK_INLINE Lanes in_cache(Lanes lanes) {
+  return lanes;
+}
+DLK_INLINE WholeVec in_cache(StreamedVec) {
+  return {};
+}
+
 template <class T> DLK_INLINE Vec<Compute<T>> load_lanes(const T* p, WholeVec, Compute<T> = 0) {
   return load(p);
 }
 // Where much is computed with a stream, some processors look too few steps ahead by themselves
 // (binary_cross_entropy_with_logits of 32 M elements 37 -> 14 ms). Farther than this breaks what
-// others follow by themselves: at 2 KB mse_loss took a quarter longer on Zen 4, softmax a fifth, and
-// an optimizer's step, which has the most streams, is best left alone.
+// others follow by themselves: at 2 KB mse_loss took a quarter longer on Zen 4, softmax a fifth,
+// and an optimizer's step, which has the most streams, is best left alone.
 constexpr int64_t kFetchAheadBytes = 512;
 template <class T> DLK_INLINE void fetch_ahead(const T* p) {
   __builtin_prefetch(reinterpret_cast<const char*>(p) + kFetchAheadBytes);
