@@ -185,19 +185,19 @@ def main() -> int:
     missing = find_missing(chosen)
     left_out = {*missing, *((cases.OURS, cases.TUNE_MALLOC) if options.peers_only else ())}
     rows: list[Row] = []
-    with Roofline() as roofline:
-        for index, case in enumerate(chosen, start=1):
-            print(f"[{index}/{len(chosen)}] {case.name}", file=sys.stderr, flush=True)
-            roofline.measure(repeats=3)
-            names = [name for name in case.peers if name not in left_out]
-            case_rows = measure_case(case, names, options.rounds, 3 if options.quick else 20)
-            if case.peak:
-                add_peaks(case, case_rows)
-            rows += case_rows
-            gc.collect()
+    roofline = Roofline()
+    for index, case in enumerate(chosen, start=1):
+        print(f"[{index}/{len(chosen)}] {case.name}", file=sys.stderr, flush=True)
         roofline.measure(repeats=3)
-        roofs = roofline.medians()
-        roof_spread = {kind: report.spread(values) for kind, values in roofline.samples.items()}
+        names = [name for name in case.peers if name not in left_out]
+        case_rows = measure_case(case, names, options.rounds, 3 if options.quick else 20)
+        if case.peak:
+            add_peaks(case, case_rows)
+        rows += case_rows
+        gc.collect()
+    roofline.measure(repeats=3)
+    roofs = roofline.medians()
+    roof_spread = {kind: report.spread(values) for kind, values in roofline.samples.items()}
 
     report.complete(rows, roofs, machine["last_level_cache_bytes"])
     machine |= {

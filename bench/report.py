@@ -405,6 +405,7 @@ PEER_STYLE = {
     cases.JAX: ("#7cb0d1", "D"),
     cases.FOREACH: ("#5f6368", "v"),
     cases.FUSED: ("#2e6f95", "X"),
+    cases.DEEPSPEED: ("#7a4fa3", "p"),
     cases.NUMPY: ("#b08968", "*"),
     cases.IN_PLACE: ("#5f6368", "<"),
     cases.ONEDNN: ("#4f772d", "h"),

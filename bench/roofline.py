@@ -7,15 +7,15 @@ therefore sampled between the cases, all through the run, and the median of all 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import shutil
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 
 # Name -> bytes the pass is credited with per float. An ordinary copy really moves 12 (the line it
 # overwrites is read first); like every copy it is credited with the 8 its user asked for.
@@ -27,11 +27,12 @@ FLOATS = 64 * 1024 * 1024  # 256 MiB per buffer: far beyond any cache
 class Roofline:
     """Measures the roofs, and remembers every sample.
 
-    Use it as a context manager: the two buffers live as long as it does.
+    Each time with buffers of its own: on a virtual machine the same pass can be half as fast again
+    in other memory, and what is measured against a roof does not lie in one place either.
     """
 
     def __init__(self) -> None:
-        """Compiles the passes for exactly this processor and makes the buffers."""
+        """Compiles the passes for exactly this processor."""
         compiler = shutil.which("g++")
         if compiler is None:
             raise RuntimeError("the roofline needs g++, which was not found")
@@ -53,33 +54,27 @@ class Roofline:
         }
         self.samples: dict[str, list[float]] = {kind: [] for kind in KINDS}
 
-    def __enter__(self) -> Roofline:
-        """Maps the buffers and warms them up."""
+    @contextlib.contextmanager
+    def _buffers(self) -> Iterator[None]:
+        """Maps the buffers and warms them up, and gives them back."""
         if self._library.roof_open(FLOATS) != 0:
             raise MemoryError("no memory for the roofline's two buffers of 256 MiB")
-        for one_pass in self._passes.values():
-            one_pass()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Gives the buffers back."""
-        self._library.roof_close()
+        try:
+            for one_pass in self._passes.values():
+                one_pass()
+            yield
+        finally:
+            self._library.roof_close()
 
     def measure(self, repeats: int) -> None:
         """Adds `repeats` samples of each roof, in GB/s, on cores that are awake."""
-        for one_pass in self._passes.values():
-            one_pass()
-        for _ in range(repeats):
-            for kind, one_pass in self._passes.items():
-                start = time.perf_counter()
-                one_pass()
-                seconds = time.perf_counter() - start
-                self.samples[kind].append(KINDS[kind] * FLOATS / seconds / 1e9)
+        with self._buffers():
+            for _ in range(repeats):
+                for kind, one_pass in self._passes.items():
+                    start = time.perf_counter()
+                    one_pass()
+                    seconds = time.perf_counter() - start
+                    self.samples[kind].append(KINDS[kind] * FLOATS / seconds / 1e9)
 
     def medians(self) -> dict[str, float]:
         """The roofs so far, in GB/s."""
