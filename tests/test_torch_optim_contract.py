@@ -330,3 +330,77 @@ def test_sizes_around_a_vector_and_a_piece(name):
         whole.step()
         split.step()
     assert_equal_bits(joined.split(sizes), pieces)
+
+
+# --- uses of a step
+
+
+@BY_NAME
+def test_layers_frozen_and_thawed(name):
+    """Gradients that are missing for some steps, for some parameters, and an empty parameter."""
+    mine, theirs = parameters((33, 0, 7)), parameters((33, 0, 7))
+    first, second = our(name, mine), torch_loop(name, theirs)
+    for step in range(7):
+        for params in (mine, theirs):
+            set_grads(params, step)
+            for index, param in enumerate(params):
+                if step == 2 or (index == 0 and 3 <= step < 5):
+                    param.grad = None
+        first.step()
+        second.step()
+        for a, b in zip(mine, theirs, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+            assert first.state[a].keys() == second.state[b].keys()
+            for key, value in first.state[a].items():
+                torch.testing.assert_close(value, second.state[b][key], rtol=1e-6, atol=1e-7)
+
+
+@EVERY
+def test_a_step_in_a_compiled_function(name):
+    """It stays outside the graph, and is the same step."""
+    mine, theirs = parameters(), parameters()
+    first, second = our(name, mine), our(name, theirs)
+    compiled = torch.compile(lambda: second.step(), backend="eager")
+    for step in range(3):
+        set_grads(mine, step)
+        set_grads(theirs, step)
+        first.step()
+        compiled()
+    assert_equal_bits(mine, theirs)
+
+
+@EVERY
+def test_copies_have_every_public_attribute(name):
+    optimizer, _ = trained(name, steps=0)
+
+    def public_attributes(of):
+        return {key for key in vars(of) if not key.startswith("_")}
+
+    assert public_attributes(copy.deepcopy(optimizer)) == public_attributes(optimizer)
+    set_grads(optimizer.param_groups[0]["params"], 0)
+    optimizer.step()
+    assert public_attributes(copy.deepcopy(optimizer)) == public_attributes(optimizer)
+
+
+@pytest.mark.parametrize(("name", "options"), [("SGD", {"lr": 4.8e-3}), ("Adagrad", {"lr": 0.1})])
+def test_rosenbrock_by_sparse_gradients(name, options):
+    """A gradient of one coordinate at a time: torch's own path, and the dense gradient's by ours."""
+
+    def gradient(point):
+        x, y = point.tolist()
+        return [-400 * x * (y - x * x) - 2 * (1 - x), 200 * (y - x * x)]
+
+    sparse, dense = (torch.nn.Parameter(torch.tensor([1.5, 1.5])) for _ in range(2))
+    optimizers = [getattr(ours, name)([param], **options) for param in (sparse, dense)]
+    for step in range(200):
+        for param, optimizer in zip((sparse, dense), optimizers, strict=True):
+            wanted = gradient(param.detach())
+            grad = torch.zeros(2)
+            grad[step % 2] = wanted[step % 2]
+            param.grad = grad if param is dense else torch.sparse_coo_tensor(
+                [[step % 2]], [wanted[step % 2]], (2,), check_invariants=True
+            )  # fmt: skip
+            optimizer.step()
+        torch.testing.assert_close(sparse, dense, rtol=1e-5, atol=1e-6)
+    distances = [float((p.detach() - 1).norm()) for p in (sparse, torch.tensor([1.5, 1.5]))]
+    assert distances[0] < distances[1]
