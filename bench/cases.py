@@ -412,7 +412,7 @@ ACTIVATIONS = (
         Case(
             "activations",
             f"{name} {where}",
-            f"{name}_{where.replace(' ', '')}",
+            f"{name}_{'overwritten' if where == 'in place' else where}",
             (1_000_000,),
             EAGER,
             batch=50,

@@ -650,7 +650,7 @@ TORCH_OPERATIONS: Mapping[str, Callable[[Case, TorchFront], Workload]] = {
         f"{name}_{kind}": functools.partial(build, name)
         for kind, build, names in (
             ("forward", forward_activation, cases.TWINS),
-            ("inplace", inplace_activation, ("leaky_relu", "elu", "silu")),
+            ("overwritten", inplace_activation, ("relu", "leaky_relu", "elu", "silu")),
             ("train", train_activation, cases.TWINS),
         )
         for name in names

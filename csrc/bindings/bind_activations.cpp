@@ -609,6 +609,12 @@ PyObject* call_activation_backward(PyObject*, PyObject* const* args, Py_ssize_t 
                                as_double(args[5]));
   });
 }
+PyObject* call_prelu(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  return translated([&] {
+    DLK_CHECK_TYPE(count == 2 || count == 3, "prelu: expected 2 or 3 arguments, got ", count);
+    return prelu(args[0], args[1], count == 3 ? args[2] : Py_None);
+  });
+}
 
 } // namespace
 
@@ -620,10 +626,11 @@ void bind_activations(py::module_& m) {
        METH_FASTCALL, nullptr},
       {"activation_backward",
        reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&call_activation_backward)),
-       METH_FASTCALL, nullptr}};
+       METH_FASTCALL, nullptr},
+      {"prelu", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&call_prelu)), METH_FASTCALL,
+       nullptr}};
   for (PyMethodDef& method : fast)
     def_fast(m, method);
-  m.def("prelu", &prelu, py::arg(), py::arg(), py::arg() = py::none(), py::pos_only());
   m.def("prelu_backward", &prelu_backward);
   m.def("gated_halves", &gated_halves);
   m.def("gated_halves_backward", &gated_halves_backward);

@@ -254,7 +254,9 @@ private:
   }
 
   bool split_rows(int64_t threads, int arrays) {
-    constexpr int64_t kSlabBytes = 1 << 20; // of all arrays that are read twice
+    // Of all arrays that are read twice. Far less than L2: rows in order come so much faster than
+    // pieces of them that reading twice from L3 costs less (4096 x 512: 1.97 against 1.36 ms).
+    constexpr int64_t kSlabBytes = 1 << 16;
     if (layout.fold > 1 || !args.reduce)
       return true;
     for (args.slab_columns = kNormSlabColumns; args.slab_columns > 8; args.slab_columns /= 2) {

@@ -1,8 +1,8 @@
 // Batch normalization, backward, where the channels lie side by side (channels_last, (N, C)); the
 // mathematics is batch_norm_backward_planes.cpp's, with a channel in each lane.
 //
-// Bytes per float32 element: 12 (16 with the residual's gradient) while all rows of 64 channels fit
-// in L2. Else 20.
+// Bytes per float32 element: 20 (24 with the residual's gradient), of which 8 from the cache where
+// the arrays fit there.
 // Error: as there. Reference: torch.nn.functional.batch_norm.
 #include "kernels/batch_norm_backward.h"
 #include "kernels/batch_norm_rows.h"

@@ -1,8 +1,9 @@
 // Batch normalization, forward, where the channels lie side by side (channels_last, (N, C)); the
 // mathematics is batch_norm_planes.cpp's, with a channel in each lane.
 //
-// Bytes per float32 element: 8 (12 with a residual, + 1/8 where a mask is saved) while all rows of
-// 64 channels fit in L2. Else 12: one pass takes the statistics, one writes.
+// Bytes per float32 element: 12 (16 with a residual, + 1/8 where a mask is saved), of which 4 from
+// the cache where the input fits there: one pass takes the statistics, one writes. Where channels
+// are a few elements long, a group of them at a time.
 // Statistics: as there, K a channel's first element of a chunk of rows; an array whose rows are
 // short is taken as one with a multiple of its channels, and those merged.
 // Tried: columns walked down without fetching rows ahead took 1.2 times (256-byte rows) to 1.4
