@@ -71,6 +71,18 @@ def test_number_of_threads(operation: Operation, call: Call, dtype: str, isa: st
                 )
 
 
+@DTYPE
+@pytest.mark.parametrize("classes", [1, 10, 32, 64, 65])
+def test_rows_one_by_one(dtype: str, classes: int, isa: str, rng: np.random.Generator) -> None:
+    """Several rows are worked on at once, more or fewer at the end."""
+    for function, rows in itertools.product(
+        (dlkernels.softmax, dlkernels.log_softmax), (1, 2, 7, 16, 17, 37)
+    ):
+        x = rng.standard_normal((rows, classes)).astype(DTYPES[dtype])
+        single = [function(x[row : row + 1]) for row in range(rows)]
+        assert_same_bits((function(x),), (np.concatenate(single),), f"{function.__name__} {rows}")
+
+
 @CASES
 def test_repeated_runs(operation: Operation, call: Call, isa: str) -> None:
     shape = _large_shapes(operation)[0]
