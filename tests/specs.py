@@ -1584,14 +1584,16 @@ def _logits_and_targets(rng: np.random.Generator, shape: Shape) -> dict[str, np.
 
 
 def _probabilities_and_targets(rng: np.random.Generator, shape: Shape) -> dict[str, np.ndarray]:
-    probability = rng.random(shape) ** rng.choice([0.2, 1, 3], shape)
+    u, end = rng.random(shape), rng.integers(0, 3, shape)
+    probability = np.where(end == 0, u * u * u, np.where(end == 1, 1 - u * u * u, u))
     # Nearer to the ends float16 has no room for the gradient.
     return {**_logits_and_targets(rng, shape), "input": 1e-3 + 0.998 * probability}
 
 
 def _log_probabilities(rng: np.random.Generator, shape: Shape) -> dict[str, np.ndarray]:
     target = rng.random(shape) * (rng.random(shape) < 0.9)
-    return {"input": np.log(rng.uniform(0.01, 1, shape)), "target": target}
+    u = rng.uniform(0.1, 1.6, shape)
+    return {"input": -u * u, "target": target}
 
 
 def _with_variance(rng: np.random.Generator, shape: Shape) -> dict[str, np.ndarray]:
