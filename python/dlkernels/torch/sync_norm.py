@@ -167,9 +167,8 @@ def _synchronized(
     """The function, outside compiled graphs, where a count of batches may have stayed a tensor."""
     if isinstance(momentum, Tensor):
         momentum = 1.0 / float(momentum)
-    output: Tensor = _SyncBatchNorm.apply(
-        input, weight, bias, residual, running, group, (momentum, *arguments)
-    )
+    tensors = (None if t is None else t.resolve_neg() for t in (input, weight, bias, residual))
+    output: Tensor = _SyncBatchNorm.apply(*tensors, running, group, (momentum, *arguments))
     return output
 
 
