@@ -4,7 +4,6 @@ of them.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +29,7 @@ class TwinCall:
     Attributes:
         name: Of the twin, and what is particular.
         function: The twin.
-        theirs: torch's; None where torch has none.
+        theirs: torch's, which has no `seed`; None where torch has none.
         tensors: Makes the tensors by the names of their arguments, with values every dtype holds
             well enough; their dtype is to be that of `torch.get_default_dtype()`.
         options: The other arguments.
@@ -193,7 +192,11 @@ for _activation in ("relu", "leaky_relu", "silu"):
         )
     )
 #: The twins' arguments that torch's functions do not have.
-_OURS = ("activation", "residual", "seed")
+_OURS = ("activation", "residual")
+
+
+#: torch has no such function.
+_WITHOUT_TWIN = ("maxout", "swiglu")
 
 
 def _twin_calls(function: Any) -> list[TwinCall]:
@@ -210,11 +213,11 @@ def _twin_calls(function: Any) -> list[TwinCall]:
     theirs = getattr(TF, name, None) or getattr(torch, name, None)
     made = []
     for what, tensors, options in calls:
-        known = not any(n in _OURS for n in (*options, *inspect.signature(tensors).parameters))
+        known = not any(n in _OURS for n in (*options, *tensors()))
         written = ("input",) if name.endswith("_") else ()
         if options.get("training") and name == "batch_norm":
             written = ("running_mean", "running_var")
-        own = theirs if known and name != "maxout" and name != "swiglu" else None
+        own = theirs if known and name not in _WITHOUT_TWIN else None
         made.append(TwinCall(f"{name} {what}".strip(), function, own, tensors, options, written))
     return made
 
