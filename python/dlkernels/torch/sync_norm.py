@@ -201,6 +201,8 @@ class SyncBatchNorm(norm.Activated):
     """
 
     __module__ = "dlkernels.torch.nn"
+    # For a module of torch's that became one of ours by its class.
+    process_group: Any | None = None
 
     def __init__(
         self,
