@@ -127,8 +127,8 @@ void check_masked(int index, const char* operation) {
             kSaved[index] == Saved::input ? "the input" : "the output");
 }
 
-void run(ActivationArgs& args, void (*kernel)(ActivationArgs&) noexcept) {
-  without_gil(args.size, [&] { kernel(args); });
+void run(const char* operation, ActivationArgs& args, void (*kernel)(ActivationArgs&) noexcept) {
+  without_gil(operation, args.size, [&] { kernel(args); });
 }
 
 // y = activation(x); with_mask: (y, mask), the mask in the memory order of y.
@@ -157,7 +157,7 @@ py::object activation(int index, py::handle x_object, py::handle out, bool with_
     mask = make_array(x, DType::uint8, 1, shape, nullptr, mask_view);
     args.mask = static_cast<uint8_t*>(mask_view.data);
   }
-  run(args, runtime::kernels().activation);
+  run(operation, args, runtime::kernels().activation);
   const py::object result = output.finish();
   return with_mask ? py::object(py::make_tuple(result, mask)) : result;
 }
@@ -191,7 +191,7 @@ py::object activation_backward(int index, py::handle grad_object, py::handle sav
     args.grad_output = grad.data;
     args.output = dx.data;
     args.nontemporal = writes_past_cache(dx.bytes());
-    run(args, runtime::kernels().activation_backward);
+    run(operation, args, runtime::kernels().activation_backward);
     return result;
   }
   const TensorView saved =
@@ -201,7 +201,7 @@ py::object activation_backward(int index, py::handle grad_object, py::handle sav
   args.saved = gradient.x.data;
   args.output = gradient.dx.data;
   args.nontemporal = gradient.nontemporal;
-  run(args, runtime::kernels().activation_backward);
+  run(operation, args, runtime::kernels().activation_backward);
   return gradient.result;
 }
 
@@ -264,7 +264,7 @@ py::object prelu(py::handle x_object, py::handle weight_object, py::handle out) 
   const size_t bytes = size_t(prelu_scratch_bytes(args, 0));
   const runtime::ScopedBuffer scratch(bytes);
   args.scratch = allocated(scratch.data(), bytes);
-  without_gil(args.size, [&] { runtime::kernels().prelu(args); });
+  without_gil(operation, args.size, [&] { runtime::kernels().prelu(args); });
   return output.finish();
 }
 
@@ -295,7 +295,7 @@ py::object prelu_backward(py::handle grad_object, py::handle x_object, py::handl
   const runtime::ScopedBuffer partials(partial_bytes), scratch(scratch_bytes);
   args.partials = static_cast<double*>(allocated(partials.data(), partial_bytes));
   args.scratch = allocated(scratch.data(), scratch_bytes);
-  without_gil(args.size, [&] { runtime::kernels().prelu_backward(args); });
+  without_gil(operation, args.size, [&] { runtime::kernels().prelu_backward(args); });
   return py::make_tuple(gradient.result, weight_result);
 }
 
@@ -369,7 +369,7 @@ py::object gated_halves(py::handle x_object, int axis, bool silu) {
   py::object result = x.make(x.length / 2, y);
   args.output = y.data;
   args.nontemporal = writes_past_cache(y.bytes());
-  without_gil(y.size(), [&] { runtime::kernels().gated(args); });
+  without_gil(operation, y.size(), [&] { runtime::kernels().gated(args); });
   return result;
 }
 
@@ -393,7 +393,7 @@ py::object gated_halves_backward(py::handle grad_object, py::handle x_object, in
   args.grad_value = offset(dx.data, silu ? args.cols : 0, args.dtype);
   args.grad_gate = offset(dx.data, silu ? 0 : args.cols, args.dtype);
   args.nontemporal = writes_past_cache(dx.bytes());
-  without_gil(dx.size(), [&] { runtime::kernels().gated_backward(args); });
+  without_gil(operation, dx.size(), [&] { runtime::kernels().gated_backward(args); });
   return result;
 }
 
@@ -462,7 +462,7 @@ py::object swiglu(py::handle gate_object, py::handle up_object) {
   args.value_stride = up.stride;
   args.output = y.data;
   args.nontemporal = writes_past_cache(y.bytes());
-  without_gil(y.size(), [&] { runtime::kernels().gated(args); });
+  without_gil(operation, y.size(), [&] { runtime::kernels().gated(args); });
   return result;
 }
 
@@ -498,7 +498,7 @@ py::object swiglu_backward(py::handle grad_object, py::handle gate_object, py::h
   args.grad_gate = d_gate.data;
   args.grad_value = d_up.data;
   args.nontemporal = writes_past_cache(d_gate.bytes());
-  without_gil(2 * d_gate.size(), [&] { runtime::kernels().gated_backward(args); });
+  without_gil(operation, 2 * d_gate.size(), [&] { runtime::kernels().gated_backward(args); });
   return py::make_tuple(gate_result, up_result);
 }
 
@@ -535,7 +535,7 @@ py::object maxout(py::handle x_object, int64_t pieces, int axis, bool with_index
   args.input = x.view.data;
   args.output = y.data;
   args.nontemporal = writes_past_cache(y.bytes());
-  without_gil(x.view.size(), [&] { runtime::kernels().maxout(args); });
+  without_gil(operation, x.view.size(), [&] { runtime::kernels().maxout(args); });
   return with_index ? py::object(py::make_tuple(result, index)) : result;
 }
 
@@ -562,7 +562,7 @@ py::object maxout_backward(py::handle grad_object, py::handle index_object, int6
   args.index = static_cast<uint8_t*>(index.data);
   args.output = dx.data;
   args.nontemporal = writes_past_cache(dx.bytes());
-  without_gil(dx.size(), [&] { runtime::kernels().maxout_backward(args); });
+  without_gil(operation, dx.size(), [&] { runtime::kernels().maxout_backward(args); });
   return result;
 }
 

@@ -175,7 +175,7 @@ py::object dropout(const char* operation, py::handle x_object, py::handle residu
   }
   args.nontemporal =
       args.output != args.input && args.output != args.residual && writes_past_cache(x.bytes());
-  without_gil(args.size, [&] { runtime::kernels().dropout(args); });
+  without_gil(operation, args.size, [&] { runtime::kernels().dropout(args); });
   if (!walkable)
     copy_elements(copy, y);
   return results();
@@ -246,7 +246,7 @@ py::object bias_act_dropout(py::handle x_object, py::handle bias_object, py::han
   }
   call.args.output = to->data;
   call.args.nontemporal = to->data != call.args.input && writes_past_cache(x.bytes());
-  without_gil(x.size(), [&] { runtime::kernels().bias_act_dropout(call.args); });
+  without_gil(operation, x.size(), [&] { runtime::kernels().bias_act_dropout(call.args); });
   if (to != &y)
     copy_elements(ordered, y);
   return result;
@@ -285,7 +285,8 @@ py::object bias_act_dropout_backward(py::handle grad_object, py::handle x_object
     call.args.grad_bias = dbias.data;
     call.args.bias_sums = static_cast<double*>(allocated(sums.data(), sum_bytes));
   }
-  without_gil(x.size(), [&] { runtime::kernels().bias_act_dropout_backward(call.args); });
+  without_gil(operation, x.size(),
+              [&] { runtime::kernels().bias_act_dropout_backward(call.args); });
   if (to != &dx)
     copy_elements(ordered, dx);
   return py::make_tuple(result, grad_bias);

@@ -35,7 +35,7 @@ const LossRow& row_of(int index) {
 }
 
 void run(LossArgs& args, void (*kernel)(LossArgs&) noexcept) {
-  without_gil(args.size, [&] { kernel(args); });
+  without_gil(kRows[args.loss].name, args.size, [&] { kernel(args); });
 }
 
 // Runs `kernel` with memory for the sums of its pieces.

@@ -86,7 +86,7 @@ template <class T> std::vector<T> repeated(const std::vector<double>& values, in
 }
 
 template <class T>
-void run(ImageAffineArgs& args, const std::vector<double>& factors,
+void run(const char* operation, ImageAffineArgs& args, const std::vector<double>& factors,
          const std::vector<double>& shifts) {
   constexpr int64_t kLanes = 16;
   args.repeats = args.channels < kLanes ? kLanes : 1;
@@ -94,7 +94,7 @@ void run(ImageAffineArgs& args, const std::vector<double>& factors,
   const std::vector<T> shift = repeated<T>(shifts, args.repeats);
   args.factor = factor.data();
   args.shift = shift.data();
-  without_gil(args.images * args.rows * args.columns * args.channels,
+  without_gil(operation, args.images * args.rows * args.columns * args.channels,
               [&] { runtime::kernels().image_affine(args); });
 }
 
@@ -190,9 +190,9 @@ py::object image_normalize(const char* operation, py::handle x_object, py::handl
   }
   args.nontemporal = target->data != x.data && writes_past_cache(target->bytes());
   if (x.dtype == DType::float64 || out_dtype == DType::float64)
-    run<double>(args, factors, shifts);
+    run<double>(operation, args, factors, shifts);
   else
-    run<float>(args, factors, shifts);
+    run<float>(operation, args, factors, shifts);
   if (target != &y)
     copy_elements(ordered, y);
   return result;

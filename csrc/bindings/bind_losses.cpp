@@ -128,7 +128,8 @@ ClassTargetsArgs look_over_targets(const IndexOperand& target, const ClassLayout
   args.ignore_index = ignore_index;
   args.weight = weight;
   args.weight_dtype = dtype;
-  without_gil(layout.batches * layout.positions, [&] { runtime::kernels().class_targets(args); });
+  without_gil("class_targets", layout.batches * layout.positions,
+              [&] { runtime::kernels().class_targets(args); });
   DLK_CHECK_INDEX(!args.out_of_bounds, "Target ", args.bad_target, " is out of bounds.");
   return args;
 }
@@ -338,7 +339,7 @@ py::object cross_entropy(py::handle logits, py::handle target, py::handle weight
     args.row_argmax = static_cast<int64_t*>(argmax_view.data);
     args.visit_ignored = true;
   }
-  without_gil(call.elems(), [&] {
+  without_gil("cross_entropy", call.elems(), [&] {
     const KernelTable& kernels = runtime::kernels();
     call.main.rows ? kernels.cross_entropy(args) : kernels.cross_entropy_planes(args);
     if (grad && grad->copy_to)
@@ -392,8 +393,9 @@ Output softmax_output(const TensorView& like, py::handle out, const char* operat
 
 // Runs `kernel` with `view` as its output, through a temporary where the strides do not fit.
 template <class Kernel>
-void with_fitting_output(const TensorView& view, int axis, const TensorView& model,
-                         const MainOperand& main, SoftmaxArgs& args, Kernel kernel) {
+void with_fitting_output(const char* operation, const TensorView& view, int axis,
+                         const TensorView& model, const MainOperand& main, SoftmaxArgs& args,
+                         Kernel kernel) {
   TensorView target = view, temporary;
   py::object owner;
   ClassArray strides;
@@ -405,7 +407,7 @@ void with_fitting_output(const TensorView& view, int axis, const TensorView& mod
   }
   args.output = swap_if(main.swapped, strides);
   args.nontemporal = args.output.data != args.input.data && writes_past_cache(view.bytes());
-  without_gil(view.size(), [&] {
+  without_gil(operation, view.size(), [&] {
     kernel(args);
     if (!direct)
       copy_elements(temporary, target);
@@ -438,7 +440,7 @@ py::object softmax(py::handle x, int64_t axis_argument, bool logarithm, py::hand
   const int64_t scratch_bytes = args.scratch_bytes_per_thread * runtime::thread_count();
   ScopedBuffer scratch{size_t(scratch_bytes)};
   args.scratch = allocated(scratch.data(), scratch_bytes);
-  with_fitting_output(output.view, axis, input, main, args, runtime::kernels().softmax);
+  with_fitting_output(operation, output.view, axis, input, main, args, runtime::kernels().softmax);
   return output.array;
 }
 
@@ -461,7 +463,8 @@ py::object softmax_backward(py::handle grad_output, py::handle forward_output,
   SoftmaxArgs args = softmax_args(main, input.dtype, logarithm);
   ClassOperand grad_operand = class_operand(grad, axis, input, main);
   args.grad_output = grad_operand.strides;
-  with_fitting_output(output.view, axis, input, main, args, runtime::kernels().softmax_backward);
+  with_fitting_output(operation, output.view, axis, input, main, args,
+                      runtime::kernels().softmax_backward);
   return output.array;
 }
 
@@ -506,7 +509,7 @@ py::object nll_loss(py::handle log_probabilities, py::handle target_object,
     loss = make_rows(input, axis, input.dtype, loss_view);
     args.row_loss = loss_view.data;
   }
-  without_gil(rows, [&] { runtime::kernels().nll_loss(args); });
+  without_gil(operation, rows, [&] { runtime::kernels().nll_loss(args); });
   if (reduction == Reduction::none)
     return loss_view.ndim == 0 && input.kind == ArrayKind::numpy
                ? py::object(loss[py::make_tuple()])
@@ -557,7 +560,7 @@ py::object nll_loss_backward(py::handle grad_output, py::handle log_probabilitie
     class_strides(result, axis, strides);
   }
   args.grad_input = strides;
-  without_gil(result.size(), [&] { runtime::kernels().nll_loss_backward(args); });
+  without_gil(operation, result.size(), [&] { runtime::kernels().nll_loss_backward(args); });
   return grad;
 }
 

@@ -222,13 +222,13 @@ public:
 
   void run_forward() {
     const KernelTable& kernels = runtime::kernels();
-    without_gil(work(), [&] {
+    without_gil(operation, work(), [&] {
       layout.rows ? kernels.batch_norm_rows(args) : kernels.batch_norm_planes(args);
     });
   }
   void run_backward() {
     const KernelTable& kernels = runtime::kernels();
-    without_gil(work(), [&] {
+    without_gil(operation, work(), [&] {
       layout.rows ? kernels.batch_norm_backward_rows(args)
                   : kernels.batch_norm_backward_planes(args);
     });

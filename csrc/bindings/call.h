@@ -1,6 +1,7 @@
 // What every binding does around a kernel: common checks, the GIL, memory.
 #pragma once
 
+#include "bindings/profiled_range.h"
 #include "bindings/tensor.h"
 #include "runtime/dispatch.h"
 
@@ -11,7 +12,10 @@ namespace dlk {
 // Below this much work, giving the GIL up costs more than it lets others do.
 constexpr int64_t kReleaseGilElems = 8192;
 
-template <class Function> void without_gil(int64_t work_elems, Function function) {
+// Runs a kernel; torch's profiler, if it runs, sees it as "dlkernels::" and the operation's name.
+template <class Function>
+void without_gil(const char* operation, int64_t work_elems, Function function) {
+  const ProfiledRange range(operation);
   if (work_elems < kReleaseGilElems)
     return function();
   py::gil_scoped_release release;

@@ -369,7 +369,7 @@ void OptimizerStep::run(OptimizerKernel kernel, bool keeps_gil, StepExtras& extr
     if (clips && array.streams[kGradStream] &&
         layouts_[size_t(array.layout)].dtypes[kGradStream] == DType::float64)
       extras.norm_is_double = true;
-  without_gil(keeps_gil ? 0 : args.total_elems, [&] {
+  without_gil(names_->operation.c_str(), keeps_gil ? 0 : args.total_elems, [&] {
     const KernelTable& table = runtime::kernels();
     if (looks) {
       table.grad_norm(args);

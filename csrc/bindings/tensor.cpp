@@ -57,19 +57,6 @@ void read_dlpack(const dlpack::Tensor& tensor, TensorView& view, const char* ope
                  ": expected an array with memory of its own, got one without data");
 }
 
-// A torch tensor whose negative bit is set shows memory that holds its negation, and DLPack does
-// not tell. The bit comes with the imaginary part of a conjugated tensor, and that lies in memory
-// of pairs: every stride is even. Asking costs as much as the whole view, so only such views are
-// asked.
-bool may_be_negated(const TensorView& view) {
-  if (!is_floating(view.dtype))
-    return false;
-  for (int dim = 0; dim < view.ndim; ++dim)
-    if (view.shape[dim] > 1 && view.strides[dim] % 2 != 0)
-      return false;
-  return true;
-}
-
 void read_exchange(py::handle object, const ExchangeType& type, TensorView& view,
                    const char* operation, const char* argument) {
   dlpack::Tensor tensor;
@@ -93,16 +80,9 @@ void read_exchange(py::handle object, const ExchangeType& type, TensorView& view
     read_dlpack(managed->tensor, view, operation, argument);
   }
   view.kind = ArrayKind::exchange;
-  if (type.is_neg && may_be_negated(view)) {
-    PyObject* arguments[] = {object.ptr()};
-    const auto negated =
-        py::reinterpret_steal<py::object>(PyObject_Vectorcall(type.is_neg, arguments, 1, nullptr));
-    if (!negated)
-      throw py::error_already_set();
-    DLK_CHECK_TYPE(negated.ptr() != Py_True, operation, ": ", argument,
-                   ": expected a tensor without the negative bit, got one with it; call "
-                   "resolve_neg() first");
-  }
+  DLK_CHECK_TYPE(!is_negated(object, type), operation, ": ", argument,
+                 ": expected a tensor without the negative bit, got one with it; call "
+                 "resolve_neg() first");
 }
 
 void read_numpy(const py::array& array, TensorView& view, const char* operation,
@@ -246,7 +226,7 @@ TensorView view_of(py::handle object, const char* operation, const char* argumen
     DLK_CHECK_TYPE(!is_masked_array(object), operation, ": ", argument,
                    ": expected a plain array, got a masked array; fill it first");
     read_numpy(py::reinterpret_borrow<py::array>(object), view, operation, argument);
-  } else if (const ExchangeType type = exchange_type(Py_TYPE(object.ptr())); type.api) {
+  } else if (const ExchangeType type = exchange_type(object); type.api) {
     read_exchange(object, type, view, operation, argument);
   } else if (py::hasattr(object, "__dlpack__") && py::hasattr(object, "__dlpack_device__")) {
     read_capsule(object, view, operation, argument);
@@ -258,9 +238,9 @@ TensorView view_of(py::handle object, const char* operation, const char* argumen
 }
 
 bool flat_view(py::handle object, FlatView& view) {
-  const ExchangeType type = exchange_type(Py_TYPE(object.ptr()));
+  const ExchangeType type = exchange_type(object);
   dlpack::Tensor tensor;
-  if (!type.api || !type.api->tensor_from_object)
+  if (!type.api || !type.api->tensor_from_object || is_negated(object, type))
     return false;
   if (type.api->tensor_from_object(object.ptr(), &tensor) != 0) {
     PyErr_Clear();
@@ -278,9 +258,7 @@ bool flat_view(py::handle object, FlatView& view) {
   view.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
   view.shape = tensor.shape;
   view.ndim = tensor.ndim;
-  // A row-major array of two or more has an odd stride, so its negative bit is not set; a smaller
-  // one would have to be asked.
-  return view.size > 1;
+  return true;
 }
 
 TensorView output_view_of(py::handle object, const char* operation, const char* argument) {

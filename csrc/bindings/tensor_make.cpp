@@ -123,7 +123,7 @@ py::object make_exchange(const TensorView& like, DType dtype, TensorView& view, 
   fill_tensor(self->managed.tensor, view.data, dtype, view.ndim,
               reinterpret_cast<int64_t*>(block + sizeof(Export)), view.shape, view.strides);
   void* object = nullptr;
-  const ExchangeType type = exchange_type(Py_TYPE(like.array.ptr()));
+  const ExchangeType type = exchange_type(like.array);
   if (type.api->managed_tensor_to_object(&self->managed, &object) != 0)
     throw py::error_already_set(); // the tensor is theirs, even now
   return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));

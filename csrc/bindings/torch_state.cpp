@@ -4,6 +4,7 @@
 // Python side asks as before.
 #include "bindings/bind.h"
 #include "bindings/fast_call.h"
+#include "bindings/profiled_range.h"
 
 #include <cstdint>
 #include <dlfcn.h>
@@ -48,15 +49,33 @@ bool is_plain(PyObject* tensor) {
          is_accepted(*thread_keys()) && watch.function_modes() == 0;
 }
 
+// torch's C interface for what its profiler shows; both return 0, or an error.
+int32_t (*record_start)(const char* name, void* kwargs, void* const* inputs, uint64_t input_count,
+                        void** record) = nullptr;
+int32_t (*record_end)(void* record) = nullptr;
+
+template <class Function> Function symbol(void* library, const char* name) {
+  return reinterpret_cast<Function>(dlsym(library, name));
+}
+
+void find_profiler(void* torch) {
+  record_start = symbol<decltype(record_start)>(torch, "aoti_record_function_start");
+  record_end = symbol<decltype(record_end)>(torch, "aoti_record_function_end");
+  if (record_start && record_end)
+    torch_has_callbacks = symbol<bool (*)()>(torch, "_ZN2at12hasCallbacksEv");
+}
+
 // The types whose tensors are plain, in a thread that has switched nothing. False where this torch
 // cannot be asked, or has something switched on now.
 bool watch_torch(const py::type& tensor, const py::type& parameter) {
   watch.library = dlopen("libc10.so", RTLD_LAZY | RTLD_NOLOAD);
   void* torch = dlopen("libtorch_cpu.so", RTLD_LAZY | RTLD_NOLOAD);
+  if (torch)
+    find_profiler(torch);
   if (!watch.library || !torch || !thread_keys())
     return false;
-  watch.function_modes = reinterpret_cast<int64_t (*)()>(
-      dlsym(torch, "_ZN2at4impl22PythonTorchFunctionTLS9stack_lenEv"));
+  watch.function_modes =
+      symbol<int64_t (*)()>(torch, "_ZN2at4impl22PythonTorchFunctionTLS9stack_lenEv");
   if (!watch.function_modes)
     return false;
   watch.types[0] = reinterpret_cast<PyTypeObject*>(tensor.inc_ref().ptr()); // for good
@@ -72,6 +91,18 @@ void accept_torch_state() {
 }
 
 } // namespace
+
+bool (*torch_has_callbacks)() = nullptr;
+
+void ProfiledRange::start(const char* operation) {
+  const std::string name = std::string("dlkernels::") + operation;
+  if (record_start(name.c_str(), nullptr, nullptr, 0, &record_) != 0)
+    record_ = nullptr;
+}
+
+void ProfiledRange::finish() {
+  record_end(record_);
+}
 
 void bind_torch_state(py::module_& m) {
   m.def("watch_torch", &watch_torch);

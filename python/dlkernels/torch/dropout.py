@@ -757,6 +757,10 @@ def _module(theirs: type[torch.nn.Module], function: Callable[..., Tensor]) -> A
     """A subclass of torch's module whose forward calls our function."""
 
     class Module(theirs):  # type: ignore[misc, valid-type]
+        # For a module of torch's that became one of ours by its class.
+        seed: int | Tensor | None = None
+        generator: torch.Generator | None = None
+
         def __init__(
             self,
             p: float = 0.5,

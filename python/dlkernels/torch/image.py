@@ -124,8 +124,8 @@ def _run(input: Tensor, out: Tensor | None, arguments: _Arguments) -> Tensor:
                 "normalize(): functions with out=... arguments don't support automatic "
                 "differentiation, but one of the arguments requires grad."
             )
-        if way == KERNEL:
-            return _kernel(input, out, arguments)
+        if way == KERNEL and not out.is_neg():
+            return _kernel(input.resolve_neg(), out, arguments)
         return out.copy_(_run(input, None, arguments))
     if way == OPERATOR:
         output: Tensor = torch.ops.dlkernels.image_normalize(input, *arguments)

@@ -335,8 +335,9 @@ class BatchNorm3d(_Plain, torch.nn.BatchNorm3d):
 class Activated(torch.nn.modules.batchnorm._BatchNorm):
     """A batch norm and the activation behind it."""
 
-    activation: str | None
-    negative_slope: float
+    # For a module of torch's that became one of ours by its class.
+    activation: str | None = None
+    negative_slope: float = 0.01
 
     def set_activation(self, activation: str | None, negative_slope: float) -> None:
         """Raises ValueError if there is no such activation."""
@@ -354,6 +355,8 @@ class Activated(torch.nn.modules.batchnorm._BatchNorm):
 
 
 class _Fused(Activated):
+    activation: str | None = "relu"
+
     def __init__(
         self,
         num_features: int,

@@ -362,6 +362,18 @@ def _activation_in_place_autograd(keyset: Any, input: Tensor, *args: Any) -> Non
 _LIBRARY.impl("activation_", _activation_in_place_autograd, "ADInplaceOrView", with_keyset=True)
 
 
+def _activation_in_place_negated(input: Tensor, *args: Any) -> None:
+    """On a view whose memory holds the negated values, which torch does itself for operators that
+    return something.
+    """
+    output = input.resolve_neg()
+    torch.ops.dlkernels.activation_(output, *args)
+    input.copy_(output)
+
+
+_LIBRARY.impl("activation_", _activation_in_place_negated, "Negative")
+
+
 @torch.library.register_fake("dlkernels::activation", lib=_LIBRARY)
 def _(input: Tensor, index: int, a: float, b: float) -> Any:
     return torch.empty_like(input)

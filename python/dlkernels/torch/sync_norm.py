@@ -167,9 +167,8 @@ def _synchronized(
     """The function, outside compiled graphs, where a count of batches may have stayed a tensor."""
     if isinstance(momentum, Tensor):
         momentum = 1.0 / float(momentum)
-    output: Tensor = _SyncBatchNorm.apply(
-        input, weight, bias, residual, running, group, (momentum, *arguments)
-    )
+    tensors = (None if t is None else t.resolve_neg() for t in (input, weight, bias, residual))
+    output: Tensor = _SyncBatchNorm.apply(*tensors, running, group, (momentum, *arguments))
     return output
 
 
@@ -202,6 +201,8 @@ class SyncBatchNorm(norm.Activated):
     """
 
     __module__ = "dlkernels.torch.nn"
+    # For a module of torch's that became one of ours by its class.
+    process_group: Any | None = None
 
     def __init__(
         self,

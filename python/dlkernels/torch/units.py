@@ -20,6 +20,8 @@ __all__ = ["FUNCTIONS", "MODULES", "operands"]
 #: A kernel's complaints about its arguments, made before anything is written: the call then goes to
 #: torch, which has an error of its own, or an answer.
 _REFUSED = (TypeError, ValueError, IndexError)
+_autocasting = torch.is_autocast_enabled
+_SINGLE = (torch.float32, torch.bfloat16, torch.float16)
 
 
 # --- the same in torch's operations: other devices, second derivatives
@@ -175,6 +177,13 @@ def _call(name: str, tensors: tuple[Tensor, ...], *parameters: Any) -> Any:
     return None
 
 
+def _autocast(tensor: Any) -> Any:
+    """What CPU autocast makes of an argument of a function that it runs in half precision."""
+    if isinstance(tensor, Tensor) and tensor.is_cpu and tensor.dtype in _SINGLE:
+        return tensor.to(torch.get_autocast_dtype("cpu"))
+    return tensor
+
+
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """`torch.nn.functional.prelu`; the gradient of ``weight`` in the same pass as the input's.
 
@@ -183,11 +192,13 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
         weight: One slope for all, or one per channel; of the input's dtype.
 
     Returns:
-        A tensor like ``input``.
+        A tensor like ``input``; under CPU autocast of autocast's dtype.
 
     Raises:
         RuntimeError: As torch.
     """
+    if _autocasting("cpu"):
+        input, weight = _autocast(input), _autocast(weight)
     output = _call("prelu", (input, weight)) if isinstance(weight, Tensor) else None
     return F.prelu(input, weight) if output is None else output
 
