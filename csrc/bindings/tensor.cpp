@@ -265,10 +265,9 @@ TensorView output_view_of(py::handle object, const char* operation, const char* 
   TensorView view = view_of(object, operation, argument);
   DLK_CHECK(!view.readonly, operation, ": ", argument,
             ": expected an array that can be written to, got a read-only one");
-  for (int dim = 0; dim < view.ndim; ++dim)
-    DLK_CHECK(view.shape[dim] <= 1 || view.strides[dim] != 0 || view.size() == 0, operation, ": ",
-              argument,
-              ": expected each element in a place of its own, got an expanded (broadcast) array");
+  DLK_CHECK(!overlaps_itself(view), operation, ": ", argument,
+            ": expected each element in a place of its own, got an array that overlaps itself "
+            "(expanded, or a sliding window)");
   return view;
 }
 

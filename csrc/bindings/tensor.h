@@ -41,7 +41,8 @@ struct TensorView {
 // foreign byte order, strides that are no multiple of the item, tensors whose negative bit is set.
 TensorView view_of(py::handle object, const char* operation, const char* argument);
 
-// The same for something that will be written to: read-only and expanded arrays are a ValueError.
+// The same for something that will be written to: read-only arrays, and such as have two elements in
+// one place (expanded, sliding windows), are a ValueError.
 TensorView output_view_of(py::handle object, const char* operation, const char* argument);
 
 // The quick look, for lists of thousands: a row-major array of a type with the exchange API, with
@@ -78,9 +79,16 @@ py::object contiguous_copy(const TensorView& source, TensorView& view);
 // Copies elements between two views of the same shape and dtype, any strides.
 void copy_elements(const TensorView& source, TensorView& destination);
 
+// Whether two elements of a view share a byte, as in expanded arrays and sliding windows. Exact,
+// except that where the search would take long the answer is yes.
+bool overlaps_itself(const TensorView& view);
+
+// Whether two views share a byte. Views in each other's gaps (x[::2] and x[1::2], columns of one
+// matrix) do not; where it is too hard to tell the answer is yes.
+bool share_memory(const TensorView& first, const TensorView& second);
+
 // Raises ValueError unless `out` either is exactly `in` (same start, shape and strides) or shares
-// no byte with it. Views in each other's gaps (x[::2] and x[1::2], columns of one matrix) pass;
-// where it is too hard to tell it is refused.
+// no byte with it.
 void check_overlap(const TensorView& out, const TensorView& in, const char* operation,
                    const char* out_argument, const char* in_argument);
 
