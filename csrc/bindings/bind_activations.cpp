@@ -590,54 +590,21 @@ py::object math_function(const std::string& name, py::handle x_object) {
   return result;
 }
 
-void check_count(Py_ssize_t given) {
-  DLK_CHECK_TYPE(given == 6, "activation: expected 6 arguments, got ", given);
-}
-
-PyObject* call_activation(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  return translated([&] {
-    check_count(count);
-    return activation(int(as_long(args[0])), args[1], args[2], args[3] == Py_True,
-                      as_double(args[4]), as_double(args[5]));
-  });
-}
-
-PyObject* call_activation_backward(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  return translated([&] {
-    check_count(count);
-    return activation_backward(int(as_long(args[0])), args[1], args[2], args[3], as_double(args[4]),
-                               as_double(args[5]));
-  });
-}
-PyObject* call_prelu(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  return translated([&] {
-    DLK_CHECK_TYPE(count == 2 || count == 3, "prelu: expected 2 or 3 arguments, got ", count);
-    return prelu(args[0], args[1], count == 3 ? args[2] : Py_None);
-  });
-}
-
 } // namespace
 
 void bind_activations(py::module_& m) {
   m.def("activation_index", &activation_index);
   m.def("activation_saves", &activation_saves);
-  static PyMethodDef fast[] = {
-      {"activation", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&call_activation)),
-       METH_FASTCALL, nullptr},
-      {"activation_backward",
-       reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&call_activation_backward)),
-       METH_FASTCALL, nullptr},
-      {"prelu", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&call_prelu)), METH_FASTCALL,
-       nullptr}};
-  for (PyMethodDef& method : fast)
-    def_fast(m, method);
-  m.def("prelu_backward", &prelu_backward);
-  m.def("gated_halves", &gated_halves);
-  m.def("gated_halves_backward", &gated_halves_backward);
-  m.def("swiglu", &swiglu);
-  m.def("swiglu_backward", &swiglu_backward);
-  m.def("maxout", &maxout);
-  m.def("maxout_backward", &maxout_backward);
+  def_fast<&activation>(m, "activation");
+  def_fast<&activation_backward>(m, "activation_backward");
+  def_fast<&prelu>(m, "prelu", 1);
+  def_fast<&prelu_backward>(m, "prelu_backward");
+  def_fast<&gated_halves>(m, "gated_halves");
+  def_fast<&gated_halves_backward>(m, "gated_halves_backward");
+  def_fast<&swiglu>(m, "swiglu");
+  def_fast<&swiglu_backward>(m, "swiglu_backward");
+  def_fast<&maxout>(m, "maxout");
+  def_fast<&maxout_backward>(m, "maxout_backward");
   m.def("math_function", &math_function);
 }
 

@@ -1,6 +1,7 @@
 // Dropout in all its forms, and bias + activation + dropout.
 #include "bindings/bind.h"
 #include "bindings/call.h"
+#include "bindings/fast_call.h"
 #include "kernels/activations.h"
 #include "runtime/pool.h"
 
@@ -302,9 +303,9 @@ py::tuple philox(uint64_t key, uint32_t first, uint32_t second, uint32_t third, 
 } // namespace
 
 void bind_dropout(py::module_& m) {
-  m.def("dropout", &dropout);
-  m.def("bias_act_dropout", &bias_act_dropout);
-  m.def("bias_act_dropout_backward", &bias_act_dropout_backward);
+  def_fast<&dropout>(m, "dropout");
+  def_fast<&bias_act_dropout>(m, "bias_act_dropout");
+  def_fast<&bias_act_dropout_backward>(m, "bias_act_dropout_backward");
   m.def("philox", &philox);
 }
 

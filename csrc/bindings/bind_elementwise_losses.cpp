@@ -1,5 +1,6 @@
 // The elementwise losses by index: their shapes, reductions and gradients.
 #include "bindings/bind.h"
+#include "bindings/fast_call.h"
 #include "bindings/loss_operands.h"
 #include "bindings/reduction.h"
 #include "kernels/elementwise_losses.h"
@@ -414,7 +415,7 @@ int elementwise_loss_index(const std::string& key) {
 
 void bind_elementwise_losses(py::module_& m) {
   m.def("elementwise_loss_index", &elementwise_loss_index);
-  m.def("elementwise_loss", &elementwise_loss);
+  def_fast<&elementwise_loss>(m, "elementwise_loss");
 }
 
 } // namespace dlk

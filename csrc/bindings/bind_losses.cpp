@@ -3,6 +3,7 @@
 #include "bindings/bind.h"
 #include "bindings/call.h"
 #include "bindings/class_layout.h"
+#include "bindings/fast_call.h"
 #include "bindings/reduction.h"
 #include "runtime/dispatch.h"
 #include "runtime/pool.h"
@@ -170,6 +171,17 @@ LossGradient loss_gradient(py::handle grad_output, const TensorView& input, int6
     grad.rows = copy.data;
   }
   return grad;
+}
+
+// The number in an array of one float32 or float64: a loss's grad_output, at a tenth of the time
+// that torch's item() takes.
+py::object number_of(py::handle array) {
+  const TensorView view = view_of(array, "number_of", "array");
+  DLK_CHECK_TYPE(view.size() == 1 && (view.dtype == DType::float32 || view.dtype == DType::float64),
+                 "number_of: array: expected one float32 or float64, got shape ", shape_text(view),
+                 " of ", dtype_name(view.dtype));
+  return py::float_(view.dtype == DType::float32 ? double(*static_cast<const float*>(view.data))
+                                                 : *static_cast<const double*>(view.data));
 }
 
 DType lse_dtype(DType logits) {
@@ -567,11 +579,12 @@ py::object nll_loss_backward(py::handle grad_output, py::handle log_probabilitie
 } // namespace
 
 void bind_losses(py::module_& m) {
-  m.def("cross_entropy", &cross_entropy);
-  m.def("softmax", &softmax);
-  m.def("softmax_backward", &softmax_backward);
-  m.def("nll_loss", &nll_loss);
-  m.def("nll_loss_backward", &nll_loss_backward);
+  def_fast<&cross_entropy>(m, "cross_entropy");
+  def_fast<&number_of>(m, "number_of");
+  def_fast<&softmax>(m, "softmax");
+  def_fast<&softmax_backward>(m, "softmax_backward");
+  def_fast<&nll_loss>(m, "nll_loss");
+  def_fast<&nll_loss_backward>(m, "nll_loss_backward");
 }
 
 } // namespace dlk

@@ -3,6 +3,7 @@
 // written.
 #include "bindings/bind.h"
 #include "bindings/call.h"
+#include "bindings/fast_call.h"
 #include "bindings/norm_layout.h"
 #include "runtime/pool.h"
 #include "runtime/threads.h"
@@ -622,8 +623,8 @@ py::tuple batch_norm_backward_elemt(py::handle grad_object, py::handle input_obj
 } // namespace
 
 void bind_norm(py::module_& m) {
-  m.def("batch_norm", &batch_norm);
-  m.def("batch_norm_backward", &batch_norm_backward);
+  def_fast<&batch_norm>(m, "batch_norm");
+  def_fast<&batch_norm_backward>(m, "batch_norm_backward");
   m.def("batch_norm_stats", &batch_norm_stats);
   m.def("batch_norm_elemt", &batch_norm_elemt);
   m.def("batch_norm_backward_reduce", &batch_norm_backward_reduce);

@@ -3,7 +3,6 @@
 // than ReLU of a thousand elements. Where a torch has not these symbols, nothing is plain, and the
 // Python side asks as before.
 #include "bindings/bind.h"
-#include "bindings/fast_call.h"
 #include "bindings/profiled_range.h"
 
 #include <cstdint>
@@ -44,9 +43,17 @@ bool is_accepted(KeySet keys) {
   return false;
 }
 
-bool is_plain(PyObject* tensor) {
-  return (Py_TYPE(tensor) == watch.types[0] || Py_TYPE(tensor) == watch.types[1]) &&
-         is_accepted(*thread_keys()) && watch.function_modes() == 0;
+// Whether the first is a tensor, and the others are or are None, in a thread that has switched on
+// nothing.
+bool are_plain(PyObject* const* tensors, Py_ssize_t count) {
+  for (Py_ssize_t index = 0; index < count; ++index) {
+    PyTypeObject* type = Py_TYPE(tensors[index]);
+    if (type != watch.types[0] && type != watch.types[1] &&
+        (index == 0 || tensors[index] != Py_None))
+      return false;
+  }
+  return count && watch.accepted_count && is_accepted(*thread_keys()) &&
+         watch.function_modes() == 0;
 }
 
 // torch's C interface for what its profiler shows; both return 0, or an error.
@@ -107,12 +114,15 @@ void ProfiledRange::finish() {
 void bind_torch_state(py::module_& m) {
   m.def("watch_torch", &watch_torch);
   m.def("accept_torch_state", &accept_torch_state);
-  static PyMethodDef method = {"is_plain",
-                               [](PyObject*, PyObject* tensor) {
-                                 return PyBool_FromLong(watch.accepted_count && is_plain(tensor));
-                               },
-                               METH_O, nullptr};
-  def_fast(m, method);
+  // No FastFunction: its arguments are any number of tensors, or None.
+  static PyMethodDef method = {
+      "is_plain",
+      reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(
+          +[](PyObject*, PyObject* const* tensors, Py_ssize_t count) -> PyObject* {
+            return PyBool_FromLong(are_plain(tensors, count));
+          })),
+      METH_FASTCALL, nullptr};
+  m.add_object("is_plain", py::reinterpret_steal<py::object>(PyCFunction_New(&method, nullptr)));
 }
 
 } // namespace dlk

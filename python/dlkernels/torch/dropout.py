@@ -20,6 +20,7 @@ from torch.autograd.graph import increment_version
 from dlkernels import _core
 from dlkernels.dropout import activation_numbers, seed_bits
 from dlkernels.torch import _composite as composite
+from dlkernels.torch._eager import Function, is_first_order
 from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_batched, route
 from dlkernels.torch.activations import may_overwrite
 from dlkernels.torch.ops import _LIBRARY, _implement
@@ -134,7 +135,7 @@ def _in_torch(input: Tensor, arguments: Any, inplace: bool) -> Tensor:
     return output.add_(shift) if inplace else output + shift
 
 
-class _Dropout(torch.autograd.Function):
+class _Dropout(Function):
     """Saves one bit per element."""
 
     @staticmethod
@@ -153,7 +154,7 @@ class _Dropout(torch.autograd.Function):
         return _gradient(grad_output, ctx.saved_tensors[0], ctx.arguments), None, None
 
 
-class _Backward(torch.autograd.Function):
+class _Backward(Function):
     """Linear in grad_output, so its own backward is itself."""
 
     @staticmethod
@@ -171,7 +172,7 @@ def _gradient(grad_output: Tensor, kept: Tensor | None, arguments: Any) -> Tenso
     if is_batched(grad_output):
         return grad_output * _factors(grad_output, arguments)[0]
     if torch.is_grad_enabled():
-        grad: Tensor = _Backward.apply(grad_output, kept, arguments)
+        grad: Tensor = _Backward.call(grad_output, kept, arguments)
         return grad
     return _backward_kernel(grad_output, kept, arguments)
 
@@ -207,7 +208,7 @@ def _run(
         return _in_torch(input, arguments, inplace)
     try:
         if input.requires_grad and torch.is_grad_enabled():
-            output = _Dropout.apply(input, inplace, arguments)
+            output = _Dropout.call(input, inplace, arguments)
             return output
         output = _kernel(input, input if inplace else None, arguments, False)
     except _REFUSED:
@@ -442,7 +443,7 @@ def dropout_add(
     if way == KERNEL:
         try:
             if torch.is_grad_enabled() and (input.requires_grad or residual.requires_grad):
-                output = _DropoutAdd.apply(input, residual, arguments)
+                output = _DropoutAdd.call(input, residual, arguments)
                 return output
             return _add_kernel(input, residual, arguments)
         except _REFUSED:
@@ -458,7 +459,7 @@ def _add_kernel(input: Tensor, residual: Tensor, arguments: Any) -> Tensor:
     return output
 
 
-class _DropoutAdd(torch.autograd.Function):
+class _DropoutAdd(Function):
     """Saves one bit per element."""
 
     @staticmethod
@@ -537,7 +538,7 @@ def bias_act_dropout(
         try:
             wants = input.requires_grad or (bias is not None and bias.requires_grad)
             if wants and torch.is_grad_enabled():
-                output = _BiasActDropout.apply(input, bias, arguments)
+                output = _BiasActDropout.call(input, bias, arguments)
                 return output
             return _bias_act_kernel(input, bias, arguments)
         except _REFUSED:
@@ -567,7 +568,7 @@ def _bias_act_in_torch(input: Tensor, bias: Tensor | None, numbers: Any, factor:
     return hidden * factor
 
 
-class _BiasActDropout(torch.autograd.Function):
+class _BiasActDropout(Function):
     """Saves the input and the bias: the sum and the mask are made again."""
 
     @staticmethod
@@ -579,7 +580,7 @@ class _BiasActDropout(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         input, bias = ctx.saved_tensors
-        if torch.is_grad_enabled() or is_batched(grad_output):
+        if not is_first_order(grad_output):
             numbers, factor = ctx.arguments[2:], _bias_act_factor(input, ctx.arguments)
             return *_bias_act_gradients(grad_output, input, bias, numbers, factor), None
         grad, grad_bias = _core.bias_act_dropout_backward(

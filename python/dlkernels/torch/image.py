@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dlkernels import _core
 from dlkernels.image import is_channels_last, numbers
+from dlkernels.torch._eager import Function
 from dlkernels.torch._route import KERNEL, OPERATOR, is_batched, route
 from dlkernels.torch.ops import _LIBRARY, _implement
 
@@ -88,7 +89,7 @@ def _in_torch(input: Tensor, arguments: _Arguments) -> Tensor:
     return x.to(dtype).contiguous()
 
 
-class _Affine(torch.autograd.Function):
+class _Affine(Function):
     """Linear: backward needs the numbers alone, and is one of these itself."""
 
     @staticmethod
@@ -101,8 +102,10 @@ class _Affine(torch.autograd.Function):
         arguments = _backward_arguments(ctx.arguments, ctx.dtype)
         if is_batched(grad_output):
             return _in_torch(grad_output, arguments), None
-        grad: Tensor = _Affine.apply(grad_output.resolve_neg(), arguments)
-        return grad, None
+        grad_output = grad_output.resolve_neg()
+        if torch.is_grad_enabled():
+            return _Affine.call(grad_output, arguments), None
+        return _kernel(grad_output, None, arguments), None
 
 
 def _run(input: Tensor, out: Tensor | None, arguments: _Arguments) -> Tensor:
@@ -133,7 +136,7 @@ def _run(input: Tensor, out: Tensor | None, arguments: _Arguments) -> Tensor:
     if way != KERNEL:
         return _in_torch(input, arguments)
     if differentiable and arguments[-1].is_floating_point:
-        output = _Affine.apply(input, arguments)
+        output = _Affine.call(input, arguments)
         return output
     return _kernel(input.resolve_neg(), None, arguments)
 

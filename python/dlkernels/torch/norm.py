@@ -13,7 +13,8 @@ from torch.autograd.graph import increment_version
 from dlkernels import _core
 from dlkernels.torch import _composite as composite
 from dlkernels.torch import _norm_ops as operators
-from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_batched, reason, route
+from dlkernels.torch._eager import Function, is_first_order
+from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_plain, reason, route
 
 __all__ = [
     "BatchNorm1d",
@@ -81,7 +82,8 @@ def batch_norm(
     """
     if activation is not None or residual is not None:
         check_fused(input, activation, residual)
-    way = route(input, running_mean, running_var, weight, bias, residual)
+    tensors = (input, running_mean, running_var, weight, bias, residual)
+    way = KERNEL if is_plain(*tensors) else route(*tensors)
     output: Tensor
     # The kernel would take one of the statistics alone, which torch refuses.
     if way == KERNEL and (running_mean is None) == (running_var is None):
@@ -92,7 +94,7 @@ def batch_norm(
                 or (bias is not None and bias.requires_grad)
                 or (residual is not None and residual.requires_grad)
             ):
-                output = _apply(
+                output = _BatchNorm.call(
                     input, weight, bias, residual, running_mean, running_var,
                     training, momentum, eps, activation, negative_slope,
                 )  # fmt: skip
@@ -178,7 +180,7 @@ def _has_kernel(
     )
 
 
-class _BatchNorm(torch.autograd.Function):
+class _BatchNorm(Function):
     """Saves its input and two numbers per channel; of the activation one bit per element where a
     residual was added, else nothing.
     """
@@ -220,7 +222,7 @@ class _BatchNorm(torch.autograd.Function):
         grads: Any
         *tensors, mean, spread, mask = ctx.saved_tensors
         want = ctx.needs_input_grad[:4]
-        if torch.is_grad_enabled() or is_batched(grad_output):
+        if not is_first_order(grad_output):
             training, eps, activation, negative_slope = ctx.arguments
             shape = grad_output.shape
             passes = None if mask is None else composite.unpacked(mask, shape, ctx.stride)
@@ -237,8 +239,6 @@ class _BatchNorm(torch.autograd.Function):
 
 #: For the arguments of `_BatchNorm` that are no leaves.
 _NO_GRADS = (None,) * 7
-#: `_BatchNorm.apply` without its look for torch.func's transforms, which `route` has had.
-_apply: Any = super(torch.autograd.Function, _BatchNorm).apply
 
 
 def explain_batch_norm(arguments: dict[str, Any]) -> str:

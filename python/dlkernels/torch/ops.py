@@ -17,6 +17,7 @@ from torch.autograd.graph import increment_version
 
 from dlkernels import _core
 from dlkernels.torch import _composite as composite
+from dlkernels.torch._eager import loss_gradient
 
 _LIBRARY = torch.library.Library("dlkernels", "DEF")
 
@@ -72,11 +73,6 @@ def _loss_shape(input: Tensor, reduction: str) -> list[Any]:
     return _rows_shape(input) if reduction == "none" else []
 
 
-def grad_argument(grad_output: Tensor, reduction: str) -> Any:
-    """A loss's grad_output as the kernels take it: a float, or one value per row."""
-    return grad_output.resolve_neg() if reduction == "none" else grad_output.item()
-
-
 # --- cross_entropy
 
 
@@ -96,7 +92,7 @@ def _cross_entropy_backward(
     reduction: str,
     *numbers: Any,
 ) -> Tensor:
-    grad = grad_argument(grad_output, reduction)
+    grad = loss_gradient(grad_output, reduction)
     return _call_cross_entropy(grad, input, target, weight, reduction, *numbers)
 
 
@@ -265,7 +261,7 @@ def _nll_loss_backward(
     ignore_index: int,
 ) -> Tensor:
     grad: Tensor = _core.nll_loss_backward(
-        grad_argument(grad_output, reduction), input, target, weight, ignore_index, reduction
+        loss_gradient(grad_output, reduction), input, target, weight, ignore_index, reduction
     )
     # The kernel's is row-major where the input is neither rows nor planes; the fake's never.
     return with_strides(grad, torch.empty_like(input, device="meta").stride())

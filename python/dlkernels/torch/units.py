@@ -13,7 +13,8 @@ from torch import Tensor
 
 from dlkernels import _core
 from dlkernels.torch import _composite as composite
-from dlkernels.torch._route import KERNEL, OPERATOR, are_plain, is_batched, is_plain, route
+from dlkernels.torch._eager import Function, is_first_order
+from dlkernels.torch._route import KERNEL, OPERATOR, is_plain, route
 
 __all__ = ["FUNCTIONS", "MODULES", "operands"]
 
@@ -144,7 +145,7 @@ _UNITS = {
 }
 
 
-class _Differentiable(torch.autograd.Function):
+class _Differentiable(Function):
     """A unit called on plain tensors."""
 
     @staticmethod
@@ -156,19 +157,21 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         unit, parameters, tensors = ctx.unit, ctx.parameters, ctx.saved_tensors
-        if torch.is_grad_enabled() or is_batched(grad_output):
-            return None, None, *unit.gradients(grad_output, tensors, parameters)
-        return None, None, *unit.backward(grad_output.resolve_neg(), *tensors, *parameters)
+        if is_first_order(grad_output):
+            return None, None, *unit.backward(grad_output.resolve_neg(), *tensors, *parameters)
+        return None, None, *unit.gradients(grad_output, tensors, parameters)
 
 
 def _call(name: str, tensors: tuple[Tensor, ...], *parameters: Any) -> Any:
     """The unit's result, whichever way it goes; None where that is torch's."""
-    way = KERNEL if are_plain(*tensors) else route(*tensors)
+    way = KERNEL if is_plain(*tensors) else route(*tensors)
     if way == KERNEL:
         unit = _UNITS[name]
         try:
-            if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-                return _Differentiable.apply(unit, parameters, *tensors)
+            if torch.is_grad_enabled():
+                for tensor in tensors:
+                    if tensor.requires_grad:
+                        return _Differentiable.call(unit, parameters, *tensors)
             return unit.forward(*tensors, *parameters)
         except _REFUSED:
             return None
@@ -272,7 +275,7 @@ def _are_alike(gate: Any, up: Any) -> bool:
 # --- maxout, whose backward reads the winners' numbers
 
 
-class _Maxout(torch.autograd.Function):
+class _Maxout(Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, pieces: int, dim: int) -> Tensor:
         ctx.arguments = pieces, dim
@@ -284,9 +287,11 @@ class _Maxout(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         (index,) = ctx.saved_tensors
-        if torch.is_grad_enabled() or is_batched(grad_output):
-            return _maxout_scatter(grad_output, index, *ctx.arguments), None, None
-        return _core.maxout_backward(grad_output.resolve_neg(), index, *ctx.arguments), None, None
+        if is_first_order(grad_output):
+            grad = _core.maxout_backward(grad_output.resolve_neg(), index, *ctx.arguments)
+        else:
+            grad = _maxout_scatter(grad_output, index, *ctx.arguments)
+        return grad, None, None
 
 
 def maxout(input: Tensor, pieces: int, dim: int = 1) -> Tensor:
@@ -316,7 +321,7 @@ def maxout(input: Tensor, pieces: int, dim: int = 1) -> Tensor:
     if way == KERNEL:
         try:
             if torch.is_grad_enabled() and input.requires_grad:
-                output: Tensor = _Maxout.apply(input, pieces, dim)
+                output: Tensor = _Maxout.call(input, pieces, dim)
             else:
                 output = _core.maxout(input, pieces, dim, False)
             return output
