@@ -68,8 +68,10 @@ ParameterTable::ParameterTable(const std::string& operation, const std::string& 
     scalar_names_.append(
         py::reinterpret_steal<py::object>(PyUnicode_InternFromString(name.c_str())));
   if (format_count_) {
-    for (const std::string& name : slots)
+    for (const std::string& name : slots) {
+      code_names_.append(py::str(name + "_8bit"));
       format_names_.append(py::str(name + "_absmax"));
+    }
     format_names_.append(py::str("master_low"));
   }
   std::unordered_set<PyObject*> is_fresh;
@@ -96,8 +98,12 @@ ParameterTable::ParameterTable(const std::string& operation, const std::string& 
             *entry = py::reinterpret_borrow<py::object>(found);
           ++entry;
         };
-        for (py::handle name : names)
-          take(name);
+        for (size_t k = 0; k < slot_count_; ++k) {
+          const bool is_coded =
+              format_count_ && entry_of(own, PyList_GET_ITEM(code_names_.ptr(), Py_ssize_t(k)));
+          row.coded[k] = is_coded && !names[k].is_none();
+          take(row.coded[k] ? py::handle(code_names_[k]) : py::handle(names[k]));
+        }
         for (py::handle name : format_names_)
           take(name);
         for (py::handle name : scalar_names_)
@@ -206,7 +212,8 @@ bool ParameterTable::has_its_states(const Row& row, PyObject* used) const {
   };
   const py::object* entry = &entries_[row.first + 1];
   for (size_t k = 0; k < slot_count_; ++k, ++entry) {
-    PyObject* name = PyTuple_GET_ITEM(used, Py_ssize_t(k));
+    PyObject* name = row.coded[k] ? PyList_GET_ITEM(code_names_.ptr(), Py_ssize_t(k))
+                                  : PyTuple_GET_ITEM(used, Py_ssize_t(k));
     if (name != Py_None && !is_same(name, *entry))
       return false;
   }

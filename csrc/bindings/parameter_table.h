@@ -48,6 +48,7 @@ private:
     int32_t group, index; // index within its group
     bool plain;           // exactly a torch.Tensor or Parameter: a subclass may have no memory
     bool fresh;
+    bool coded[kOptimizerSlots + 1]; // which states are codes, under a name that says so
     bool has_states;      // own_state held what stands in entries_ when it had own_version
     uint64_t own_version; // 0: not known
     int32_t setting;      // the last one
@@ -121,7 +122,7 @@ private:
   std::vector<py::object> entries_;
   std::vector<TorchHandle> handles_;
   size_t slot_count_, scalar_count_, format_count_, per_row_;
-  py::list format_names_; // of the scales and the low half
+  py::list code_names_, format_names_; // of the codes; of the scales and the low half
   std::vector<bool> rounds_;
   std::vector<size_t> group_ends_;     // rows of group g end here
   std::vector<PyObject*> params_;      // of the rows

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any, Generic, TypedDict, TypeVar, overload
 
 import numpy as np
 
 from dlkernels import _core
 
-__all__ = ["AVERAGE", "Extra", "Extras", "StepArguments", "inverse_scale", "with_keywords"]
+__all__ = [
+    "AVERAGE",
+    "AVERAGED",
+    "Extra",
+    "Extras",
+    "StepArguments",
+    "count_average",
+    "extras_of",
+    "inverse_scale",
+    "take_extras",
+    "with_keywords",
+]
 
 Value = TypeVar("Value")
 
 #: The state that holds a parameter's moving average.
 AVERAGE = "ema"
+#: A group's key beside ``ema_decay``: how many steps the averages have taken. Before the first they
+#: may be there, so that a checkpoint can be loaded into them, and mean nothing.
+AVERAGED = "ema_steps"
+
+Groups = Sequence[dict[str, Any]]
 
 
 class StepArguments(TypedDict, total=False):
@@ -30,7 +47,8 @@ class StepArguments(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Extras:
-    """The keyword arguments of every class.
+    """The keyword arguments of every class. They stand in the parameter groups, and so in state
+    dicts and in whatever wraps an optimizer; those of the first group count for all.
 
     Attributes:
         max_grad_norm: What the norm of all gradients together is clipped to.
@@ -58,10 +76,21 @@ class Extras:
         """Whether a step does anything besides its rule."""
         return self != Extras()
 
-    def for_kernel(self, unscale: float, looks: bool, is_skipped: bool) -> _core.StepExtras:
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """A group's keys: those that are not as torch's optimizers are."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        keys = {field.name: values[field.name] for field in fields(self)
+                if values[field.name] != field.default}
+        return {**keys, AVERAGED: 0} if self.ema_decay is not None else keys
+
+    def for_kernel(
+        self, groups: Groups, unscale: float, looks: bool, is_skipped: bool
+    ) -> _core.StepExtras:
         """As the kernels take them.
 
         Args:
+            groups: The parameter groups.
             unscale: Factor of the gradients.
             looks: A gradient that is not finite skips the step.
             is_skipped: The step is skipped.
@@ -73,7 +102,59 @@ class Extras:
             step.max_norm = self.max_grad_norm
         if self.ema_decay is not None:
             step.average_weight = 1 - self.ema_decay
+            step.average_copies = not groups[0].get(AVERAGED)
         return step
+
+
+def count_average(groups: Groups) -> None:
+    """Counts a step of the averages."""
+    steps = groups[0].get(AVERAGED, 0) + 1
+    for group in groups:
+        group[AVERAGED] = steps
+
+
+_FIELDS = [(field.name, field.default) for field in fields(Extras)]
+
+
+@lru_cache(maxsize=16, typed=True)
+def _extras(*values: Any) -> Extras:
+    return Extras(*values)
+
+
+def extras_of(groups: Groups) -> Extras:
+    """What the groups say.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+    first = groups[0] if groups else {}
+    return _extras(*[first.get(name, default) for name, default in _FIELDS])
+
+
+def take_extras(operation: str, groups: Groups, given: Mapping[str, Any]) -> None:
+    """Brings the last of the groups, which is new, to what the others have.
+
+    Args:
+        operation: The optimizer's name.
+        groups: The parameter groups.
+        given: The new one as it came.
+
+    Raises:
+        ValueError: It came with another value.
+    """
+    first, new = groups[0], groups[-1]
+    for name, default in (*_FIELDS, (AVERAGED, 0)):
+        value = first.get(name, default)
+        if name in given and given[name] != value:
+            raise ValueError(
+                f"{operation}: {name}: expected that of the first group, {value!r}, as it counts "
+                f"for all, got {given[name]!r}"
+            )
+        if name in first:
+            new[name] = value
+        else:
+            new.pop(name, None)
+    extras_of(groups)
 
 
 class Extra(Generic[Value]):
@@ -91,13 +172,15 @@ class Extra(Generic[Value]):
         """The value."""
         if instance is None:
             return self
-        value: Value = getattr(instance._extras, self._name)
+        value: Value = getattr(extras_of(instance.param_groups), self._name)
         return value
 
     def __set__(self, instance: Any, value: Value) -> None:
         """Checks the value."""
         changes: dict[str, Any] = {self._name: value}
-        instance._extras = replace(instance._extras, **changes)
+        replace(extras_of(instance.param_groups), **changes)
+        for group in instance.param_groups:
+            group.update(changes)
 
 
 def inverse_scale(scale: Any) -> float:

@@ -1,9 +1,10 @@
 """States of optimizers in fewer bits, for both fronts: which parameters have them, and how they
 become float32 and come from it. The formats are ``csrc/simd/dynamic_map.h`` and ``split_float.h``.
 
-A state in eight bits is the array of codes under its own name, in the parameter's shape and order
-in memory, and ``<name>_absmax``, one float32 for each 256 of its elements as they lie there. The
-low halves of a parameter's float32 are ``master_low``.
+A state in eight bits is ``<name>_8bit``, the array of codes in the parameter's shape and order in
+memory, and ``<name>_absmax``, one float32 for each 256 of its elements as they lie there. Under its
+own name there is nothing that another library could take for it. The low halves of a parameter's
+float32 are ``master_low``.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ __all__ = [
     "DEFAULTS",
     "LOW",
     "check",
+    "codes_name",
     "decode",
     "encode",
     "has_formats",
+    "held",
+    "is_scales",
     "join",
     "kind_of",
     "options",
@@ -108,9 +112,24 @@ def signed_slots(rule: Rule, groups: list[dict[str, Any]]) -> list[bool]:
     return list(rule.signed or [True] * len(rule.slots))
 
 
+def codes_name(name: str) -> str:
+    """What the codes of a state in eight bits are called."""
+    return f"{name}_8bit"
+
+
+def held(state: Mapping[str, Any], name: str) -> Any:
+    """A state, or its codes; None without one."""
+    return state.get(codes_name(name), state.get(name))
+
+
 def scales_name(name: str) -> str:
     """What the scales of a state in eight bits are called."""
     return f"{name}_absmax"
+
+
+def is_scales(name: str) -> bool:
+    """Whether a state's name is that of scales."""
+    return name.endswith("_absmax")
 
 
 def scale_count(size: int) -> int:
