@@ -1,5 +1,6 @@
 // Elementwise activations by index, the ones with more than one operand (prelu, glu, swiglu,
 // maxout), all with their backwards, and the bare functions of simd/math.h.
+#include "bindings/activation_parameters.h"
 #include "bindings/bind.h"
 #include "bindings/call.h"
 #include "bindings/fast_call.h"
@@ -145,6 +146,7 @@ py::object activation(int index, py::handle x_object, py::handle out, bool with_
   args.size = x.size();
   args.parameters[0] = first_parameter;
   args.parameters[1] = second_parameter;
+  check_parameters(args.parameters, args.dtype, operation, kNames[index]);
 
   ElementwiseOutput output(x, out, operation);
   args.input = output.input;
@@ -176,6 +178,7 @@ py::object activation_backward(int index, py::handle grad_object, py::handle sav
   args.size = grad.size();
   args.parameters[0] = first_parameter;
   args.parameters[1] = second_parameter;
+  check_parameters(args.parameters, args.dtype, operation, kNames[index]);
   if (!mask_object.is_none()) {
     check_masked(index, operation);
     const TensorView mask = view_of(mask_object, operation, "mask");
@@ -563,6 +566,8 @@ py::object maxout_backward(py::handle grad_object, py::handle index_object, int6
   args.output = dx.data;
   args.nontemporal = writes_past_cache(dx.bytes());
   without_gil(operation, dx.size(), [&] { runtime::kernels().maxout_backward(args); });
+  DLK_CHECK(!args.bad_index, operation, ": index: expected numbers below ", pieces,
+            ", as maxout makes them, got a larger one");
   return result;
 }
 

@@ -1,4 +1,5 @@
 // Dropout in all its forms, and bias + activation + dropout.
+#include "bindings/activation_parameters.h"
 #include "bindings/bind.h"
 #include "bindings/call.h"
 #include "bindings/fast_call.h"
@@ -12,14 +13,14 @@ namespace dlk {
 
 namespace {
 
-constexpr int kActivations = 0
-#define DLK_ACTIVATION(name, Functor, saved) +1
+constexpr const char* kActivationNames[] = {
+#define DLK_ACTIVATION(name, Functor, saved) #name,
     DLK_ACTIVATIONS(DLK_ACTIVATION)
 #undef DLK_ACTIVATION
-    ;
+};
+constexpr int kActivations = sizeof(kActivationNames) / sizeof(kActivationNames[0]);
 
-// What of 65536 numbers keeps an element, and the factor of what is kept. Where nothing is, x * 0
-// is made all the same: a NaN stays one.
+// What of 65536 numbers keeps an element, and the factor of what is kept, 0 where nothing is.
 struct Probability {
   double keep;    // 1 - p
   int64_t chosen; // in 65536
@@ -41,7 +42,7 @@ double factor_of(const Probability& probability, DType dtype) {
 void set_alpha_factors(DropoutArgs& args, const Probability& probability, bool backward) {
   constexpr double kDropped = -1.7580993408473766; // -scale * alpha of SELU
   const double p = 1 - probability.keep;
-  if (probability.keep == 0) { // as torch: x * 0
+  if (probability.keep == 0) { // as torch: 0, without the shift
     args.factor = 0;
     return;
   }
@@ -206,6 +207,7 @@ struct BiasActDropout {
     args.activation = activation;
     args.parameters[0] = first_parameter;
     args.parameters[1] = second_parameter;
+    check_parameters(args.parameters, x.dtype, operation, kActivationNames[activation]);
     args.seed = seed;
     args.limit = probability.limit();
     args.factor = factor_of(probability, x.dtype);

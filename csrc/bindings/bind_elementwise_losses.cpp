@@ -35,6 +35,26 @@ const LossRow& row_of(int index) {
   return kRows[index];
 }
 
+// Raises unless the type computed in can hold a loss's numbers.
+void check_numbers(const LossArgs& args, const char* loss) {
+  struct Names {
+    const char *loss, *first, *second;
+  };
+  static constexpr Names rows[] = {{"smooth_l1_loss", "beta", nullptr},
+                                   {"huber_loss", "delta", nullptr},
+                                   {"gaussian_nll_loss", "eps", nullptr},
+                                   {"poisson_nll_loss", nullptr, "eps"},
+                                   {"sigmoid_focal_loss", "alpha", "gamma"}};
+  for (const Names& row : rows) {
+    if (std::strcmp(row.loss, loss) != 0)
+      continue;
+    if (row.first)
+      check_holds(args.parameters[0], args.dtype, loss, row.first);
+    if (row.second)
+      check_holds(args.parameters[1], args.dtype, loss, row.second);
+  }
+}
+
 void run(LossArgs& args, void (*kernel)(LossArgs&) noexcept) {
   without_gil(kRows[args.loss].name, args.size, [&] { kernel(args); });
 }
@@ -110,8 +130,8 @@ int wrapped_axis(int64_t axis, int ndim) {
   return int(axis < 0 ? axis + dims : axis);
 }
 
-// The sum of `grad` along the dimensions in which an operand of this shape was broadcast.
-// (The result has the first `result_ndim` dimensions of it.)
+// The sum of `grad` along the dimensions in which an operand of this shape was broadcast, rounded
+// to the model's dtype. (The result has the first `result_ndim` dimensions of it.)
 py::object sum_to(const TensorView& grad, const TensorView& model, int ndim, const int64_t* shape,
                   int result_ndim) {
   TensorView permuted = grad, lines, sums;
@@ -128,7 +148,7 @@ py::object sum_to(const TensorView& grad, const TensorView& model, int ndim, con
       summed *= is_summed ? grad.shape[dim] : 1;
     }
   const py::object owner = contiguous_copy(permuted, lines);
-  py::object result = make_array(model, grad.dtype, result_ndim, shape, nullptr, sums);
+  py::object result = make_array(model, model.dtype, result_ndim, shape, nullptr, sums);
   LossArgs args{};
   args.dtype = grad.dtype;
   args.loss = kTotal;
@@ -141,6 +161,7 @@ py::object sum_to(const TensorView& grad, const TensorView& model, int ndim, con
   args.operands[kLossInput].strides[1] = 1;
   args.lines = true;
   args.line_sums = sums.data;
+  args.sums_dtype = sums.dtype;
   if (args.size)
     run_with_partials(args, runtime::kernels().elementwise_loss);
   else
@@ -171,6 +192,7 @@ struct LossCall {
     args.loss = index;
     args.parameters[0] = a;
     args.parameters[1] = b;
+    check_numbers(args, row.name);
     walk.emplace(args, row.name, input);
     walk->take(kLossInput, input, "input");
     if (!(row.shapes & kNoTarget)) {
@@ -199,6 +221,7 @@ struct LossCall {
     if ((row.shapes & kVariance) && PyFloat_Check(object.ptr())) { // the same everywhere
       args.operands[kLossThird].value = PyFloat_AS_DOUBLE(object.ptr());
       DLK_CHECK(!(args.operands[kLossThird].value < 0), "var has negative entry/entries");
+      check_holds(args.operands[kLossThird].value, args.dtype, row.name, argument);
       return;
     }
     third = view_of(object, row.name, argument);
@@ -231,6 +254,9 @@ struct LossCall {
 
   // Past the cache, where lines are worth a fence and what the call moves does not fit.
   bool streams() const {
+    for (const LossArray& array : args.results)
+      if (array.wide)
+        return false;
     int64_t arrays = 0;
     for (const LossArray& array : args.operands)
       arrays += array.data && array.strides[args.ndim - 1] != 0;
@@ -270,6 +296,7 @@ struct LossCall {
     } else if (args.size) {
       args.lines = true;
       args.line_sums = sums.data;
+      args.sums_dtype = sums.dtype;
       run_with_partials(args, runtime::kernels().elementwise_loss);
       args.lines = false;
     }
@@ -305,7 +332,8 @@ struct LossCall {
     int wanted = 0;
     for (int which = 0; which < 3; ++which)
       if (wrt >> which & 1)
-        made[which] = walk->result(LossResult(kGradInput + which), wanted++ ? py::none() : out);
+        made[which] = walk->result(LossResult(kGradInput + which), wanted++ ? py::none() : out,
+                                   is_broadcast(which));
     walk->join();
     if (!out.is_none() && (row.shapes & kChecked) && args.size) { // before `out` is written
       run_with_partials(args, runtime::kernels().elementwise_loss);
@@ -393,6 +421,7 @@ py::object elementwise_loss(int index, double a, double b, py::handle input, py:
     loss = call.make_line_sums(*axis, sums);
     args.lines = true;
     args.line_sums = sums.data;
+    args.sums_dtype = sums.dtype;
     if (call.walk->size() == 0 && sums.size() != 0)
       std::memset(sums.data, 0, size_t(sums.bytes()));
   }

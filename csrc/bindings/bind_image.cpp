@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -144,6 +145,13 @@ py::object image_normalize(const char* operation, py::handle x_object, py::handl
     const double std = factors[channel], mean = shifts[channel];
     factors[channel] = inverse ? std / unit : unit / std;
     shifts[channel] = inverse ? mean / unit : -mean / std;
+    const double most = x.dtype == DType::float64 || out_dtype == DType::float64
+                            ? std::numeric_limits<double>::max()
+                            : double(std::numeric_limits<float>::max());
+    DLK_CHECK(std::abs(factors[channel]) <= most, operation, ": std: expected numbers for which ",
+              inverse ? "std / scale" : "scale / std", " is at most ", most, ", got ", std);
+    DLK_CHECK(std::abs(shifts[channel]) <= most, operation, ": mean: expected numbers for which ",
+              inverse ? "mean / scale" : "mean / std", " is at most ", most, ", got ", mean);
   }
 
   int64_t shape[4];

@@ -131,7 +131,11 @@ ClassTargetsArgs look_over_targets(const IndexOperand& target, const ClassLayout
   args.weight_dtype = dtype;
   without_gil("class_targets", layout.batches * layout.positions,
               [&] { runtime::kernels().class_targets(args); });
-  DLK_CHECK_INDEX(!args.out_of_bounds, "Target ", args.bad_target, " is out of bounds.");
+  DLK_CHECK_INDEX(!args.out_of_bounds, "Target ",
+                  args.target.dtype == DType::uint64
+                      ? std::to_string(static_cast<uint64_t>(args.bad_target))
+                      : std::to_string(args.bad_target),
+                  " is out of bounds.");
   return args;
 }
 
@@ -208,6 +212,8 @@ struct CrossEntropyCall {
     reduction = reduction_of(reduction_text);
     axis = class_axis(logits, operation);
     check_floating(logits, operation, "input");
+    check_holds(z_loss, logits.dtype, operation, "z_loss");
+    check_holds(softcap, logits.dtype, operation, "softcap", softcap != 0);
     DLK_CHECK(!(label_smoothing > 1) && label_smoothing == label_smoothing,
               "label_smoothing must be between 0.0 and 1.0. Got: ", label_smoothing);
     DLK_CHECK(softcap >= 0 && softcap < std::numeric_limits<double>::infinity(), operation,
@@ -321,12 +327,15 @@ py::object cross_entropy(py::handle logits, py::handle target, py::handle weight
     grad.emplace(call.gradient(out));
   }
 
+  const int64_t tile = plane_tile(args.classes, compute_bytes_of(args.dtype));
   const int64_t chunks = call.main.rows ? chunk_count(call.rows(), row_chunk(args.classes))
-                                        : args.batches * chunk_count(args.positions, kPlaneTile);
-  args.scratch_bytes_per_thread =
-      with_grad && call.main.rows ? row_scratch_bytes(args.classes, args.dtype) : 0;
+                                        : args.batches * chunk_count(args.positions, tile);
+  if (!call.main.rows)
+    args.scratch_bytes_per_thread = plane_scratch_bytes(args.classes, args.dtype);
+  else if (with_grad)
+    args.scratch_bytes_per_thread = row_scratch_bytes(args.classes, args.dtype);
   const int64_t scratch_bytes = args.scratch_bytes_per_thread * runtime::thread_count();
-  ScopedBuffer partials(size_t(chunks) * sizeof(double)), scratch { size_t(scratch_bytes) };
+  ScopedBuffer partials(size_t(2 * chunks) * sizeof(double)), scratch { size_t(scratch_bytes) };
   args.loss_partials = static_cast<double*>(allocated(partials.data(), chunks));
   args.scratch = allocated(scratch.data(), scratch_bytes);
 
@@ -448,7 +457,8 @@ py::object softmax(py::handle x, int64_t axis_argument, bool logarithm, py::hand
     check_overlap(output.view, input, operation, "out", "input");
   MainOperand main = main_operand(input, axis);
   SoftmaxArgs args = softmax_args(main, input.dtype, logarithm);
-  args.scratch_bytes_per_thread = main.rows ? row_scratch_bytes(args.classes, args.dtype) : 0;
+  args.scratch_bytes_per_thread = main.rows ? row_scratch_bytes(args.classes, args.dtype)
+                                            : plane_scratch_bytes(args.classes, args.dtype);
   const int64_t scratch_bytes = args.scratch_bytes_per_thread * runtime::thread_count();
   ScopedBuffer scratch{size_t(scratch_bytes)};
   args.scratch = allocated(scratch.data(), scratch_bytes);

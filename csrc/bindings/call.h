@@ -5,6 +5,8 @@
 #include "bindings/tensor.h"
 #include "runtime/dispatch.h"
 
+#include <cmath>
+#include <limits>
 #include <new>
 
 namespace dlk {
@@ -45,6 +47,21 @@ inline void check_floating(const TensorView& view, const char* operation, const 
   DLK_CHECK_TYPE(is_floating(view.dtype), operation, ": ", argument,
                  ": expected a floating dtype (float32, float64, bfloat16, float16), got ",
                  dtype_name(view.dtype));
+}
+
+// A number that a kernel takes in the type it computes in, float32 but for float64 arrays: with
+// `divides` one whose inverse that type can hold too.
+inline void check_holds(double value, DType dtype, const char* operation, const char* argument,
+                        bool divides = false) {
+  constexpr double most = std::numeric_limits<float>::max();
+  if (dtype == DType::float64)
+    return;
+  const double size = std::abs(value);
+  DLK_CHECK(std::isinf(value) || !(size > most), operation, ": ", argument,
+            ": expected a number that float32 can hold (at most ", most, "), got ", value);
+  DLK_CHECK(!divides || size == 0 || !(size < 1 / most), operation, ": ", argument,
+            ": expected a number whose inverse float32 can hold (at least ", 1 / most, "), got ",
+            value);
 }
 
 inline void check_same_dtype(const TensorView& view, const TensorView& as, const char* operation,

@@ -16,14 +16,16 @@ template <> struct MathConstants<float> {
   static constexpr int32_t kExponentMagicBits = 0x4b000000;
   static constexpr float kLog2E = 0x1.715476p+0f;
   static constexpr float kLn2High = 0x1.62e4p-1f, kLn2Low = 0x1.7f7d1cp-20f;
-  static constexpr float kExpLowest = -104.0f, kExpHighest = 100.0f; // 0 and inf beyond
+  static constexpr float kExpLowest = -132.4f, kExpHighest = 100.0f; // 0 and inf beyond
   static constexpr int kGuardBits = 64; // exp_nonpositive's detour around subnormals
   static constexpr float kGuardScale = 0x1p-64f;
+  static constexpr float kExpDeep = -70.0f;     // ExpTail: guarded from here down
   static constexpr float kExpm1Lowest = -20.0f; // -1 from here down
   static constexpr int kExpTerms = 5;
   static constexpr float kExp[kExpTerms] = {0.5f, 0x1.5554a4p-3f, 0x1.555688p-5f, 0x1.122f88p-7f,
                                             0x1.6b6e40p-10f};
-  static constexpr float kNormalLimit = 14.6f; // e^(-x^2/2) is 0 beyond
+  static constexpr float kNormalLimit = 16.272f; // guarded_gauss is 0 there
+  static constexpr float kNormalDeep = 11.0f;    // a density is guarded from here on
   // gauss: eighths of powers of two; (e^(-r / 2) - 1) / r for |r| <= ln 2 / 8
   static constexpr int kGaussSteps = 8;
   static constexpr float kGaussStepHigh = 0x1.62ep-3f, kGaussStepLow = 0x1.0bfbe8p-17f;
@@ -56,16 +58,17 @@ template <> struct MathConstants<double> {
   static constexpr int64_t kExponentMagicBits = 0x4330000000000000;
   static constexpr double kLog2E = 0x1.71547652b82fep+0;
   static constexpr double kLn2High = 0x1.62e42fee00000p-1, kLn2Low = 0x1.a39ef35793c76p-33;
-  static constexpr double kExpLowest = -746.0, kExpHighest = 720.0;
+  static constexpr double kExpLowest = -1125.0, kExpHighest = 720.0;
   static constexpr int kGuardBits = 600;
   static constexpr double kGuardScale = 0x1p-600;
+  static constexpr double kExpDeep = -500.0;
   static constexpr double kExpm1Lowest = -44.0;
   static constexpr int kExpTerms = 11;
   static constexpr double kExp[kExpTerms] = {
       0x1.0000000000000p-1,  0x1.555555555555bp-3,  0x1.5555555555503p-5,  0x1.111111110ec5dp-7,
       0x1.6c16c16c3048cp-10, 0x1.a01a01b37e37fp-13, 0x1.a01a01368f8a6p-16, 0x1.71ddf020cdf7cp-19,
       0x1.27e5b44633b0cp-22, 0x1.af6be7e48e2dcp-26, 0x1.1e3d2d1adc0f8p-29};
-  static constexpr double kNormalLimit = 39.0;
+  static constexpr double kNormalLimit = 47.434, kNormalDeep = 32.0;
   static constexpr int kGaussSteps = 1; // whole powers, |r| <= ln 2
   static constexpr double kGaussStepHigh = 2 * kLn2High, kGaussStepLow = 2 * kLn2Low;
   static constexpr int kGaussTerms = kExpTerms + 1;
@@ -149,16 +152,37 @@ template <class T> DLK_INLINE Vec<T> exp(Vec<T> x) {
   return mantissa * power_of_two(half_n) * power_of_two(reduced.n - half_n);
 }
 
-// e^x for x <= 1, three operations cheaper: the exponent is built 2^kGuardBits too high and taken
-// back by one multiplication, which rounds subnormal results right. Max error as exp.
-template <class T> DLK_INLINE Vec<T> exp_nonpositive(Vec<T> x) {
+// e^x 2^kGuardBits for x <= 1; from kExpLowest down, where the exponent's field is 0, it is 0.
+template <class T> DLK_INLINE Vec<T> guarded_exp(Vec<T> x) {
   using M = MathConstants<T>;
   x = max(Vec<T>(M::kExpLowest), x);
   const Reduced<T> reduced = reduce_by_ln2(x, M::kExponentBias + M::kGuardBits);
   const Vec<T> mantissa = expm1_reduced(reduced.r) + Vec<T>(1);
-  const Vec<T> scale = from_bits<T>(shift_left(bits_of(reduced.n_magic), M::kMantissaBits));
-  return mantissa * scale * Vec<T>(M::kGuardScale);
+  return mantissa * from_bits<T>(shift_left(bits_of(reduced.n_magic), M::kMantissaBits));
 }
+
+// e^x for x <= 1, three operations cheaper: the exponent is built 2^kGuardBits too high and taken
+// back by one multiplication, which rounds subnormal results right. Max error as exp.
+template <class T> DLK_INLINE Vec<T> exp_nonpositive(Vec<T> x) {
+  return guarded_exp(x) * Vec<T>(MathConstants<T>::kGuardScale);
+}
+
+// e^-|x| for a product that it is a factor of: a subnormal one would have lost digits that the
+// product needs. So it is left 2^kGuardBits too large in the lanes that are deep, where `at` (x, or
+// -|x|) is below kExpDeep, and `restored` takes that back at the end. Beside 1 it is nothing even
+// then.
+template <class T> struct ExpTail {
+  IntVec<T> is_deep;
+  Vec<T> e;
+
+  DLK_INLINE ExpTail(Vec<T> x, Vec<T> at)
+      : is_deep(at < Vec<T>(MathConstants<T>::kExpDeep)),
+        e(guarded_exp(-abs(x)) *
+          select(is_deep, Vec<T>(1), Vec<T>(MathConstants<T>::kGuardScale))) {}
+  DLK_INLINE Vec<T> restored(Vec<T> product) const {
+    return select(is_deep, product * Vec<T>(MathConstants<T>::kGuardScale), product);
+  }
+};
 
 // e^x for x <= 80, in base 2, for softmax's loops: half the reduction of exp, and 0 below 2^-126
 // (its weights need no subnormals, and their detour is a tenth of the time). Max error above that:
@@ -306,7 +330,7 @@ template <class T> DLK_INLINE Vec<T> gauss(Vec<T> x) {
 // The normal distribution beyond a, erfc(a / sqrt(2)) / 2, for 0 <= a <= kNormalLimit, from
 // guarded_gauss(a): e^(-a^2/2) R(a) with R Mills' ratio over sqrt(2 pi), a quotient of polynomials
 // with no negative coefficient. Max error: float 6 ULP up to 6 and 7 beyond, double 7 ULP, as
-// long as the result is normal.
+// long as the result is normal: so what it is to be multiplied by, multiplies guarded_gauss(a).
 template <class T> DLK_INLINE Vec<T> normal_tail(Vec<T> a, Vec<T> guarded_gauss_of_a) {
   using M = MathConstants<T>;
   return guarded_gauss_of_a * polynomial(a, M::kMillsTop) / polynomial(a, M::kMillsBottom);

@@ -8,7 +8,6 @@ the kind that came in. An element's value never depends on where it stands.
 from __future__ import annotations
 
 import inspect
-import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -125,7 +124,7 @@ class Activation:
         example: Three arguments, and the function and its derivative there to four decimals.
         parameters: Its arguments besides the input, at most two.
         derivative: For an activation whose backward needs the output: ``dy/dx`` in terms of
-            ``(y, *parameters)``, in operations that NumPy and torch share. What torch
+            ``(torch, y, *parameters)``, in y's dtype and to the kernel's accuracy. What torch
             differentiates for second derivatives.
         requirement: What its parameters have to be, where not every number will do.
         gradient_requirement: The same for its gradient. Where either does not hold, torch's twins
@@ -435,7 +434,7 @@ softsign, softsign_backward = _define(
         gradient="Gradient of `softsign`, ``grad_output * (1 - |y|)**2``, from its result ``y``,\n"
         "which is all that is kept: the derivative is off by 2 eps of 1, not of itself.",
         example=([-1.0, 0.0, 2.0], [-0.5, 0.0, 0.6667], [0.25, 1.0, 0.1111]),
-        derivative=lambda y: (1 - abs(y)) ** 2,
+        derivative=lambda torch, y: (1 - abs(y)) ** 2,
     )
 )
 
@@ -446,7 +445,7 @@ sigmoid, sigmoid_backward = _define(
         summary="``1 / (1 + exp(-x))`` (`torch.sigmoid`), to 3 ULP.",
         gradient="Gradient of `sigmoid`, ``grad_output * y * (1 - y)``, from its result ``y``.",
         example=([-1.0, 0.0, 2.0], [0.2689, 0.5, 0.8808], [0.1966, 0.25, 0.105]),
-        derivative=lambda y: y * (1 - y),
+        derivative=lambda torch, y: y * (1 - y),
     )
 )
 
@@ -457,7 +456,7 @@ tanh, tanh_backward = _define(
         summary="``tanh(x)`` (`torch.tanh`), to 4 ULP; keeps -0.0.",
         gradient="Gradient of `tanh`, ``grad_output * (1 - y**2)``, from its result ``y``.",
         example=([-1.0, 0.0, 2.0], [-0.7616, 0.0, 0.964], [0.42, 1.0, 0.0707]),
-        derivative=lambda y: (1 - y) * (1 + y),
+        derivative=lambda torch, y: (1 - y) * (1 + y),
     )
 )
 
@@ -470,7 +469,7 @@ logsigmoid, logsigmoid_backward = _define(
         gradient="Gradient of `logsigmoid`, ``grad_output * (1 - exp(y))``, from its result\n"
         "``y``.",
         example=([-1.0, 0.0, 2.0], [-1.3133, -0.6931, -0.1269], [0.7311, 0.5, 0.1192]),
-        derivative=lambda y: 1 - math.e**y,
+        derivative=lambda torch, y: -torch.expm1(y),
     )
 )
 
@@ -491,7 +490,7 @@ elu, elu_backward = _define(
             ),
         ),
         example=([-1.0, 0.0, 2.0], [-0.6321, 0.0, 2.0], [0.3679, 1.0, 1.0]),
-        derivative=lambda y, alpha: (y > 0) + (y <= 0) * (y + alpha),
+        derivative=lambda torch, y, alpha: torch.where(y > 0, 1.0, y + alpha),
         gradient_requirement=Requirement(
             "alpha: expected no negative number, since the gradient is made from the result",
             lambda alpha: alpha >= 0,
@@ -509,7 +508,7 @@ celu, celu_backward = _define(
         "alpha + 1)``, from its result ``y``; see `elu_backward`.",
         parameters=(Parameter("alpha", "The limit at -inf, negated; positive.", default=1.0),),
         example=([-1.0, 0.0, 2.0], [-0.6321, 0.0, 2.0], [0.3679, 1.0, 1.0]),
-        derivative=lambda y, alpha: (y > 0) + (y <= 0) * (y / alpha + 1),
+        derivative=lambda torch, y, alpha: torch.where(y > 0, 1.0, y / alpha + 1),
         requirement=Requirement("alpha: expected a positive number", lambda alpha: alpha > 0),
     )
 )
@@ -522,7 +521,9 @@ selu, selu_backward = _define(
         "3 ULP.",
         gradient="Gradient of `selu` from its result; see `elu_backward`.",
         example=([-1.0, 0.0, 2.0], [-1.1113, 0.0, 2.1014], [0.6468, 1.7581, 1.0507]),
-        derivative=lambda y: _SELU_SCALE * (y > 0) + (y <= 0) * (y + _SELU_SCALE * _SELU_ALPHA),
+        derivative=lambda torch, y: torch.where(
+            y > 0, _SELU_SCALE, y + _SELU_SCALE * _SELU_ALPHA
+        ),
     )
 )
 

@@ -9,7 +9,8 @@ Element ``e`` has the ``e % 8``-th number of 16 bits of block ``e // 8`` of Phil
 et al., SC 2011) under the seed as key, and is kept where that number is less than
 ``(1 - p) * 65536``, rounded to a whole number: the fraction kept is ``1 - p`` to within 2^-17.
 
-What is dropped is multiplied by 0, as in torch: there NaN stays NaN, and infinity becomes NaN.
+What is dropped becomes 0 (`alpha_dropout`: what stands for it) whatever it was, and so does its
+gradient: infinity and NaN too, where torch multiplies by 0 and has NaN.
 """
 
 from __future__ import annotations

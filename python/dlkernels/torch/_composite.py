@@ -98,7 +98,7 @@ def activation_backward(
     row = ACTIVATION_ROWS[index]
     values = {p.name: p.from_number(x) for p, x in zip(row.parameters, (a, b), strict=False)}
     if row.derivative is not None:
-        grad: Tensor = grad_output * row.derivative(saved, *values.values())
+        grad: Tensor = grad_output * row.derivative(torch, saved, *values.values())
         return grad
     function = getattr(F, row.name)
     return differentiate(lambda x: function(x, **values), saved, grad_output)

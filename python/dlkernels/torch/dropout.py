@@ -4,6 +4,9 @@ A call draws one number from torch's default generator (or from ``generator=``),
 and that number makes the mask: see `dlkernels.dropout`. So masks follow `torch.manual_seed` and are
 drawn again by activation checkpointing; they are not those that torch draws from the same seed. For
 backward a bit per element is kept, in compiled graphs the number alone.
+
+What is dropped becomes 0 whatever it was, and so does its gradient: infinity and NaN too, where
+torch multiplies by 0 and has NaN. (Tensors that go to torch's own function get what that gives.)
 """
 
 from __future__ import annotations
@@ -126,10 +129,18 @@ def _factors(input: Tensor, arguments: Any) -> tuple[Tensor, Tensor | None]:
     return factor, as_input(np.zeros(shape, made), False) if alpha else None
 
 
+def _scaled(values: Tensor, factor: Tensor) -> Tensor:
+    """The product; 0 where the factor is, whatever is dropped."""
+    return torch.where(factor != 0, values * factor, 0.0)
+
+
 def _in_torch(input: Tensor, arguments: Any, inplace: bool) -> Tensor:
     """The same in torch's operations, for tensors that no kernel takes."""
     factor, shift = _factors(input, arguments)
-    output = input.mul_(factor) if inplace else input * factor
+    if inplace:
+        output = input.mul_(factor).masked_fill_(factor == 0, 0.0)
+    else:
+        output = _scaled(input, factor)
     if shift is None:
         return output
     return output.add_(shift) if inplace else output + shift
@@ -170,7 +181,7 @@ class _Backward(Function):
 
 def _gradient(grad_output: Tensor, kept: Tensor | None, arguments: Any) -> Tensor:
     if is_batched(grad_output):
-        return grad_output * _factors(grad_output, arguments)[0]
+        return _scaled(grad_output, _factors(grad_output, arguments)[0])
     if torch.is_grad_enabled():
         grad: Tensor = _Backward.call(grad_output, kept, arguments)
         return grad
@@ -230,7 +241,8 @@ def dropout(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """`torch.nn.functional.dropout`: elements become 0 with probability `p`, the others are
-    multiplied by ``1 / (1 - p)``.
+    multiplied by ``1 / (1 - p)``. What is dropped is 0 and has a gradient of 0 even if it is
+    infinite or NaN, where torch has NaN.
 
     The mask is a function of a seed and of the element's place, whatever the memory format, dtype
     or number of threads; it is not the one that torch makes from the same `torch.manual_seed`.
@@ -564,8 +576,9 @@ def _bias_act_in_torch(input: Tensor, bias: Tensor | None, numbers: Any, factor:
         parameter.name: parameter.from_number(value)
         for parameter, value in zip(row.parameters, values, strict=False)
     }
-    hidden: Tensor = getattr(F, row.name)(input if bias is None else input + bias, **named)
-    return hidden * factor
+    # What is dropped has no gradient, even where the activation's is NaN.
+    at = torch.where(factor != 0, input if bias is None else input + bias, 0.0)
+    return _scaled(getattr(F, row.name)(at, **named), factor)
 
 
 class _BiasActDropout(Function):
