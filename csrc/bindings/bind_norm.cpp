@@ -35,6 +35,11 @@ private:
   double* next_;
 };
 
+// Does backward need but a bit of what the activation was given?
+bool rectifies(const BatchNormArgs& args) {
+  return args.activation == NormActivation::relu || args.activation == NormActivation::leaky_relu;
+}
+
 // One call: its input, and everything that every function here checks alike.
 class NormCall {
 public:
@@ -57,9 +62,6 @@ public:
     parameter_dtype = input.dtype == DType::float64 ? DType::float64 : DType::float32;
   }
 
-  DType compute_dtype() const {
-    return input.dtype == DType::float64 ? DType::float64 : DType::float32;
-  }
   bool empty() const { return input.size() == 0; }
   int64_t work() const { return input.size(); }
 
@@ -68,9 +70,10 @@ public:
       return;
     const std::string name =
         PyUnicode_Check(activation.ptr()) ? std::string(py::str(activation)) : std::string();
-    args.activation = name == "silu" ? NormActivation::silu : NormActivation::rectify;
-    args.leaky = name == "leaky_relu";
-    args.negative_slope = args.leaky ? negative_slope : 0;
+    args.activation = name == "relu"         ? NormActivation::relu
+                      : name == "leaky_relu" ? NormActivation::leaky_relu
+                                             : NormActivation::silu;
+    args.negative_slope = negative_slope;
     DLK_CHECK(name == "relu" || name == "leaky_relu" || name == "silu", operation,
               ": activation: expected None, 'relu', 'leaky_relu' or 'silu', got ",
               std::string(py::repr(activation)));
@@ -212,8 +215,7 @@ public:
     if (object.is_none())
       return std::nullopt;
     TensorView mask = view_of(object, operation, "mask");
-    DLK_CHECK(args.activation == NormActivation::rectify, operation,
-              ": mask: expected none without relu or leaky_relu");
+    DLK_CHECK(rectifies(args), operation, ": mask: expected none without relu or leaky_relu");
     DLK_CHECK(mask.dtype == DType::uint8 && mask.ndim == 1 && mask.contiguous() &&
                   mask.size() == mask_bytes(),
               operation, ": mask: expected ", mask_bytes(), " contiguous uint8, got ",
@@ -280,7 +282,7 @@ void check_apart(const TensorView& out, const TensorView& in, const char* operat
 }
 
 bool saves_mask(const BatchNormArgs& args, bool with_residual) {
-  return args.activation == NormActivation::rectify && with_residual;
+  return rectifies(args) && with_residual;
 }
 
 // "[1, 3]", as torch writes a size.
@@ -391,8 +393,8 @@ py::tuple batch_norm(py::handle input_object, py::handle weight_object, py::hand
       copy_elements(output.view, *output.copy_to);
   }
   if (training && save) {
-    save_mean = call.new_vector(call.compute_dtype(), args.mean);
-    save_invstd = call.new_vector(call.compute_dtype(), args.invstd);
+    save_mean = call.new_vector(DType::float64, args.mean);
+    save_invstd = call.new_vector(DType::float64, args.invstd);
   }
   if (training && !call.empty()) {
     // running = (1 - momentum) running + momentum statistic; the buffers of sums are free by now
@@ -557,10 +559,8 @@ py::tuple batch_norm_backward(py::handle grad_object, py::handle input_object,
   if (want_bias)
     grad_bias = call.new_vector(call.parameter_dtype, args.sum_dy);
   if (want_weight) {
-    const bool is_float = call.compute_dtype() == DType::float32;
     for (int64_t channel = 0; channel < call.channels; ++channel)
-      args.sum_dy_xmu[channel] *=
-          is_float ? double(float(args.invstd[channel])) : args.invstd[channel];
+      args.sum_dy_xmu[channel] *= args.invstd[channel];
     grad_weight = call.new_vector(call.parameter_dtype, args.sum_dy_xmu);
   }
   return py::make_tuple(gradients.input, grad_weight, grad_bias, gradients.residual);

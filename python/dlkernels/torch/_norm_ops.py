@@ -156,8 +156,8 @@ def _(
     if save and not training:
         mean, spread = torch.empty_like(running_mean), torch.empty_like(running_var)
     elif save:
-        wide = input.dtype if input.dtype is torch.float64 else torch.float32
-        mean, spread = (input.new_empty([input.shape[1]], dtype=wide) for _ in range(2))
+        shape = [input.shape[1]]
+        mean, spread = (input.new_empty(shape, dtype=torch.float64) for _ in range(2))
     if save and _makes_mask(activation, residual):
         mask = input.new_empty([(input.numel() + 15) // 16 * 2], dtype=torch.uint8)
     if training and running_mean is not None:

@@ -17,7 +17,7 @@ OPERATOR = "operator"
 TORCH = "torch"
 
 _PLAIN = (Tensor, Parameter)
-_FLOATING = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16))
+FLOATING = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16))
 
 _STRIDED = torch.strided
 
@@ -63,12 +63,17 @@ def is_batched(grad_output: Tensor) -> bool:
     return _legacy_batched(grad_output) or _transforms() is not None
 
 
+def in_transform() -> bool:
+    """Whether torch.func or forward-mode differentiation has a say, outside the compiler."""
+    return not _is_compiling() and (_transforms() is not None or _forward_ad._current_level >= 0)
+
+
 def _is_distributed(kind: type) -> bool:
     """A DTensor's sharding rules know torch's operators, not ours."""
     return kind.__module__.startswith("torch.distributed.")
 
 
-def route(input: Tensor, *others: Tensor | None, dtypes: frozenset[torch.dtype] = _FLOATING) -> str:
+def route(input: Tensor, *others: Tensor | None, dtypes: frozenset[torch.dtype] = FLOATING) -> str:
     """The way for a call whose main tensor is `input`, of one of these dtypes; the others must be
     plain CPU tensors too.
 
@@ -96,7 +101,7 @@ def route(input: Tensor, *others: Tensor | None, dtypes: frozenset[torch.dtype] 
         return TORCH
     if _is_compiling():
         return OPERATOR
-    if _transforms() is not None or _forward_ad._current_level >= 0 or _jit_tracing() is not None:
+    if in_transform() or _jit_tracing() is not None:
         return TORCH
     if not plain or _function_modes() or _dispatch_modes():
         return OPERATOR
@@ -118,7 +123,7 @@ def reason(input: Any, *others: Any) -> str:
             return f"{TORCH}: a tensor is a negated view"
         if _is_distributed(type(tensor)):
             return f"{TORCH}: a tensor is a DTensor"
-    if input.dtype not in _FLOATING:
+    if input.dtype not in FLOATING:
         return f"{TORCH}: no kernel for {input.dtype}"
     way = route(input, *others)
     if way == TORCH:
