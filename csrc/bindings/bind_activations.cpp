@@ -132,9 +132,26 @@ void run(const char* operation, ActivationArgs& args, void (*kernel)(ActivationA
   without_gil(operation, args.size, [&] { kernel(args); });
 }
 
+// What the two numbers of an activation are called, for errors. Written at import.
+std::string parameter_names[kCount][2];
+
+void name_activation_parameters(int index, const std::string& first, const std::string& second) {
+  name_of(index);
+  parameter_names[index][0] = first;
+  parameter_names[index][1] = second;
+}
+
+void set_parameters(ActivationArgs& args, const char* operation, py::handle first,
+                    py::handle second) {
+  const std::string(&names)[2] = parameter_names[args.activation];
+  args.parameters[0] = as_number(first, operation, names[0].c_str());
+  args.parameters[1] = as_number(second, operation, names[1].c_str());
+  check_parameters(args.parameters, args.dtype, operation, kNames[args.activation]);
+}
+
 // y = activation(x); with_mask: (y, mask), the mask in the memory order of y.
 py::object activation(int index, py::handle x_object, py::handle out, bool with_mask,
-                      double first_parameter, double second_parameter) {
+                      py::handle first_parameter, py::handle second_parameter) {
   const char* operation = name_of(index);
   if (with_mask)
     check_masked(index, operation);
@@ -144,9 +161,7 @@ py::object activation(int index, py::handle x_object, py::handle out, bool with_
   args.dtype = x.dtype;
   args.activation = index;
   args.size = x.size();
-  args.parameters[0] = first_parameter;
-  args.parameters[1] = second_parameter;
-  check_parameters(args.parameters, args.dtype, operation, kNames[index]);
+  set_parameters(args, operation, first_parameter, second_parameter);
 
   ElementwiseOutput output(x, out, operation);
   args.input = output.input;
@@ -167,8 +182,8 @@ py::object activation(int index, py::handle x_object, py::handle out, bool with_
 // dx, from grad_output and either `saved` (what the activation saves, of the input's shape) or a
 // mask made by activation() on an array that lay in memory as grad_output does.
 py::object activation_backward(int index, py::handle grad_object, py::handle saved_object,
-                               py::handle mask_object, double first_parameter,
-                               double second_parameter) {
+                               py::handle mask_object, py::handle first_parameter,
+                               py::handle second_parameter) {
   const char* operation = name_of(index, kBackwardNames);
   TensorView grad = view_of(grad_object, operation, "grad_output");
   check_floating(grad, operation, "grad_output");
@@ -176,9 +191,7 @@ py::object activation_backward(int index, py::handle grad_object, py::handle sav
   args.dtype = grad.dtype;
   args.activation = index;
   args.size = grad.size();
-  args.parameters[0] = first_parameter;
-  args.parameters[1] = second_parameter;
-  check_parameters(args.parameters, args.dtype, operation, kNames[index]);
+  set_parameters(args, operation, first_parameter, second_parameter);
   if (!mask_object.is_none()) {
     check_masked(index, operation);
     const TensorView mask = view_of(mask_object, operation, "mask");
@@ -600,16 +613,23 @@ py::object math_function(const std::string& name, py::handle x_object) {
 void bind_activations(py::module_& m) {
   m.def("activation_index", &activation_index);
   m.def("activation_saves", &activation_saves);
-  def_fast<&activation>(m, "activation");
-  def_fast<&activation_backward>(m, "activation_backward");
-  def_fast<&prelu>(m, "prelu", 1);
-  def_fast<&prelu_backward>(m, "prelu_backward");
-  def_fast<&gated_halves>(m, "gated_halves");
-  def_fast<&gated_halves_backward>(m, "gated_halves_backward");
-  def_fast<&swiglu>(m, "swiglu");
-  def_fast<&swiglu_backward>(m, "swiglu_backward");
-  def_fast<&maxout>(m, "maxout");
-  def_fast<&maxout_backward>(m, "maxout_backward");
+  m.def("name_activation_parameters", &name_activation_parameters);
+  def_fast<&activation>(m, "activation",
+                        {"index", "input", "out", "with_mask", "first", "second"});
+  def_fast<&activation_backward>(
+      m, "activation_backward", {"index", "grad_output", "saved", "mask", "first", "second"});
+  def_fast<&prelu>(m, "prelu", {"input", "weight", "out"}, 1);
+  def_fast<&prelu_backward>(m, "prelu_backward", {"grad_output", "input", "weight"});
+  def_fast<&gated_halves>(
+      m, "gated_halves", {"input", "axis", "silu"}, 0,
+      [](PyObject* const* args) { return gated_name(args[2] == Py_True, false); });
+  def_fast<&gated_halves_backward>(
+      m, "gated_halves_backward", {"grad_output", "input", "axis", "silu"}, 0,
+      [](PyObject* const* args) { return gated_name(args[3] == Py_True, true); });
+  def_fast<&swiglu>(m, "swiglu", {"gate", "up"});
+  def_fast<&swiglu_backward>(m, "swiglu_backward", {"grad_output", "gate", "up"});
+  def_fast<&maxout>(m, "maxout", {"input", "pieces", "axis", "return_index"});
+  def_fast<&maxout_backward>(m, "maxout_backward", {"grad_output", "index", "pieces", "axis"});
   m.def("math_function", &math_function);
 }
 

@@ -305,9 +305,17 @@ py::tuple philox(uint64_t key, uint32_t first, uint32_t second, uint32_t third, 
 } // namespace
 
 void bind_dropout(py::module_& m) {
-  def_fast<&dropout>(m, "dropout");
-  def_fast<&bias_act_dropout>(m, "bias_act_dropout");
-  def_fast<&bias_act_dropout_backward>(m, "bias_act_dropout_backward");
+  def_fast<&dropout>(
+      m, "dropout",
+      {"operation", "input", "residual", "out", "seed", "p", "alpha", "plane_dims", "ndim",
+       "backward", "kept", "with_kept"},
+      0, [](PyObject* const* args) { return as_text(args[0], "dropout", "operation"); });
+  def_fast<&bias_act_dropout>(m, "bias_act_dropout",
+                              {"input", "bias", "out", "seed", "p", "activation",
+                               "the activation's first argument", "its second argument"});
+  def_fast<&bias_act_dropout_backward>(m, "bias_act_dropout_backward",
+                                       {"grad_output", "input", "bias", "seed", "p", "activation",
+                                        "the activation's first argument", "its second argument"});
   m.def("philox", &philox);
 }
 

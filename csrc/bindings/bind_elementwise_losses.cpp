@@ -6,8 +6,6 @@
 #include "kernels/elementwise_losses.h"
 #include "runtime/pool.h"
 
-#include <pybind11/stl.h>
-
 #include <algorithm>
 #include <cstring>
 #include <optional>
@@ -444,7 +442,13 @@ int elementwise_loss_index(const std::string& key) {
 
 void bind_elementwise_losses(py::module_& m) {
   m.def("elementwise_loss_index", &elementwise_loss_index);
-  def_fast<&elementwise_loss>(m, "elementwise_loss");
+  def_fast<&elementwise_loss>(
+      m, "elementwise_loss",
+      {"index", "a", "b", "input", "target", "weight", "pos_weight", "reduction", "axis", "wrt",
+       "out", "grad_output"},
+      0, [](PyObject* const* args) {
+        return row_of(int(as_integer(args[0], "elementwise_loss", "index", 0, kRowCount - 1))).name;
+      });
 }
 
 } // namespace dlk

@@ -1,8 +1,7 @@
 // Images times a number plus a number per channel: normalization and its inverse.
 #include "bindings/bind.h"
 #include "bindings/call.h"
-
-#include <pybind11/stl.h>
+#include "bindings/fast_call.h"
 
 #include <algorithm>
 #include <cmath>
@@ -104,7 +103,7 @@ void run(const char* operation, ImageAffineArgs& args, const std::vector<double>
 py::object image_normalize(const char* operation, py::handle x_object, py::handle out,
                            const std::vector<double>& means, const std::vector<double>& stds,
                            std::optional<double> scale, bool inverse, bool channels_last,
-                           bool out_channels_last, const std::string& dtype) {
+                           bool out_channels_last, const char* dtype) {
   TensorView x = view_of(x_object, operation, "x"), x_copy, y, ordered;
   DLK_CHECK_TYPE(is_floating(x.dtype) || x.dtype == DType::uint8, operation,
                  ": x: expected uint8 or a floating dtype, got ", dtype_name(x.dtype));
@@ -128,7 +127,7 @@ py::object image_normalize(const char* operation, py::handle x_object, py::handl
     y = output_view_of(out, operation, "out");
     out_dtype = y.dtype;
   }
-  if (!dtype.empty())
+  if (*dtype)
     out_dtype = dtype_of(dtype, operation);
   else if (out.is_none() && inverse)
     out_dtype = DType::uint8;
@@ -209,7 +208,10 @@ py::object image_normalize(const char* operation, py::handle x_object, py::handl
 } // namespace
 
 void bind_image(py::module_& m) {
-  m.def("image_normalize", &image_normalize);
+  def_fast<&image_normalize>(
+      m, "image_normalize",
+      {"operation", "x", "out", "mean", "std", "scale", "inverse", "layout", "out_layout", "dtype"},
+      0, [](PyObject* const* args) { return as_text(args[0], "image_normalize", "operation"); });
 }
 
 } // namespace dlk

@@ -589,12 +589,24 @@ py::object nll_loss_backward(py::handle grad_output, py::handle log_probabilitie
 } // namespace
 
 void bind_losses(py::module_& m) {
-  def_fast<&cross_entropy>(m, "cross_entropy");
-  def_fast<&number_of>(m, "number_of");
-  def_fast<&softmax>(m, "softmax");
-  def_fast<&softmax_backward>(m, "softmax_backward");
-  def_fast<&nll_loss>(m, "nll_loss");
-  def_fast<&nll_loss_backward>(m, "nll_loss_backward");
+  def_fast<&cross_entropy>(m, "cross_entropy",
+                           {"input", "target", "weight", "ignore_index", "reduction",
+                            "label_smoothing", "z_loss", "softcap", "with_grad", "out",
+                            "return_lse", "return_argmax", "grad_output"});
+  def_fast<&number_of>(m, "number_of", {"array"});
+  def_fast<&softmax>(
+      m, "softmax", {"input", "axis", "logarithm", "out"}, 0,
+      [](PyObject* const* args) { return args[2] == Py_True ? "log_softmax" : "softmax"; });
+  def_fast<&softmax_backward>(m, "softmax_backward",
+                              {"grad_output", "output", "axis", "logarithm", "out"}, 0,
+                              [](PyObject* const* args) {
+                                return args[3] == Py_True ? "log_softmax_backward"
+                                                          : "softmax_backward";
+                              });
+  def_fast<&nll_loss>(m, "nll_loss", {"input", "target", "weight", "ignore_index", "reduction"});
+  def_fast<&nll_loss_backward>(
+      m, "nll_loss_backward",
+      {"grad_output", "input", "target", "weight", "ignore_index", "reduction"});
 }
 
 } // namespace dlk

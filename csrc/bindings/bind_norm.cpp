@@ -514,7 +514,7 @@ py::tuple batch_norm_backward(py::handle grad_object, py::handle input_object,
                               bool training, double eps, py::handle activation,
                               double negative_slope, py::handle residual_object,
                               py::handle mask_object,
-                              const std::tuple<bool, bool, bool, bool>& want) {
+                              const py::tuple& want) {
   NormCall call(input_object, "batch_norm_backward");
   BatchNormArgs& args = call.args;
   const BackwardOperands operands(call, grad_object, weight_object, bias_object, activation,
@@ -531,7 +531,10 @@ py::tuple batch_norm_backward(py::handle grad_object, py::handle input_object,
     mean = call.vector(running_mean_object, "running_mean");
     spread = call.vector(running_var_object, "running_var");
   }
-  const auto [want_input, want_weight, want_bias, want_residual] = want;
+  DLK_CHECK(want.size() == 4, call.operation, ": want: expected 4 bools, got ", want.size());
+  const auto wants = [&](size_t which) { return as_flag(want[which], call.operation, "want"); };
+  const bool want_input = wants(0), want_weight = wants(1), want_bias = wants(2),
+             want_residual = wants(3);
   const bool writes = want_input || want_residual;
   const bool reduce = want_weight || want_bias || (training && want_input);
   args.training = training;
@@ -623,12 +626,26 @@ py::tuple batch_norm_backward_elemt(py::handle grad_object, py::handle input_obj
 } // namespace
 
 void bind_norm(py::module_& m) {
-  def_fast<&batch_norm>(m, "batch_norm");
-  def_fast<&batch_norm_backward>(m, "batch_norm_backward");
-  m.def("batch_norm_stats", &batch_norm_stats);
-  m.def("batch_norm_elemt", &batch_norm_elemt);
-  m.def("batch_norm_backward_reduce", &batch_norm_backward_reduce);
-  m.def("batch_norm_backward_elemt", &batch_norm_backward_elemt);
+  def_fast<&batch_norm>(m, "batch_norm",
+                          {"input", "weight", "bias", "running_mean", "running_var", "training",
+                           "momentum", "eps", "activation", "negative_slope", "residual", "save",
+                           "out"});
+  def_fast<&batch_norm_backward>(m, "batch_norm_backward",
+                                   {"grad_output", "input", "weight", "bias", "running_mean",
+                                    "running_var", "save_mean", "save_invstd", "training", "eps",
+                                    "activation", "negative_slope", "residual", "mask", "want"});
+  def_fast<&batch_norm_stats>(m, "batch_norm_stats", {"input"});
+  def_fast<&batch_norm_elemt>(m, "batch_norm_elemt",
+                                {"input", "weight", "bias", "mean", "invstd", "activation",
+                                 "negative_slope", "residual", "save"});
+  def_fast<&batch_norm_backward_reduce>(m, "batch_norm_backward_reduce",
+                                          {"grad_output", "input", "weight", "bias", "mean",
+                                           "invstd", "activation", "negative_slope", "residual",
+                                           "mask"});
+  def_fast<&batch_norm_backward_elemt>(
+      m, "batch_norm_backward_elemt",
+      {"grad_output", "input", "weight", "bias", "mean", "invstd", "sum_dy", "sum_dy_xmu", "count",
+       "activation", "negative_slope", "residual", "mask", "want_input", "want_residual"});
 }
 
 } // namespace dlk

@@ -1,6 +1,7 @@
 // What every binding does around a kernel: common checks, the GIL, memory.
 #pragma once
 
+#include "bindings/gil.h"
 #include "bindings/profiled_range.h"
 #include "bindings/tensor.h"
 #include "runtime/dispatch.h"
@@ -20,8 +21,7 @@ void without_gil(const char* operation, int64_t work_elems, Function function) {
   const ProfiledRange range(operation);
   if (work_elems < kReleaseGilElems)
     return function();
-  py::gil_scoped_release release;
-  function();
+  with_gil_released(function);
 }
 
 template <class Pointer> Pointer allocated(Pointer data, size_t bytes) {

@@ -12,7 +12,7 @@ namespace {
 // need no lock, with or without the GIL. Types that do not fit are looked up at each call.
 struct Slot {
   std::atomic<PyTypeObject*> type{nullptr};
-  ExchangeType exchange{nullptr, nullptr, 0};
+  ExchangeType exchange{};
 };
 constexpr size_t kSlots = 64;
 Slot slots[kSlots];
@@ -26,7 +26,7 @@ size_t first_slot(PyTypeObject* type) {
 ExchangeType look_up(py::handle object) {
   const py::handle type = py::type::handle_of(object);
   if (!PyObject_HasAttrString(type.ptr(), dlpack::kExchangeAttribute))
-    return {nullptr, nullptr, 0};
+    return {};
   const py::object capsule = type.attr(dlpack::kExchangeAttribute);
   auto* api = static_cast<const dlpack::ExchangeApi*>(
       PyCapsule_GetPointer(capsule.ptr(), dlpack::kExchangeCapsuleName));
@@ -36,13 +36,14 @@ ExchangeType look_up(py::handle object) {
   while (api != nullptr && api->header.version.major != dlpack::kMajorVersion)
     api = reinterpret_cast<const dlpack::ExchangeApi*>(api->header.previous);
   if (api == nullptr)
-    return {nullptr, nullptr, 0};
+    return {};
+  const bool is_torch = is_torch_tensor(object);
   PyObject* is_neg = PyObject_GetAttrString(type.ptr(), "is_neg");
   if (is_neg == nullptr) {
     PyErr_Clear();
-    return {api, nullptr, 0};
+    return {api, nullptr, 0, is_torch};
   }
-  return {api, is_neg, tensor_place(object)};
+  return {api, is_neg, tensor_place(object), is_torch};
 }
 
 enum NumpyTypeNumber { kNumpyHalf = 23 }; // part of NumPy's ABI, as are the first 13 below
@@ -60,6 +61,13 @@ constexpr int kNumpyTypeCount = sizeof(kNumpyTypes) / sizeof(kNumpyTypes[0]);
 std::atomic<int> bfloat16_number{-1};
 
 } // namespace
+
+bool is_torch_tensor(py::handle object) {
+  const py::dict modules = py::module_::import("sys").attr("modules");
+  if (!modules.contains("torch") || !py::hasattr(modules["torch"], "Tensor"))
+    return false;
+  return py::isinstance(object, modules["torch"].attr("Tensor"));
+}
 
 ExchangeType exchange_type(py::handle object) {
   PyTypeObject* const type = Py_TYPE(object.ptr());

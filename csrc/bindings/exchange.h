@@ -11,7 +11,11 @@ struct ExchangeType {
   const dlpack::ExchangeApi* api;
   PyObject* is_neg;    // the type's own method (torch: is the negative bit set), or nullptr
   size_t tensor_place; // where its objects have what `is_negated` of torch_handle.h reads, or 0
+  bool is_torch;       // whose tensors may all be written to
 };
+
+// Whether this is a tensor of torch's.
+bool is_torch_tensor(py::handle object);
 
 // Looks the object's type up once and remembers it; `api` is nullptr when it offers none.
 ExchangeType exchange_type(py::handle object);

@@ -18,12 +18,14 @@ namespace py = pybind11;
 constexpr int kMaxDims = 64;
 
 enum class ArrayKind : uint8_t { numpy, exchange, dlpack };
+// Whether an array may be written to. `unknown`: its library does not say.
+enum class Access : uint8_t { writable, readonly, copied, unknown };
 
 struct TensorView {
   void* data = nullptr;
   DType dtype = DType::float32;
   ArrayKind kind = ArrayKind::numpy;
-  bool readonly = false;
+  Access access = Access::writable;
   int ndim = 0;
   int64_t shape[kMaxDims];
   int64_t strides[kMaxDims]; // in elements
@@ -41,13 +43,13 @@ struct TensorView {
 // foreign byte order, strides that are no multiple of the item, tensors whose negative bit is set.
 TensorView view_of(py::handle object, const char* operation, const char* argument);
 
-// The same for something that will be written to: read-only arrays, and such as have two elements in
-// one place (expanded, sliding windows), are a ValueError.
+// The same for something that will be written to. A ValueError: read-only arrays, those of libraries
+// that neither are known to have arrays that may be written nor say so through DLPack 1, and arrays
+// with two elements in one place (expanded, sliding windows).
 TensorView output_view_of(py::handle object, const char* operation, const char* argument);
 
-// The quick look, for lists of thousands: a row-major array of a type with the exchange API, with
-// nothing owned and the shape left where it is. Returns false for everything else, which view_of
-// then takes or refuses.
+// The quick look, for lists of thousands: a row-major tensor of torch's, with nothing owned and the
+// shape left where it is. Returns false for everything else, which view_of then takes or refuses.
 struct FlatView {
   void* data;
   const int64_t* shape; // valid while the array lives

@@ -1,6 +1,7 @@
 // Arrays out: results on memory of the pool, as the kind of array that came in.
 #include "bindings/bind.h"
 #include "bindings/exchange.h"
+#include "bindings/gil.h"
 #include "runtime/pool.h"
 
 #include <algorithm>
@@ -278,7 +279,7 @@ py::object make_array(const TensorView& like, DType dtype, int ndim, const int64
   const size_t bytes = bytes_of(dtype, ndim, shape);
   view.dtype = dtype;
   view.kind = like.kind;
-  view.readonly = false;
+  view.access = Access::writable;
   view.ndim = ndim;
   std::copy_n(shape, ndim, view.shape);
   if (strides && bytes != 0)
@@ -352,7 +353,7 @@ py::object contiguous_copy(const TensorView& source, TensorView& view) {
   const size_t bytes = bytes_of(source.dtype, source.ndim, source.shape);
   view.dtype = source.dtype;
   view.kind = source.kind;
-  view.readonly = false;
+  view.access = Access::writable;
   view.ndim = source.ndim;
   std::copy_n(source.shape, source.ndim, view.shape);
   fill_row_major(view.ndim, view.shape, view.strides);
@@ -365,8 +366,7 @@ py::object contiguous_copy(const TensorView& source, TensorView& view) {
       throw std::bad_alloc();
     view.owner = capsule_of(view.data, bytes);
     if (bytes >= runtime::kPoolMinimumBytes) {
-      const py::gil_scoped_release release;
-      copy_elements(source, view);
+      with_gil_released([&] { copy_elements(source, view); });
     } else {
       copy_elements(source, view);
     }
