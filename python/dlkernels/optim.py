@@ -16,10 +16,14 @@ from dlkernels import _optimizer_rules as rules
 from dlkernels import _state_formats as formats
 from dlkernels._optimizer_extras import (
     AVERAGE,
+    AVERAGED,
     Extra,
     Extras,
     StepArguments,
+    count_average,
+    extras_of,
     inverse_scale,
+    take_extras,
     with_keywords,
 )
 
@@ -69,11 +73,11 @@ class _Optimizer:
             raise TypeError(
                 f"{self._name}.__init__() got an unexpected keyword argument {min(unknown)!r}"
             )
-        self._extras = Extras(**extras)
         self.grad_norm: float | None = None
         self.found_inf = False
         self._shows_averages = False
-        self.defaults = defaults
+        self.defaults = {**defaults, **vars(Extras(**extras)), AVERAGED: 0}
+        del self.defaults["scaler_in_step"]
         self.param_groups: list[dict[str, Any]] = []
         self.state: list[dict[str, Any]] = []
         entries: list[Any] = list(params)
@@ -100,6 +104,7 @@ class _Optimizer:
             raise ValueError(f"{self._name}: params: unknown keys {sorted(unknown)} in a group")
         self._rule.check(group)
         self._check_formats(group)
+        take_extras(self._name, [*self.param_groups, group], param_group)
         self.param_groups.append(group)
         self.state += [{} for _ in group["params"]]
 
@@ -132,19 +137,21 @@ class _Optimizer:
         has_master = group["master"] is not None and like.dtype.name == "bfloat16"
         kind = formats.kind_of(group, like.size, has_master)
         wide = np.float64 if like.dtype == np.float64 else np.float32
-        for name, signed in zip(self._rule.used_slots(group), self._rule.signed, strict=True):
-            if kind is None or name is None or name not in state:
+        slots = self._rule.used_slots(group)
+        for name, signed in zip(slots, self._rule.signed or [True] * len(slots), strict=True):
+            if kind is None or name is None or formats.held(state, name) is None:
                 continue
-            value, scales = state[name], formats.scales_name(name)
-            if value.dtype == np.uint8:
+            codes, scales = formats.codes_name(name), formats.scales_name(name)
+            if codes in state:
                 if kind == "8bit":
                     continue
-                value = self._decoded(name, value, state.pop(scales), signed)
+                state[name] = self._decoded(name, state.pop(codes), state.pop(scales), signed)
+            value = state[name]
             if kind == "8bit":
-                codes = np.empty_like(like, dtype=np.uint8, subok=False)
-                absmax = np.empty(formats.scale_count(like.size), np.float32)
-                formats.encode(self._name, name, value, codes, absmax, signed)
-                state[name], state[scales] = codes, absmax
+                del state[name]
+                state[codes] = np.empty_like(like, dtype=np.uint8, subok=False)
+                state[scales] = np.empty(formats.scale_count(like.size), np.float32)
+                formats.encode(self._name, name, value, state[codes], state[scales], signed)
             else:
                 state[name] = value.astype(_bfloat16() if kind == "bf16" else wide)
         if has_master and formats.LOW not in state:
@@ -174,11 +181,14 @@ class _Optimizer:
         if self._shows_averages:
             raise RuntimeError(f"{self._name}: step: called within ema_weights()")
         rule = self._rule
-        averages = self._extras.ema_decay is not None
-        extras = self._extras.for_kernel(
-            1.0 if grad_scale is None else inverse_scale(grad_scale), grad_scale is not None, False
+        options = extras_of(self.param_groups)
+        averages = options.ema_decay is not None
+        extras = options.for_kernel(
+            self.param_groups,
+            1.0 if grad_scale is None else inverse_scale(grad_scale),
+            grad_scale is not None,
+            False,
         )
-        extras.average_copies = not any(AVERAGE in state for state in self.state)
         grads = list(grads)
         if len(grads) != len(self.state):
             raise ValueError(
@@ -210,7 +220,10 @@ class _Optimizer:
                     states.append(tuple(own))
                     setting_of.append(0)
                     continue
-                fresh = any(name is not None and name not in state for name in names)
+                fresh = any(
+                    name is not None and name not in state and formats.codes_name(name) not in state
+                    for name in names
+                )
                 lacks_low = group.get("master") is not None and formats.LOW not in state
                 if fresh or lacks_low or any(name not in state for name in rule.scalars):
                     state = {**self._fresh_state(group, param), **state}
@@ -222,9 +235,9 @@ class _Optimizer:
                     settings.append(numbers)
                     rounding.append(formats.rounding(group))
                 for name in names:
-                    if name is not None and state[name] is None:
+                    if name is not None and formats.held(state, name) is None:
                         raise TypeError(f"{self._name}: {name}: expected an array, got NoneType")
-                own = [None if name is None else state[name] for name in names]
+                own = [None if name is None else formats.held(state, name) for name in names]
                 if averages:
                     if AVERAGE not in state:
                         state = {**state, AVERAGE: _average_like(param, own)}
@@ -257,6 +270,8 @@ class _Optimizer:
         for index, state in updates:
             state.update(zip(rule.scalars, next_scalars[setting_of[index]], strict=True))
             self.state[index] = state
+        if averages and updates:
+            count_average(self.param_groups)
         for group in self.param_groups:
             if formats.rounding(group):
                 group["rounding_step"] += 1
@@ -268,7 +283,7 @@ class _Optimizer:
         Raises:
             RuntimeError: No averages are kept (``ema_decay`` is None).
         """
-        if self._extras.ema_decay is None:
+        if self.ema_decay is None:
             raise RuntimeError(f"{self._name}: ema_parameters: needs ema_decay")
         return [
             state.get(AVERAGE, param)
@@ -343,16 +358,15 @@ class _Optimizer:
         plain = self.state_dict()
         slots = dict(zip(self._rule.slots, self._rule.signed, strict=False))
         for index, state in enumerate(plain["state"]):
-            values = {}
-            for name, value in state.items():
-                if name == formats.LOW or name in map(formats.scales_name, slots):
-                    continue
-                scales = state.get(formats.scales_name(name))
-                if scales is not None:
-                    value = self._decoded(name, value, scales, slots[name])
-                elif name in slots and value.dtype.name == "bfloat16":
-                    value = value.astype(np.float32)
-                values[name] = value
+            values = {name: value for name, value in state.items() if name != formats.LOW}
+            for name in filter(state.__contains__, slots):
+                if state[name].dtype.name == "bfloat16":
+                    values[name] = state[name].astype(np.float32)
+            for name in slots:
+                codes = values.pop(formats.codes_name(name), None)
+                if codes is not None:
+                    scales = values.pop(formats.scales_name(name))
+                    values[name] = self._decoded(name, codes, scales, slots[name])
             plain["state"][index] = values
         for group in plain["param_groups"]:
             for name in formats.DEFAULTS:

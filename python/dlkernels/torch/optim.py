@@ -272,7 +272,7 @@ class _KernelOptimizer(torch.optim.Optimizer):
     def _has_nothing_to_do(self) -> bool:
         """Whether this is the step with which `torch.distributed.checkpoint` makes the states of an
         optimizer that has none, of zeros at a rate of 0."""
-        if any(float(group.get("lr", 0)) != 0 for group in self.param_groups):
+        if any(bool(group["lr"] != 0) for group in self.param_groups):
             return False
         grads = [param.grad for group in self.param_groups for param in group["params"]]
         return any(grad is not None for grad in grads) and all(
@@ -627,7 +627,7 @@ class _KernelOptimizer(torch.optim.Optimizer):
             for name, value in options.items():
                 group.setdefault(name, value)
             if group.get("ema_decay") is not None:
-                group.setdefault(AVERAGED, int(has_averages))
+                group[AVERAGED] = group.get(AVERAGED, 1) if has_averages else 0
             if formats.has_formats(group):
                 for param in group["params"]:
                     if param in self.state:
