@@ -16,8 +16,8 @@ from torch.autograd.graph import increment_version
 from dlkernels import _core
 from dlkernels.activations import ACTIVATIONS, Activation, define
 from dlkernels.torch import _composite as composite
-from dlkernels.torch import ops
 from dlkernels.torch._eager import Function, is_first_order
+from dlkernels.torch._layout import with_strides
 from dlkernels.torch._route import KERNEL, TORCH, is_batched, is_plain, route
 
 __all__ = ["FUNCTIONS", "MODULES"]
@@ -51,7 +51,7 @@ def _masked_grad(grad_output: Tensor, mask: Tensor, stride: Any, arguments: Any)
     """grad_output through the mask of an output with these strides."""
     if is_batched(grad_output):
         return composite.masked_backward(grad_output, mask, stride, *arguments)
-    grad = ops.with_strides(grad_output, stride)
+    grad = with_strides(grad_output, stride)
     if torch.is_grad_enabled():
         grad = _MaskedBackward.call(grad, mask, arguments)
     else:

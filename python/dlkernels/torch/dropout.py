@@ -23,6 +23,7 @@ from torch.autograd.graph import increment_version
 from dlkernels import _core
 from dlkernels.dropout import activation_numbers, seed_bits
 from dlkernels.torch import _composite as composite
+from dlkernels.torch import _layout as layout
 from dlkernels.torch._eager import Function, is_first_order
 from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_batched, route
 from dlkernels.torch.activations import may_overwrite
@@ -666,7 +667,7 @@ def _bias_act_backward_operator(
 
 
 def _like_first(first: Tensor, *others: Any) -> Tensor:
-    return torch.empty_like(first)
+    return layout.empty_like(first)
 
 
 for _name in ("dropout", "dropout_backward", "dropout_add", "bias_act_dropout"):
@@ -676,7 +677,7 @@ for _name in ("dropout", "dropout_backward", "dropout_add", "bias_act_dropout"):
 @torch.library.register_fake("dlkernels::bias_act_dropout_backward", lib=_LIBRARY)
 def _(grad_output: Tensor, input: Tensor, bias: Tensor | None, *arguments: Any) -> Any:
     grad_bias = input.new_empty([0]) if bias is None else bias.new_empty(bias.shape)
-    return torch.empty_like(input), grad_bias
+    return layout.empty_like(input), grad_bias
 
 
 def _save_dropout(ctx: Any, inputs: Any, output: Tensor) -> None:

@@ -19,8 +19,10 @@ from dlkernels import _core
 from dlkernels.activations import define
 from dlkernels.elementwise_losses import LOSSES, Loss
 from dlkernels.torch import _composite as composite
+from dlkernels.torch import _layout as layout
 from dlkernels.torch import ops
 from dlkernels.torch._eager import Function, is_first_order, loss_gradient
+from dlkernels.torch._layout import with_strides
 from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_plain, route
 
 __all__ = ["FUNCTIONS", "MODULES"]
@@ -259,8 +261,7 @@ def _elementwise_loss(
         if "all elements of" in str(error):  # what torch raises in a compiled graph
             raise RuntimeError(str(error)) from None
         raise
-    shape = _shape(input, target, third, reduction, dim)
-    return ops.with_strides(result, _losses(input, shape, device="meta").stride())
+    return with_strides(result, _strides(input, _shape(input, target, third, reduction, dim)))
 
 
 @ops._implement("elementwise_loss_backward")
@@ -273,8 +274,7 @@ def _elementwise_loss_backward(
         loss, a, b, input, target, third, fourth, reduction, dim, 1 << which, None, grad_argument
     )
     grad: Tensor = results[1 + which]
-    like = torch.empty_like((input, target, third)[which], device="meta")
-    return ops.with_strides(grad, like.stride())
+    return with_strides(grad, layout.dense((input, target, third)[which]))
 
 
 def _shape(input: Tensor, target: Any, third: Any, reduction: str, dim: int | None) -> Any:
@@ -292,11 +292,9 @@ def _shape(input: Tensor, target: Any, third: Any, reduction: str, dim: int | No
     return shape
 
 
-def _losses(input: Tensor, shape: Any, **options: Any) -> Tensor:
-    """A result without values."""
-    if input.shape == shape:
-        return torch.empty_like(input, **options)
-    return input.new_empty(shape, **options)
+def _strides(input: Tensor, shape: Any) -> tuple[Any, ...]:
+    """The strides of a result of this shape."""
+    return layout.dense(input) if input.shape == shape else layout.row_major(shape)
 
 
 @torch.library.register_fake("dlkernels::elementwise_loss", lib=ops._LIBRARY)
@@ -304,12 +302,13 @@ def _(
     input: Tensor, target: Any, third: Any, fourth: Any, loss: int, a: float, b: float,
     reduction: str, dim: int | None,
 ) -> Any:  # fmt: skip
-    return _losses(input, _shape(input, target, third, reduction, dim))
+    shape = _shape(input, target, third, reduction, dim)
+    return input.new_empty_strided(shape, _strides(input, shape))
 
 
 @torch.library.register_fake("dlkernels::elementwise_loss_backward", lib=ops._LIBRARY)
 def _(grad_output: Tensor, input: Tensor, target: Any, third: Any, *args: Any) -> Any:
-    return torch.empty_like((input, target, third)[args[-1]])
+    return layout.empty_like((input, target, third)[args[-1]])
 
 
 def _save(ctx: Any, inputs: Any, output: Any) -> None:

@@ -17,7 +17,9 @@ from torch.autograd.graph import increment_version
 
 from dlkernels import _core
 from dlkernels.torch import _composite as composite
+from dlkernels.torch import _layout as layout
 from dlkernels.torch._eager import loss_gradient
+from dlkernels.torch._layout import with_strides
 
 _LIBRARY = torch.library.Library("dlkernels", "DEF")
 
@@ -124,7 +126,7 @@ def _(input: Tensor, target: Tensor, weight: Any, reduction: str, *args: Any) ->
 
 @torch.library.register_fake("dlkernels::cross_entropy_backward", lib=_LIBRARY)
 def _(grad_output: Tensor, input: Tensor, *args: Any) -> Any:
-    return torch.empty_like(input)
+    return layout.empty(input, layout.cross_entropy_gradient(input))
 
 
 def _save_cross_entropy(ctx: Any, inputs: Any, output: Any) -> None:
@@ -197,12 +199,12 @@ def _softmax_backward(grad_output: Tensor, output: Tensor, dim: int, logarithm: 
 
 @torch.library.register_fake("dlkernels::softmax", lib=_LIBRARY)
 def _(input: Tensor, dim: int, logarithm: bool) -> Any:
-    return torch.empty_like(input)
+    return layout.empty_like(input)
 
 
 @torch.library.register_fake("dlkernels::softmax_backward", lib=_LIBRARY)
 def _(grad_output: Tensor, output: Tensor, dim: int, logarithm: bool) -> Any:
-    return torch.empty_like(output)
+    return layout.empty_like(output)
 
 
 def _save_softmax(ctx: Any, inputs: Any, output: Tensor) -> None:
@@ -263,8 +265,7 @@ def _nll_loss_backward(
     grad: Tensor = _core.nll_loss_backward(
         loss_gradient(grad_output, reduction), input, target, weight, ignore_index, reduction
     )
-    # The kernel's is row-major where the input is neither rows nor planes; the fake's never.
-    return with_strides(grad, torch.empty_like(input, device="meta").stride())
+    return grad
 
 
 @torch.library.register_fake("dlkernels::nll_loss", lib=_LIBRARY)
@@ -274,7 +275,7 @@ def _(input: Tensor, target: Tensor, weight: Any, reduction: str, ignore_index: 
 
 @torch.library.register_fake("dlkernels::nll_loss_backward", lib=_LIBRARY)
 def _(grad_output: Tensor, input: Tensor, *args: Any) -> Any:
-    return torch.empty_like(input)
+    return layout.empty(input, layout.nll_gradient(input))
 
 
 def _save_nll_loss(ctx: Any, inputs: Any, output: Tensor) -> None:
@@ -372,35 +373,28 @@ _LIBRARY.impl("activation_", _activation_in_place_negated, "Negative")
 
 @torch.library.register_fake("dlkernels::activation", lib=_LIBRARY)
 def _(input: Tensor, index: int, a: float, b: float) -> Any:
-    return torch.empty_like(input)
+    return layout.empty_like(input)
 
 
 @torch.library.register_fake("dlkernels::activation_masked", lib=_LIBRARY)
 def _(input: Tensor, index: int, a: float, b: float) -> Any:
     mask = input.new_empty([(input.numel() + 15) // 16 * 2], dtype=torch.uint8)
-    return torch.empty_like(input), mask
+    return layout.empty_like(input), mask
 
 
 @torch.library.register_fake("dlkernels::activation_masked_backward", lib=_LIBRARY)
 def _(grad_output: Tensor, mask: Tensor, index: int, a: float, b: float) -> Any:
-    return torch.empty_like(grad_output)
+    return layout.empty_like(grad_output)
 
 
 @torch.library.register_fake("dlkernels::activation_backward", lib=_LIBRARY)
 def _(grad_output: Tensor, saved: Tensor, index: int, a: float, b: float) -> Any:
-    return torch.empty_like(saved)
+    return layout.empty_like(saved)
 
 
 @torch.library.register_fake("dlkernels::activation_", lib=_LIBRARY)
 def _(input: Tensor, index: int, a: float, b: float) -> None:
     return None
-
-
-def with_strides(grad: Tensor, stride: Any) -> Tensor:
-    """`grad` laid out with these strides: a mask of bits goes by memory, not by index."""
-    if grad.stride() == stride:
-        return grad.resolve_neg()
-    return grad.new_empty_strided(grad.shape, stride).copy_(grad)
 
 
 def _save_activation_masked(ctx: Any, inputs: Any, output: Any) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dlkernels import _core
 from dlkernels.torch import _composite as composite
+from dlkernels.torch import _layout as layout
 from dlkernels.torch._eager import Function, is_first_order
 from dlkernels.torch._route import KERNEL, OPERATOR, is_plain, route
 
@@ -121,7 +122,7 @@ _UNITS = {
             _core.prelu,
             _core.prelu_backward,
             F.prelu,
-            lambda input, weight: torch.empty_like(input),
+            lambda input, weight: layout.empty_like(input),
         ),
         _Unit(
             "gated",
@@ -360,7 +361,7 @@ def _register(unit: _Unit) -> None:
     _LIBRARY.impl(backward_name, backward, "CPU")
 
     def fake_backward(grad_output: Tensor, *args: Any) -> Any:
-        like = torch.empty_like if name == "prelu" else lambda x: x.new_empty(x.shape)
+        like = layout.empty_like if name == "prelu" else lambda x: x.new_empty(x.shape)
         first, *others = args[:count]
         return unpacked((like(first), *(x.new_empty(x.shape) for x in others)))
 
