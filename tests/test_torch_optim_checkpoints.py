@@ -151,7 +151,7 @@ def through_get_and_set(flatten):
         # of torch's own none can be flat and full, or full without states
         options = checkpoint.StateDictOptions(
             flatten_optimizer_state_dict=flatten,
-            full_state_dict=not flatten and bool(optimizer.state),
+            full_state_dict=not flatten and any(optimizer.state.values()),
         )
         weights, states = checkpoint.get_state_dict(model, optimizer, options=options)
         file = io.BytesIO()
@@ -204,28 +204,44 @@ WAYS = {
 
 def check_going_on(case, way, steps, folder):
     case = Case(case, steps)
-    model, optimizer = case.after(steps)
+    whole, saved = case.after(steps + 2), case.after(steps)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        other, loaded = WAYS[way](case, model, optimizer, folder)
+        loaded = WAYS[way](case, *saved, folder)
+    what = (case.cls, case.more, way, steps)
     if steps:
-        assert_same((other, loaded), (model, optimizer), (case.cls, case.more, way, "loaded"))
-    for given in ((model, optimizer), (other, loaded)):
+        assert_same(loaded, saved, (*what, "loaded"))
+    for given in (saved, loaded):
         run(*given, range(steps, steps + 2))
-    assert_same((other, loaded), (model, optimizer), (case.cls, case.more, way, steps))
-    if "ema_decay" in case.more:
-        for a, b in zip(loaded.ema_parameters(), optimizer.ema_parameters(), strict=True):
-            assert raw(a) == raw(b)
+        assert_same(given, whole, what)
+        if "ema_decay" in case.more:
+            pairs = zip(given[1].ema_parameters(), whole[1].ema_parameters(), strict=True)
+            assert all(raw(a) == raw(b) for a, b in pairs), what
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("case", "way"),
+    [
+        (("Adagrad", 0, "8bit", "all"), "checkpoint"),
+        (("Adagrad", 0, "plain", "ema"), "checkpoint, flat"),
+        (("AdamW", 0, "8bit-split16", "ema"), "checkpoint, flat"),
+        (("SGD", 1, "plain", "ema"), "checkpoint"),
+        (("SGD", 0, "8bit", "none"), "get and set, flat"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("steps", [0, 2])
+def test_going_on_is_going_on_bit_by_bit(case, way, steps, tmp_path):
+    check_going_on(case, way, steps, tmp_path)
+
+
 @pytest.mark.parametrize("name", ours.__all__)
-def test_going_on_is_going_on_bit_by_bit(name, way, tmp_path):
-    """One case of each; the next test has all."""
+def test_going_on_for_some_of_each(name, tmp_path):
     cases = [case for case in CASES if case[0] == name]
-    number = 7 * ours.__all__.index(name) + list(WAYS).index(way)
-    for index, steps in ((5 * number, 2), (5 * number + 11, 0)):
-        check_going_on(cases[index % len(cases)], way, steps, tmp_path / str(steps))
+    number = 7 * ours.__all__.index(name)
+    for index, steps in ((number, 2), (number + 1, 0)):
+        way = list(WAYS)[index % len(WAYS)]
+        check_going_on(cases[5 * index % len(cases)], way, steps, tmp_path / str(steps))
 
 
 @pytest.mark.slow
@@ -233,3 +249,60 @@ def test_going_on_is_going_on_bit_by_bit(name, way, tmp_path):
 def test_going_on_for_every_case(case, tmp_path):
     for number, (way, steps) in enumerate(itertools.product(WAYS, (0, 1, 3))):
         check_going_on(case, way, steps, tmp_path / str(number))
+
+
+# --- taking one
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if case[2] in ("plain", "8bit-split16") and case[3] == "all"],
+    ids=str,
+)
+def test_taking_a_state_dict_changes_nothing(case):
+    """Before the first step too, and where the learning rate changes between."""
+    case = Case(case, 1)
+    results = []
+    for reads in (False, True):
+        model, optimizer = case.make(lr=0.5)
+        before = [raw(param) for param in model.parameters()]
+        if reads:
+            for _ in range(2):
+                taken = checkpoint.get_optimizer_state_dict(model, optimizer)
+            assert [raw(param) for param in model.parameters()] == before
+            assert all(taken["state"][name] for name, _ in model.named_parameters())
+            assert taken["param_groups"][0]["ema_steps"] == 0
+            for own in taken["state"].values():
+                assert own.get("step", 0) == 0
+        model.load_state_dict(case.make(seed=5)[0].state_dict())
+        for param, own in zip(model.parameters(), optimizer.ema_parameters(), strict=True):
+            assert torch.equal(param, own)
+        optimizer.param_groups[0]["lr"] = 0.02
+        run(model, optimizer, range(2))
+        results.append((model, optimizer))
+    assert_same(*results, (case.cls, case.more))
+
+
+def test_a_first_step_at_a_rate_of_zero_counts():
+    """A warm-up starts so."""
+    model = model_of(0, torch.float32)
+    optimizer = ours.AdamW(model.parameters(), lr=0.0)
+    run(model, optimizer, range(1))
+    assert {float(own["step"]) for own in optimizer.state.values()} == {1.0}
+
+
+def test_what_is_loaded_in_place_stays():
+    """Before the first step, without a call of load_state_dict."""
+    case = Case(("Adam", 0, "plain", "none"), 3)
+    model, optimizer = case.after(3)
+    other, loaded = case.make()
+    other.load_state_dict(model.state_dict())
+    given = checkpoint.get_optimizer_state_dict(model, optimizer)["state"]
+    taken = checkpoint.get_optimizer_state_dict(other, loaded)["state"]
+    with torch.no_grad():
+        for name, own in taken.items():
+            for key, value in own.items():
+                value.copy_(given[name][key])
+    for pair in ((model, optimizer), (other, loaded)):
+        run(*pair, range(3, 5))
+    assert_same((other, loaded), (model, optimizer), "in place")

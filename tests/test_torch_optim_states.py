@@ -158,6 +158,53 @@ def test_plain_state_dicts_go_out_and_come_in(rule, format):
 
 
 @RULE
+@pytest.mark.parametrize("foreach", [False, True])
+def test_torchs_class_refuses_codes(rule, foreach):
+    """None of its ways of stepping takes them for states, or begins anew; the numbers that
+    bfloat16 states are it does take."""
+    for format in ("8bit", "bf16"):
+        optimizer = run(make(rule, parameters(torch.float32), **FORMATS[format]), range(2))
+        params = parameters(torch.float32)
+        theirs = optimizer._torch_class(params, **RULES[rule][1], foreach=foreach)
+        set_grads(params, 3)
+        if format == "8bit":
+            before = [as_bytes(param) for param in params]
+            with pytest.raises((KeyError, AttributeError, TypeError)):
+                theirs.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+                theirs.step()
+            assert [as_bytes(param) for param in params] == before
+        else:
+            theirs.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+            assert [
+                as_bytes(value)
+                for state in theirs.state_dict()["state"].values()
+                for value in state.values()
+            ] == [
+                as_bytes(value)
+                for state in optimizer.float32_state_dict()["state"].values()
+                for value in state.values()
+            ]
+            theirs.step()
+
+
+@RULE
+def test_codes_of_other_shapes_are_refused_before_anything_changes(rule):
+    optimizer = run(make(rule, parameters(), **FORMATS["8bit"]), range(2))
+    before = all_bits(optimizer)
+    for end, changed in (
+        ("_absmax", lambda value: value[:-1]),
+        ("_8bit", lambda value: value.reshape(-1, 2)),
+    ):
+        saved = optimizer.state_dict()
+        name = next(name for name in saved["state"][0] if name.endswith(end))
+        saved["state"][0] = {**saved["state"][0], name: changed(saved["state"][0][name])}
+        with pytest.raises(ValueError, match=f"{name}: expected shape .*float32_state_dict"):
+            optimizer.load_state_dict(saved)
+        assert all_bits(optimizer) == before
+    run(optimizer, range(2, 3))
+
+
+@RULE
 def test_master_parameters_before_the_first_step(rule):
     params = parameters()
     generator = torch.Generator().manual_seed(5)
