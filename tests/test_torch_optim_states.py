@@ -369,3 +369,52 @@ def test_what_is_refused():
         optimizer.load_master_parameters([params[0]])
     with pytest.raises(ValueError, match=r"AdamW: values\[0\]: expected shape"):
         optimizer.load_master_parameters([p.detach().flatten()[:2] for p in params])
+
+
+def test_a_skipped_step_takes_no_random_numbers():
+    def trained(skips):
+        params = parameters()
+        optimizer = optim.Adam(params, state_dtype="bf16", seed=3, scaler_in_step=True)
+        for step in range(4):
+            set_grads(params, step)
+            if skips and step == 2:
+                optimizer.found_inf = torch.tensor(1.0)
+                optimizer.step()
+            optimizer.found_inf = torch.tensor(0.0)
+            optimizer.step()
+        assert optimizer.param_groups[0]["rounding_step"] == 4
+        return all_bits(optimizer)
+
+    assert trained(True) == trained(False)
+
+
+def test_a_state_dict_brings_the_seed_and_its_counter():
+    def make_with(seed):
+        return optim.Adam(parameters(), state_dtype="bf16", seed=seed)
+
+    whole, half, other = (run(make_with(3), range(4)), run(make_with(3), range(2)), make_with(4))
+    other.load_state_dict(copy.deepcopy(half.state_dict()))
+    group = other.param_groups[0]
+    assert (group["seed"], group["rounding_step"]) == (3, 2)
+    for mine, theirs in zip(group["params"], half.param_groups[0]["params"], strict=True):
+        mine.data.copy_(theirs)
+    assert all_bits(run(other, range(2, 4))) == all_bits(whole)
+
+
+def test_the_momentum_of_rmsprop_has_its_sign():
+    """In eight bits it is that of torch to the coarseness of the codes, below zero too."""
+    options = {"lr": 0.1, "momentum": 0.9}
+    mine, theirs = (torch.nn.Parameter(torch.zeros(4096)) for _ in range(2))
+    optimizer = optim.RMSprop([mine], state_dtype="8bit", **options)
+    reference = torch.optim.RMSprop([theirs], **options)
+    for step in range(3):
+        set_grads([mine, theirs], step)
+        theirs.grad = mine.grad.clone()
+        optimizer.step()
+        reference.step()
+    momentum = optimizer.float32_state_dict()["state"][0]["momentum_buffer"]
+    expected = reference.state_dict()["state"][0]["momentum_buffer"]
+    assert (expected < -1).sum() > 500
+    error = (momentum - expected).abs() / expected.abs().max()
+    assert error.max() < 0.05
+    assert (momentum.sign() == expected.sign())[expected.abs() > 0.1 * expected.abs().max()].all()

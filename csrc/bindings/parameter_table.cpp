@@ -121,8 +121,41 @@ ParameterTable::ParameterTable(const std::string& operation, const std::string& 
   live_.resize(rows_.size());
   for (size_t index = 0; index < rows_.size(); ++index)
     live_[index].row = &rows_[index];
+  check_memory();
   if (uses_handles_)
     make_handles();
+}
+
+void ParameterTable::check_memory() const {
+  SharedMemory memory;
+  const auto add = [&](py::handle tensor, const char* name, size_t index, bool is_written) {
+    FlatView flat;
+    if (flat_view(tensor, flat))
+      return memory.add(flat, name, index, is_written);
+    try {
+      memory.add(view_of(tensor, names_.operation.c_str(), name), name, index, is_written);
+    } catch (const TypeError&) { // nothing that a kernel could write
+    }
+  };
+  for (const Row& row : rows_) {
+    if (!row.plain)
+      continue;
+    const py::object* entry = &entries_[row.first];
+    const size_t index = number_of(row);
+    add(entry[0], "params", index, true);
+    const py::object grad = entry[0].attr("grad");
+    if (!grad.is_none() && is_plain(grad))
+      add(grad, "grads", index, false);
+    for (size_t k = 0; k < slot_count_; ++k)
+      if (entry[1 + k])
+        add(entry[1 + k], names_.slots[k].c_str(), index, true);
+    for (size_t k = 0; k < format_count_; ++k)
+      if (entry[1 + slot_count_ + k])
+        add(entry[1 + slot_count_ + k], k < slot_count_ ? "the scales of states" : "master_low",
+            index, true);
+  }
+  const std::string found = memory.find();
+  DLK_CHECK_TYPE(found.empty(), names_.operation, ": ", found);
 }
 
 void ParameterTable::make_handles() {

@@ -9,7 +9,7 @@
 
 namespace dlk {
 
-class ParameterTable {
+class ParameterTable : public MadeByInit {
 public:
   // operation, kernel: as OptimizerStep takes them. slots: the names of the rule's states, and of
   // the average if has_average, and scalars: of its numbers (0-d tensors), in a parameter's dict in
@@ -18,6 +18,9 @@ public:
   // fresh: states of these tensors are at their first step and hold nothing yet. uses_handles: see
   // torch_handles_available(). signed_slots: which slots have a sign, if some may be codes or the
   // parameter split; else empty. rounds: per group, whether bfloat16 states are rounded at random.
+  //
+  // TypeError for tensors that lie in one another's memory (parameters, states, and gradients as
+  // they are now): only in order are they updated as torch updates them.
   ParameterTable(const std::string& operation, const std::string& kernel,
                  const std::vector<std::string>& slots, bool has_average,
                  const std::vector<std::string>& scalars, const py::list& groups,
@@ -94,6 +97,7 @@ private:
   bool keeps_gil() const { return total_elems_ < kKeepGilElems; }
 
   void make_handles();
+  void check_memory() const;
   bool fits(const py::list& groups, const py::list& used, const py::dict& state) const;
   bool has_its_states(const Row& row, PyObject* used) const;
   bool has_average(const Row& row) const;

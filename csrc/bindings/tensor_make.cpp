@@ -2,6 +2,7 @@
 #include "bindings/bind.h"
 #include "bindings/exchange.h"
 #include "bindings/gil.h"
+#include "bindings/made_by_init.h"
 #include "runtime/pool.h"
 
 #include <algorithm>
@@ -132,7 +133,7 @@ py::object make_exchange(const TensorView& like, DType dtype, TensorView& view, 
 
 // What from_dlpack of another library is given: memory that offers itself through DLPack, as often
 // as it is asked.
-class Exporter {
+class Exporter : public MadeByInit {
 public:
   Exporter(std::shared_ptr<SharedBuffer> buffer, DType dtype, const TensorView& view)
       : buffer_(std::move(buffer)), dtype_(dtype), ndim_(view.ndim),
@@ -204,7 +205,7 @@ py::object make_dlpack(const TensorView& like, DType dtype, TensorView& view, si
   auto buffer = std::make_shared<SharedBuffer>(bytes);
   view.data = buffer->data();
   const py::object result =
-      from_dlpack_of(like.array)(py::cast(Exporter(std::move(buffer), dtype, view)));
+      from_dlpack_of(like.array)(py::cast(make_by_init<Exporter>(std::move(buffer), dtype, view)));
   // The result is written after this: it has to be on the memory it was given, not on a copy.
   if (bytes != 0) {
     const TensorView made = view_of(result, "from_dlpack", "result");
@@ -342,7 +343,7 @@ py::object make_scalar(const TensorView& like, DType dtype, double value) {
     auto buffer = std::make_shared<SharedBuffer>(static_cast<size_t>(item_size(dtype)));
     store_scalar(buffer->data(), dtype, value);
     view.ndim = 0;
-    return from_dlpack_of(like.array)(py::cast(Exporter(std::move(buffer), dtype, view)));
+    return from_dlpack_of(like.array)(py::cast(make_by_init<Exporter>(std::move(buffer), dtype, view)));
   }
   array = make_array(like, dtype, 0, nullptr, nullptr, view);
   store_scalar(view.data, dtype, value);

@@ -135,6 +135,9 @@ def optimizer_step(
     /,
 ) -> None: ...
 
+# Refuses what `optimizer_step` would refuse of parameters.
+def check_parameters(operation: str, params: list[Any], /) -> None: ...
+
 # What a step does besides its rule; `is_skipped`, `norm` and `norm_is_double` also tell what came
 # of it.
 class StepExtras:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
@@ -11,6 +12,7 @@ from typing import Any, Generic, TypedDict, TypeVar, overload
 import numpy as np
 
 from dlkernels import _core
+from dlkernels._optimizer_rules import is_number
 
 __all__ = [
     "AVERAGE",
@@ -64,12 +66,26 @@ class Extras:
     zero_grads: bool = False
     scaler_in_step: bool = False
 
-    def __post_init__(self) -> None:
-        """Raises ValueError for a number out of range."""
+    def checked(self, operation: str) -> Extras:
+        """Itself.
+
+        Raises:
+            TypeError: Something is no number, or neither True nor False.
+            ValueError: A number is out of range.
+        """
+        for field in fields(self):
+            value, is_flag = getattr(self, field.name), field.default is False
+            if isinstance(value, (bool, np.bool_)) if is_flag else value is None or is_number(value):
+                continue
+            raise TypeError(
+                f"{operation}: {field.name}: expected "
+                f"{'True or False' if is_flag else 'a number or None'}, got {reprlib.repr(value)}"
+            )
         if self.max_grad_norm is not None and not self.max_grad_norm >= 0:
             raise ValueError(f"Invalid max_grad_norm value: {self.max_grad_norm}")
         if self.ema_decay is not None and not 0 <= self.ema_decay <= 1:
             raise ValueError(f"Invalid ema_decay value: {self.ema_decay}")
+        return self
 
     @property
     def any(self) -> bool:
@@ -118,7 +134,7 @@ _FIELDS = [(field.name, field.default) for field in fields(Extras)]
 
 @lru_cache(maxsize=16, typed=True)
 def _extras(*values: Any) -> Extras:
-    return Extras(*values)
+    return Extras(*values).checked("optimizer")
 
 
 def extras_of(groups: Groups) -> Extras:
@@ -178,17 +194,31 @@ class Extra(Generic[Value]):
     def __set__(self, instance: Any, value: Value) -> None:
         """Checks the value."""
         changes: dict[str, Any] = {self._name: value}
-        replace(extras_of(instance.param_groups), **changes)
+        replace(extras_of(instance.param_groups), **changes).checked(type(instance).__name__)
         for group in instance.param_groups:
             group.update(changes)
 
 
-def inverse_scale(scale: Any) -> float:
-    """The factor that undoes a loss scale, rounded as `torch.amp.GradScaler` rounds it."""
+def inverse_scale(operation: str, scale: Any) -> float:
+    """The factor that undoes a loss scale, rounded as `torch.amp.GradScaler` rounds it.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is not positive, or float32 cannot hold the factor.
+    """
+    if isinstance(scale, str) or not hasattr(scale, "__float__"):
+        raise TypeError(
+            f"{operation}: grad_scale: expected a number, got {reprlib.repr(scale)}"
+        )
     number = float(scale)
-    if not number > 0:
-        raise ValueError(f"grad_scale: expected a positive number, got {number}")
-    return float(np.float32(1 / number))
+    with np.errstate(over="ignore", under="ignore"):
+        inverse = float(np.float32(1 / number)) if number > 0 else 0.0
+    if not 0 < inverse < float("inf"):
+        raise ValueError(
+            f"{operation}: grad_scale: expected a positive number whose inverse float32 holds, "
+            f"got {number}"
+        )
+    return inverse
 
 
 def with_keywords(signature: inspect.Signature, owner: Mapping[str, Any]) -> inspect.Signature:

@@ -9,7 +9,9 @@ float32 are ``master_low``.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 from dlkernels import _core
@@ -61,12 +63,18 @@ def options(
 
 
 def check(operation: str, rule: Rule, group: Mapping[str, Any]) -> None:
-    """Raises ValueError for what a group cannot have."""
+    """Raises ValueError for what a group cannot have, TypeError for what is no such thing."""
+    for name in ("seed", "min_8bit_size"):
+        if not isinstance(group.get(name, 0), Integral):
+            got = reprlib.repr(group[name])
+            raise TypeError(f"{operation}: {name}: expected an integer, got {got}")
     for name, known in (("state_dtype", ("bf16", "8bit")), ("master", ("split16",))):
         value = group.get(name)
-        if value is not None and value not in known:
+        if value is not None and not (isinstance(value, str) and value in known):
             expected = ", ".join(map(repr, (None, *known)))
-            raise ValueError(f"{operation}: {name}: expected one of {expected}, got {value!r}")
+            raise ValueError(
+                f"{operation}: {name}: expected one of {expected}, got {reprlib.repr(value)}"
+            )
     if group.get("state_dtype") is None:
         return
     if not rule.signed:

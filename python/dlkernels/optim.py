@@ -76,11 +76,16 @@ class _Optimizer:
         self.grad_norm: float | None = None
         self.found_inf = False
         self._shows_averages = False
-        self.defaults = {**defaults, **vars(Extras(**extras)), AVERAGED: 0}
+        self.defaults = {**defaults, **vars(Extras(**extras).checked(self._name)), AVERAGED: 0}
         del self.defaults["scaler_in_step"]
         self.param_groups: list[dict[str, Any]] = []
         self.state: list[dict[str, Any]] = []
-        entries: list[Any] = list(params)
+        if _is_array(params) or isinstance(params, dict):
+            raise TypeError(
+                f"{self._name}: params: expected a list of arrays or of dicts, "
+                f"got {type(params).__name__}"
+            )
+        entries = _listed(self._name, params)
         if not entries:
             raise ValueError(f"{self._name}: params: expected at least one array, got none")
         if not isinstance(entries[0], dict):
@@ -92,17 +97,38 @@ class _Optimizer:
     def _name(self) -> str:
         return type(self).__name__
 
+    def __repr__(self) -> str:
+        lines = [f"{self._name} (\n"]
+        for index, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {index}\n")
+            hidden = ["params"] if formats.has_formats(group) else ["params", *formats.DEFAULTS]
+            lines += [f"    {key}: {group[key]}\n" for key in sorted(group) if key not in hidden]
+        return "".join([*lines, ")"])
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds parameters: a dict with ``"params"`` and that group's own values of the arguments.
 
         Raises:
-            ValueError: A key is unknown, or a value out of range.
+            TypeError: Something is no array of a floating dtype, or a value is no number.
+            ValueError: A key is unknown, a value out of range, or an array is read-only, overlaps
+                itself or shares memory with another.
         """
-        group = {**self.defaults, **param_group, "params": list(param_group["params"])}
+        if not isinstance(param_group, dict):
+            raise TypeError(
+                f"{self._name}: params: expected a dict, as others are, "
+                f"got {type(param_group).__name__}"
+            )
+        if "params" not in param_group:
+            raise ValueError(f"{self._name}: params: expected a group with 'params', got none")
+        params = param_group["params"]
+        params = [params] if _is_array(params) else _listed(self._name, params)
+        group = {**self.defaults, **param_group, "params": params}
         unknown = set(group) - {*self.defaults, "params"}
         if unknown:
             raise ValueError(f"{self._name}: params: unknown keys {sorted(unknown)} in a group")
+        rules.check_types(self._name, group)
         self._rule.check(group)
+        _core.check_parameters(self._name, [*self._parameters(), *params])
         self._check_formats(group)
         take_extras(self._name, [*self.param_groups, group], param_group)
         self.param_groups.append(group)
@@ -125,9 +151,19 @@ class _Optimizer:
         dtype = np.float32 if formats.has_formats(group) and is_half else None
         for name, fill in zip(rule.used_slots(group), rule.fill(group), strict=False):
             if name is not None:
-                state[name] = np.full_like(param, fill, dtype=dtype, subok=False)
+                state[name] = self._filled(name, param, fill, dtype)
         self._format_state(group, param, state)
         return state
+
+    def _filled(self, name: str, param: Array, fill: float, dtype: Any) -> Array:
+        with np.errstate(over="ignore"):
+            filled = np.full_like(param, fill, dtype=dtype, subok=False)
+        if np.isfinite(fill) and not np.isfinite(filled).all():
+            raise ValueError(
+                f"{self._name}: {name}: expected to start from a number that {filled.dtype} holds, "
+                f"got {fill}"
+            )
+        return filled
 
     def _format_state(self, group: dict[str, Any], param: Array, state: dict[str, Any]) -> None:
         """Brings a state to its group's formats."""
@@ -175,8 +211,11 @@ class _Optimizer:
         Raises:
             RuntimeError: Within ``ema_weights()``.
             TypeError: Something is no array, or not of a floating dtype.
-            ValueError: The number of gradients, a shape or a group's value is wrong, or a parameter
-                is read-only, or a gradient that is to be written. Nothing is updated then.
+            ValueError: The number of gradients, a shape or a group's value is wrong, a parameter
+                is read-only, or a gradient that is to be written; parameters and states share
+                memory, or a gradient does with one of them (but may be its own parameter); or
+                float32, where it is computed in, cannot hold a number of the step. Nothing is
+                updated then.
         """
         if self._shows_averages:
             raise RuntimeError(f"{self._name}: step: called within ema_weights()")
@@ -185,11 +224,11 @@ class _Optimizer:
         averages = options.ema_decay is not None
         extras = options.for_kernel(
             self.param_groups,
-            1.0 if grad_scale is None else inverse_scale(grad_scale),
+            1.0 if grad_scale is None else inverse_scale(self._name, grad_scale),
             grad_scale is not None,
             False,
         )
-        grads = list(grads)
+        grads = _listed(self._name, grads, "grads")
         if len(grads) != len(self.state):
             raise ValueError(
                 f"{self._name}: grads: expected {len(self.state)} arrays, got {len(grads)}"
@@ -205,6 +244,7 @@ class _Optimizer:
         updates: list[tuple[int, dict[str, Any]]] = []
         next_scalars: list[rules.Numbers] = []
         for number, group in enumerate(self.param_groups):
+            rules.check_types(self._name, group)
             rule.check(group)
             names = rule.used_slots(group)
             for param in group["params"]:
@@ -247,24 +287,27 @@ class _Optimizer:
                 states.append(tuple(own))
                 setting_of.append(setting)
                 updates.append((index, state))
-        _core.optimizer_step(
-            rule.kernel,
-            self._name,
-            [*rule.slots, *([AVERAGE] if averages else [])],
-            averages,
-            params,
-            grads,
-            states,
-            setting_of,
-            settings,
-            signed,
-            rounding,
-            extras,
-        )
+        try:
+            _core.optimizer_step(
+                rule.kernel,
+                self._name,
+                [*rule.slots, *([AVERAGE] if averages else [])],
+                averages,
+                params,
+                grads,
+                states,
+                setting_of,
+                settings,
+                signed,
+                rounding,
+                extras,
+            )
+        except OverflowError as error:
+            raise ValueError(rules.overflow_text(error, self.param_groups)) from None
         self.found_inf = extras.is_skipped
         if extras.max_norm >= 0:
-            norm = extras.norm
-            self.grad_norm = norm if extras.norm_is_double else float(np.float32(norm))
+            with np.errstate(over="ignore"):
+                self.grad_norm = float((np.float64 if extras.norm_is_double else np.float32)(extras.norm))
         if extras.is_skipped:
             return
         for index, state in updates:
@@ -413,6 +456,18 @@ class _Optimizer:
             low = np.empty_like(param, dtype=np.int16, subok=False)
             formats.split(self._name, np.array(value, np.float32), param, low)
             state[formats.LOW] = low
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "__array__") or hasattr(value, "__dlpack__")
+
+
+def _listed(operation: str, values: Any, argument: str = "params") -> list[Any]:
+    if isinstance(values, (str, bytes, dict, set, frozenset)) or not isinstance(values, Iterable):
+        raise TypeError(
+            f"{operation}: {argument}: expected a list of arrays, got {type(values).__name__}"
+        )
+    return list(values)
 
 
 def _bfloat16() -> Any:

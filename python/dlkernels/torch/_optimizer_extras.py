@@ -17,7 +17,8 @@ __all__ = ["grad_norm_tensor", "step_with_extras"]
 
 def grad_norm_tensor(norm: float, is_double: bool) -> Tensor:
     """A norm as `torch.nn.utils.clip_grad_norm_` returns it."""
-    return torch.tensor(norm, dtype=torch.float64 if is_double else torch.float32)
+    dtype = torch.float64 if is_double else torch.float32
+    return torch.tensor(norm, dtype=dtype, device="cpu")
 
 
 def _whole(value: Any) -> Tensor:

@@ -23,6 +23,10 @@ def _check(rule: rules.Rule, group: dict[str, Any]) -> None:
     rule.check(group)
 
 
+def _count(steps: float) -> Tensor:
+    return torch.tensor(float(steps), dtype=torch.float32, device="cpu")
+
+
 def _as_real(*tensors: Tensor | None) -> list[Any]:
     """Complex tensors as pairs of numbers, others as they are."""
     return [
@@ -55,7 +59,7 @@ class _Loop(torch.optim.Optimizer):
                 group.setdefault(name, None)
         for own in self.state.values():
             if "step" in own and not torch.is_tensor(own["step"]):
-                own["step"] = torch.tensor(float(own["step"]))
+                own["step"] = _count(own["step"])
 
     def _init_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
         for param in group["params"]:
@@ -169,7 +173,7 @@ class LAMB(_Loop):
         super().__init__(params, defaults)
 
     def _make_state(self, param: Tensor, state: dict[str, Any]) -> None:
-        state["step"] = torch.tensor(0.0)
+        state["step"] = _count(0)
         for name in ("exp_avg", "exp_avg_sq"):
             state[name] = torch.zeros_like(param, memory_format=torch.preserve_format)
 

@@ -6,7 +6,8 @@ gradient and its states, in any strides; float64 where one of them is, else floa
 and every result rounded once. ``foreach``, ``fused`` and ``capturable`` are accepted and change
 nothing. With ``differentiable=True``, or where a tensor is sparse, complex, a subclass or on
 another device, the step is torch's own. Of a DTensor (FSDP2's ``fully_shard``, with parameters on
-the CPU) each process updates its own part. States keep their dtypes in ``load_state_dict``.
+the CPU) each process updates its own part. Parameters, states and gradients that lie in one
+another's memory, when they are first seen, are torch's too: it updates them in their order. States keep their dtypes in ``load_state_dict``.
 
 Besides torch's arguments every class has some of its own, by keyword, that do in the step what else
 goes over the parameters; each alone and all together equal to doing them one after another. They
@@ -104,6 +105,24 @@ __all__ = [
 ]
 
 
+@contextlib.contextmanager
+def _left_alone_on_failure(params: Any) -> Iterator[None]:
+    """Parameter groups of a caller, to which torch adds keys, are as they came after an exception;
+    only what was an iterator of parameters stays the list of them."""
+    groups = [group for group in params if isinstance(group, dict)] if params is not None else []
+    before = [dict(group) for group in groups]
+    try:
+        yield
+    except Exception:
+        for group, own in zip(groups, before, strict=True):
+            listed = group.get("params")
+            group.clear()
+            group.update(own)
+            if isinstance(own.get("params"), Iterator):
+                group["params"] = listed
+        raise
+
+
 class _KernelOptimizer(torch.optim.Optimizer):
     """Comes before torch's class among the bases of a twin, and replaces its step."""
 
@@ -152,15 +171,22 @@ class _KernelOptimizer(torch.optim.Optimizer):
         **keywords: Any,
     ) -> None:
         """As torch's, and see the module."""
-        self._own_defaults = Extras(
-            max_grad_norm, write_back, ema_decay, zero_grads, scaler_in_step
-        ).chosen
+        self._own_defaults = (
+            Extras(max_grad_norm, write_back, ema_decay, zero_grads, scaler_in_step)
+            .checked(type(self).__name__)
+            .chosen
+        )
         if state_dtype is not None or master is not None:
             self._own_defaults |= formats.options(
                 state_dtype, master, torch.initial_seed() if seed is None else seed, min_8bit_size
             )
         self._now = {"grad_norm": None, "shows_averages": False}
-        super().__init__(*args, **keywords)
+        params = args[0] if args else keywords.pop("params", None)
+        if params is not None:
+            params = params if isinstance(params, torch.Tensor) else list(params)
+            args = (params, *args[1:])
+        with _left_alone_on_failure(params), torch.device("cpu"):
+            super().__init__(*args, **keywords)
         self.__dict__.pop("_need_device_dtype_check_for_fused", None)
         # torch sets it for fused=True.
         self.__dict__.pop("_step_supports_amp_scaling", None)
@@ -194,17 +220,19 @@ class _KernelOptimizer(torch.optim.Optimizer):
         if not self.param_groups:
             self.defaults.update(self._own_defaults)
         given = dict(param_group)
-        super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        if formats.has_formats(group):
-            for name, value in formats.DEFAULTS.items():
-                group.setdefault(name, value)
-        try:
-            take_extras(type(self).__name__, self.param_groups, given)
-            self._check_formats(group)
-        except ValueError:
-            self.param_groups.pop()
-            raise
+        before = len(self.param_groups)
+        with _left_alone_on_failure([param_group]):
+            super().add_param_group(param_group)
+            group = self.param_groups[-1]
+            if formats.has_formats(group):
+                for name, value in formats.DEFAULTS.items():
+                    group.setdefault(name, value)
+            try:
+                take_extras(type(self).__name__, self.param_groups, given)
+                self._check_formats(group)
+            except Exception:
+                del self.param_groups[before:]
+                raise
 
     def _check_formats(self, group: dict[str, Any]) -> None:
         operation = type(self).__name__
@@ -294,7 +322,7 @@ class _KernelOptimizer(torch.optim.Optimizer):
         looks = found is None or options.max_grad_norm is not None
         return options.for_kernel(
             self.param_groups,
-            1.0 if scale is None else inverse_scale(scale),
+            1.0 if scale is None else inverse_scale(type(self).__name__, scale),
             looks and not (scale is None and found is None),
             found is not None and float(found) != 0,
         )
@@ -369,6 +397,8 @@ class _KernelOptimizer(torch.optim.Optimizer):
             is_done = self._table.step(groups, slots, self.state, self._advance, extras)
         except TypeError:  # no kernel for one of the tensors
             return False
+        except OverflowError as error:
+            raise self._overflow(error) from None
         if is_done:
             self._take_norm(extras)
         return is_done
@@ -414,8 +444,11 @@ class _KernelOptimizer(torch.optim.Optimizer):
                 table = self._new_table(groups, slots, self.state, fresh)
                 is_done = table.step(groups, slots, self.state, self._advance, extras)
                 self._table = table if is_done and not extras.is_skipped else None
-        except TypeError:
-            pass
+        except TypeError as error:
+            if any(formats.has_formats(group) for group in self.param_groups):
+                raise self._no_kernel(error) from None
+        except OverflowError as error:
+            raise self._overflow(error) from None
         finally:
             if not is_done or extras.is_skipped:
                 self._forget_states(fresh)
@@ -482,21 +515,22 @@ class _KernelOptimizer(torch.optim.Optimizer):
         raises what torch raises. Returns the parameters whose states hold nothing yet."""
         init_group: Callable[..., Any] = self._init_group
         lists = len(inspect.signature(init_group).parameters) - 1
-        for group in self.param_groups:
-            if not formats.has_formats(group):
-                init_group(group, *([] for _ in range(lists)))
-                continue
-            for param in group["params"]:  # so that one at a time is of torch's size
-                if param.grad is None:
+        with torch.device("cpu"):
+            for group in self.param_groups:
+                if not formats.has_formats(group):
+                    init_group(group, *([] for _ in range(lists)))
                     continue
-                state = self.state[param]
-                if any(formats.codes_name(name) in state for name in self._rule.slots):
-                    continue
-                low = state.pop(formats.LOW, None)  # torch asks whether there is any
-                init_group({**group, "params": [param]}, *([] for _ in range(lists)))
-                if low is not None:
-                    state[formats.LOW] = low
-                self._format_state(group, param)
+                for param in group["params"]:  # so that one at a time is of torch's size
+                    if param.grad is None:
+                        continue
+                    state = self.state[param]
+                    if any(formats.codes_name(name) in state for name in self._rule.slots):
+                        continue
+                    low = state.pop(formats.LOW, None)  # torch asks whether there is any
+                    init_group({**group, "params": [param]}, *([] for _ in range(lists)))
+                    if low is not None:
+                        state[formats.LOW] = low
+                    self._format_state(group, param)
         return []
 
     def _format_state(self, group: dict[str, Any], param: torch.Tensor) -> None:
@@ -559,11 +593,15 @@ class _KernelOptimizer(torch.optim.Optimizer):
     def _forget_states(self, fresh: list[torch.Tensor]) -> None:
         """Takes back what `_make_states` returned."""
 
-    def _no_kernel(self) -> RuntimeError:
+    def _no_kernel(self, reason: TypeError | None = None) -> RuntimeError:
         return RuntimeError(
             f"{type(self).__name__}: state_dtype and master are for dense real tensors on the CPU, "
-            "with differentiable=False"
+            "with differentiable=False" + (f" ({reason})" if reason else "")
         )
+
+    def _overflow(self, error: OverflowError) -> RuntimeError:
+        what = rules.overflow_text(error, self.param_groups)
+        return RuntimeError(f"value cannot be converted to type float without overflow: {what}")
 
     def _step_in_torch(self) -> None:
         """The same step by torch; its fused one goes wrong where strides differ, so on the CPU by
@@ -583,7 +621,8 @@ class _KernelOptimizer(torch.optim.Optimizer):
         # A scaler's, which torch's loop does not take.
         scaler = {name: self.__dict__.pop(name, None) for name in ("grad_scale", "found_inf")}
         try:
-            step(self)
+            with torch.device("cpu"):
+                step(self)
         finally:
             self.__dict__.update(
                 {name: value for name, value in scaler.items() if value is not None}
@@ -717,7 +756,8 @@ class _KernelOptimizer(torch.optim.Optimizer):
                 for name, value in saved.items():
                     if torch.is_tensor(value) and state["state"][param][name].dtype != value.dtype:
                         state["state"][param][name] = value.to(device=param.device)
-        super().__setstate__(state)
+        with torch.device("cpu"):
+            super().__setstate__(state)
         self._blank = None
         if "_now" not in self.__dict__:  # copied or unpickled
             self._now = {"grad_norm": None, "shows_averages": False}
