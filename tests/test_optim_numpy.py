@@ -317,11 +317,8 @@ def _locked(array: np.ndarray) -> np.ndarray:
         (np.zeros(4), np.zeros(5), ValueError, r"SGD: grads\[2\]: .*\(4,\).*\(5,\)"),
         (np.zeros(4), np.zeros((4, 1)), ValueError, r"SGD: grads\[2\]: .*\(4,\).*\(4, 1\)"),
         (np.zeros(4), np.zeros(4, np.int32), TypeError, "SGD: grads: .*floating dtype.*int32"),
-        (np.zeros(4, int), np.zeros(4, int), TypeError, "SGD: params: .*int64"),
         (np.zeros(4), [0.0] * 4, TypeError, "SGD: grads: expected an array, got list"),
-        (_locked(np.zeros(4)), np.zeros(4), ValueError, "SGD: params: .*read-only"),
-        (np.broadcast_to(np.zeros(1), 4), np.zeros(4), ValueError, "SGD: params: "),
-        (np.zeros(4, ">f8"), np.zeros(4), TypeError, "SGD: params: .*byte order"),
+        (np.zeros(4), np.zeros(4, ">f8"), TypeError, "SGD: grads: .*byte order"),
     ],
 )
 def test_nothing_is_updated_if_one_array_is_wrong(
@@ -336,6 +333,17 @@ def test_nothing_is_updated_if_one_array_is_wrong(
     assert _buffers(optimizer) == [None] * 4
     optimizer.step([*grads[:2], None, grads[2]])
     assert all((array == np.ones_like(array) - array.dtype.type(0.1)).all() for array in good)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_nothing_is_updated_if_an_array_has_been_locked(momentum: float) -> None:
+    params = [np.ones(3), np.ones(4), np.ones(3)]
+    optimizer = SGD(params, lr=0.1, momentum=momentum)
+    _locked(params[1])
+    with pytest.raises(ValueError, match="SGD: params: .*read-only"):
+        optimizer.step([np.ones_like(array) for array in params])
+    assert all((array == 1).all() for array in params)
+    assert _buffers(optimizer) == [None] * 3
 
 
 def test_momentum_buffers_that_do_not_fit() -> None:

@@ -285,7 +285,8 @@ def test_gradients_that_run_backwards(dtype: str) -> None:
             own = grad[:257].copy()
             optimizer = make("Adam", params, **extras)
             optimizer.step([own[::-1] if turned else own[::-1].copy()])
-            results.append([*params, *state_arrays(optimizer), np.float64(optimizer.grad_norm)])
+            norm = np.array(optimizer.grad_norm)
+            results.append((*params, *state_arrays(optimizer), norm))
             if turned and "write_back" in extras:
                 written = own[::-1]
                 assert abs(np.linalg.norm(written.astype(float)) - 0.5) < 0.01

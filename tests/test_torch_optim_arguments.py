@@ -160,9 +160,7 @@ def tied(case):
 
 
 @pytest.mark.filterwarnings("ignore:optimizer contains a parameter group with duplicate")
-@pytest.mark.parametrize(
-    "case", ["twice", "the same memory", "a part", "transposed", "a column"]
-)
+@pytest.mark.parametrize("case", ["twice", "the same memory", "a part", "transposed", "a column"])
 @EVERY
 def test_parameters_that_share_memory_are_updated_in_order(name, case):
     results = []
@@ -405,7 +403,12 @@ def test_lamb_counts_beyond_256():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"lr": -1.0}, {"state_dtype": "4bit"}, {"master": "float8"}, {"seed": "a", "master": "split16"}],
+    [
+        {"lr": -1.0},
+        {"state_dtype": "4bit"},
+        {"master": "float8"},
+        {"seed": "a", "master": "split16"},
+    ],
     ids=repr,
 )
 @EVERY
@@ -456,6 +459,18 @@ def test_arguments_of_the_wrong_kind(name):
     for argument in ("seed", "min_8bit_size"):
         with pytest.raises(TypeError, match=f"^{name}: {argument}: expected an integer, got 1.5"):
             getattr(ours, name)(params, master="split16", **{argument: 1.5})
+
+
+@pytest.mark.parametrize("name", ["Lion", "LAMB", "LARS"])
+def test_arguments_of_the_wrong_kind_where_torch_has_no_such_class(name):
+    wrong = {"lr": "a", "weight_decay": None, "maximize": "no"}
+    wrong |= {"momentum": [0.9], "nesterov": 2} if name == "LARS" else {"betas": (0.9, "a")}
+    for argument, value in wrong.items():
+        with pytest.raises(TypeError, match=f"^{name}: {argument}: expected "):
+            getattr(ours, name)(parameters((3,)), **{argument: value})
+    if name != "LARS":
+        with pytest.raises(ValueError, match=f"^{name}: betas: expected a pair of numbers"):
+            getattr(ours, name)(parameters((3,)), betas=(0.9,))
 
 
 @EVERY

@@ -78,11 +78,11 @@ void bind_optim(py::module_& m) {
       .def_readonly("norm_is_double", &StepExtras::norm_is_double);
   m.def("torch_handles_available", &torch_handles_available);
   py::class_<ParameterTable>(m, "ParameterTable")
-      .def(py::init(&make_by_init<ParameterTable, const std::string&, const std::string&,
-                                  const std::vector<std::string>&, bool,
-                                  const std::vector<std::string>&, const py::list&,
-                                  const py::list&, const py::dict&, const py::list&, bool,
-                                  const std::vector<bool>&, const std::vector<bool>&>))
+      .def(py::init(
+          &make_by_init<ParameterTable, const std::string&, const std::string&,
+                        const std::vector<std::string>&, bool, const std::vector<std::string>&,
+                        const py::list&, const py::list&, const py::dict&, const py::list&, bool,
+                        const std::vector<bool>&, const std::vector<bool>&>))
       .def("step", &ParameterTable::step);
 }
 

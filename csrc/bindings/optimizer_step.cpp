@@ -364,10 +364,11 @@ void OptimizerStep::check_numbers() const {
       continue;
     bool has_double = false;
     for (int stream = 0; stream < kAverageStream; ++stream)
-      has_double |= array.streams[stream] &&
-                    layouts_[size_t(array.layout)].dtypes[stream] == DType::float64;
+      has_double |=
+          array.streams[stream] && layouts_[size_t(array.layout)].dtypes[stream] == DType::float64;
     if (!has_double)
-      throw std::overflow_error(text(names_->operation, ": step: expected numbers that float32 "
+      throw std::overflow_error(text(names_->operation,
+                                     ": step: expected numbers that float32 "
                                      "holds, which is computed in, got ",
                                      *too_large[size_t(array.setting)]));
   }

@@ -343,7 +343,8 @@ py::object make_scalar(const TensorView& like, DType dtype, double value) {
     auto buffer = std::make_shared<SharedBuffer>(static_cast<size_t>(item_size(dtype)));
     store_scalar(buffer->data(), dtype, value);
     view.ndim = 0;
-    return from_dlpack_of(like.array)(py::cast(make_by_init<Exporter>(std::move(buffer), dtype, view)));
+    return from_dlpack_of(like.array)(
+        py::cast(make_by_init<Exporter>(std::move(buffer), dtype, view)));
   }
   array = make_array(like, dtype, 0, nullptr, nullptr, view);
   store_scalar(view.data, dtype, value);

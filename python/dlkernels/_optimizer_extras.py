@@ -75,7 +75,11 @@ class Extras:
         """
         for field in fields(self):
             value, is_flag = getattr(self, field.name), field.default is False
-            if isinstance(value, (bool, np.bool_)) if is_flag else value is None or is_number(value):
+            if (
+                isinstance(value, (bool, np.bool_))
+                if is_flag
+                else value is None or is_number(value)
+            ):
                 continue
             raise TypeError(
                 f"{operation}: {field.name}: expected "
@@ -207,9 +211,7 @@ def inverse_scale(operation: str, scale: Any) -> float:
         ValueError: It is not positive, or float32 cannot hold the factor.
     """
     if isinstance(scale, str) or not hasattr(scale, "__float__"):
-        raise TypeError(
-            f"{operation}: grad_scale: expected a number, got {reprlib.repr(scale)}"
-        )
+        raise TypeError(f"{operation}: grad_scale: expected a number, got {reprlib.repr(scale)}")
     number = float(scale)
     with np.errstate(over="ignore", under="ignore"):
         inverse = float(np.float32(1 / number)) if number > 0 else 0.0

@@ -307,7 +307,9 @@ class _Optimizer:
         self.found_inf = extras.is_skipped
         if extras.max_norm >= 0:
             with np.errstate(over="ignore"):
-                self.grad_norm = float((np.float64 if extras.norm_is_double else np.float32)(extras.norm))
+                self.grad_norm = float(
+                    (np.float64 if extras.norm_is_double else np.float32)(extras.norm)
+                )
         if extras.is_skipped:
             return
         for index, state in updates:
@@ -511,7 +513,8 @@ class SGD(_Optimizer):
 
     Args:
         params: Writable arrays (float32, float64, bfloat16 or float16, any strides), or dicts with
-            ``"params"`` and that group's own values of the arguments below.
+            ``"params"`` and that group's own values of the arguments below. No two may share
+            memory.
         lr: Learning rate.
         momentum: Momentum factor; 0 keeps no buffers.
         dampening: Dampening of the momentum.
@@ -545,7 +548,9 @@ class SGD(_Optimizer):
         found_inf: Whether the last step was skipped, see `step`.
 
     Raises:
-        ValueError: A number is negative or out of range, or nesterov lacks its momentum.
+        TypeError: Something is no array of a floating dtype, no number, or no flag.
+        ValueError: A number is negative or out of range, or nesterov lacks its momentum; or an
+            array is read-only, overlaps itself, or shares memory with another.
 
     Example:
         >>> import numpy as np

@@ -106,7 +106,8 @@ def activation_backward(
 
 def unpacked(mask: Tensor, shape: Any, stride: Any) -> Tensor:
     """The bits of a mask as booleans, for a tensor that lies in memory with these strides."""
-    bits = mask.unsqueeze(1).bitwise_right_shift(torch.arange(8, dtype=torch.uint8)).bitwise_and(1)
+    places = torch.arange(8, dtype=torch.uint8, device=mask.device)
+    bits = mask.unsqueeze(1).bitwise_right_shift(places).bitwise_and(1)
     return bits.flatten().bool().as_strided(shape, stride)
 
 

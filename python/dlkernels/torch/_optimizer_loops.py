@@ -16,10 +16,19 @@ from dlkernels import _optimizer_rules as rules
 __all__ = ["LAMB", "LARS", "Lion"]
 
 
-def _check(rule: rules.Rule, group: dict[str, Any]) -> None:
+_TORCHS = ("foreach", "capturable", "differentiable", "fused")
+
+
+def _check(operation: str, rule: rules.Rule, group: dict[str, Any]) -> None:
     lr = group["lr"]
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError("Tensor lr must be 1-element")
+    own = {
+        name: value
+        for name, value in group.items()
+        if name not in _TORCHS and not isinstance(value, Tensor)
+    }
+    rules.check_types(operation, own)
     rule.check(group)
 
 
@@ -122,7 +131,7 @@ class Lion(_Loop):
             "differentiable": differentiable,
             "fused": fused,
         }
-        _check(rules.LION, defaults)
+        _check(type(self).__name__, rules.LION, defaults)
         super().__init__(params, defaults)
 
     def _make_state(self, param: Tensor, state: dict[str, Any]) -> None:
@@ -169,7 +178,7 @@ class LAMB(_Loop):
             "fused": fused,
             "bias_correction": bias_correction,
         }
-        _check(rules.LAMB, defaults)
+        _check(type(self).__name__, rules.LAMB, defaults)
         super().__init__(params, defaults)
 
     def _make_state(self, param: Tensor, state: dict[str, Any]) -> None:
@@ -233,7 +242,7 @@ class LARS(_Loop):
             "differentiable": differentiable,
             "fused": fused,
         }
-        _check(rules.LARS, defaults)
+        _check(type(self).__name__, rules.LARS, defaults)
         super().__init__(params, defaults)
 
     def _make_state(self, param: Tensor, state: dict[str, Any]) -> None:

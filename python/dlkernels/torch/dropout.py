@@ -44,8 +44,9 @@ _SEEDS = 2**63 - 1
 def _draw(generator: torch.Generator | None) -> Tensor:
     """One number of the generator's, or of the default one's."""
     if generator is None:
-        return torch.randint(_SEEDS, ())
-    return torch.randint(_SEEDS, (), generator=generator, device=generator.device)
+        return torch.randint(_SEEDS, (), dtype=torch.int64, device="cpu")
+    device = generator.device
+    return torch.randint(_SEEDS, (), generator=generator, dtype=torch.int64, device=device)
 
 
 def _seed_number(seed: Any, generator: torch.Generator | None) -> int:
@@ -69,7 +70,8 @@ def _seed_tensor(seed: Any, generator: torch.Generator | None) -> Tensor:
         return seed
     if not isinstance(seed, int):
         raise TypeError(f"dropout: seed: expected a whole number, got {seed!r}")
-    return torch.full((), seed if seed <= _SEEDS else seed - 2**64, dtype=torch.int64)
+    number = seed if seed <= _SEEDS else seed - 2**64
+    return torch.full((), number, dtype=torch.int64, device="cpu")
 
 
 def _check(p: float, seed: Any, generator: torch.Generator | None) -> None:

@@ -314,7 +314,8 @@ class _Transform(torch.nn.Module):
         self.scale, self.layout, self.out_layout, self.dtype = scale, layout, out_layout, dtype
         # Wrong numbers are complained of here rather than in a worker process.
         channels = max(len(self.mean), len(self.std))
-        self(torch.zeros(1, 1, channels) if layout == "HWC" else torch.zeros(channels, 1, 1))
+        shape = (1, 1, channels) if layout == "HWC" else (channels, 1, 1)
+        self(torch.zeros(shape, dtype=torch.float32, device="cpu"))
 
     def forward(self, image: Any) -> Tensor:
         """The image, normalized.

@@ -6,8 +6,13 @@ gradient and its states, in any strides; float64 where one of them is, else floa
 and every result rounded once. ``foreach``, ``fused`` and ``capturable`` are accepted and change
 nothing. With ``differentiable=True``, or where a tensor is sparse, complex, a subclass or on
 another device, the step is torch's own. Of a DTensor (FSDP2's ``fully_shard``, with parameters on
-the CPU) each process updates its own part. Parameters, states and gradients that lie in one
-another's memory, when they are first seen, are torch's too: it updates them in their order. States keep their dtypes in ``load_state_dict``.
+the CPU) each process updates its own part. States keep their dtypes in ``load_state_dict``.
+
+Where parameters, states or gradients lie in one another's memory, the step is torch's loop, one
+parameter after the other. That is found when tensors are first seen (later where others come in
+their place), not at every step. A number of the step that is finite but not in float32
+(``lr=1e39``) is a RuntimeError for parameters that are computed in float32; what float32 rounds to
+zero (``eps=1e-320``) is zero, as in torch.
 
 Besides torch's arguments every class has some of its own, by keyword, that do in the step what else
 goes over the parameters; each alone and all together equal to doing them one after another. They

@@ -88,7 +88,7 @@ class _SyncBatchNorm(torch.autograd.Function):
         at: Any = (input, weight, bias, mean, invstd)
         empty = input.numel() == 0
         if empty:
-            sums = torch.zeros(2 * channels, dtype=torch.float64)
+            sums = torch.zeros(2 * channels, dtype=torch.float64, device=input.device)
         else:
             sums = torch.cat(_core.batch_norm_backward_reduce(grad_output, *at, *rest))
         grads: list[Any] = [None] * 7
@@ -118,7 +118,7 @@ def _gather_statistics(input: Tensor, group: Any) -> tuple[float, Tensor, Tensor
     deviations from it.
     """
     channels = input.shape[1]
-    own = torch.zeros(2 * channels + 1, dtype=torch.float64)
+    own = torch.zeros(2 * channels + 1, dtype=torch.float64, device=input.device)
     if input.numel() > 0:
         own[0] = input.numel() // channels
         own[1 : channels + 1], own[channels + 1 :] = _core.batch_norm_stats(input)

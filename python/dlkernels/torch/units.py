@@ -53,13 +53,17 @@ def _maxout_scatter(grad_output: Tensor, index: Tensor, pieces: int, dim: int) -
     rows, cols = _maxout_rows(grad_output.shape, dim)
     bits = (pieces - 1).bit_length()
     planes = index.reshape(rows, -1, bits, 2, 1) if bits else index.new_zeros(rows, 0, 0, 2, 1)
-    ones = planes.bitwise_right_shift(torch.arange(8, dtype=torch.uint8)).bitwise_and(1)
-    values = torch.arange(bits).exp2().long().view(-1, 1)
+    device = index.device
+    places = torch.arange(8, dtype=torch.uint8, device=device)
+    ones = planes.bitwise_right_shift(places).bitwise_and(1)
+    values = 2 ** torch.arange(bits, dtype=torch.int64, device=device).view(-1, 1)
     winners = (ones.flatten(3).long() * values).sum(2).flatten(1)[:, :cols]
     if not bits:
-        winners = torch.zeros(rows, cols, dtype=torch.long)
+        winners = torch.zeros(rows, cols, dtype=torch.int64, device=device)
     winners = winners.reshape(grad_output.shape).unsqueeze(dim + 1)
-    numbers = torch.arange(pieces).view(-1, *[1] * (grad_output.dim() - dim - 1))
+    numbers = torch.arange(pieces, dtype=torch.int64, device=device).view(
+        -1, *[1] * (grad_output.dim() - dim - 1)
+    )
     shape = [
         *grad_output.shape[:dim],
         grad_output.shape[dim] * pieces,
@@ -388,7 +392,7 @@ def _register(unit: _Unit) -> None:
             total: Tensor = sum((g * gg).sum() for g, gg in pairs if gg is not None)
             return total
 
-        one = torch.ones((), dtype=ctx.saved_tensors[0].dtype)
+        one = ctx.saved_tensors[0].new_ones(())
         gradients = composite.differentiate_all(weighted, ctx.saved_tensors, one)
         return *gradients, *[None] * len(ctx.parameters)
 
