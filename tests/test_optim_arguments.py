@@ -1,5 +1,5 @@
-"""What optimizers over NumPy arrays refuse, and when: arguments of the wrong kind, arrays that a step
-could not update, memory that two of them share, numbers that float32 cannot hold."""
+"""What optimizers over NumPy arrays refuse, and when: arguments of the wrong kind, arrays that a
+step could not update, memory that two of them share, numbers that float32 cannot hold."""
 
 from __future__ import annotations
 

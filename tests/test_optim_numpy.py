@@ -340,7 +340,7 @@ def test_nothing_is_updated_if_an_array_has_been_locked(momentum: float) -> None
     params = [np.ones(3), np.ones(4), np.ones(3)]
     optimizer = SGD(params, lr=0.1, momentum=momentum)
     _locked(params[1])
-    with pytest.raises(ValueError, match="SGD: params: .*read-only"):
+    with pytest.raises(ValueError, match=r"SGD: params: .*read-only"):
         optimizer.step([np.ones_like(array) for array in params])
     assert all((array == 1).all() for array in params)
     assert _buffers(optimizer) == [None] * 3
