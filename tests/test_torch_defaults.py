@@ -20,6 +20,15 @@ FOREIGN = pytest.mark.parametrize(
 )  # fmt: skip
 
 
+#: Whose weights have no derivative, in torch neither.
+NO_GRADIENT = (
+    "nll_loss",
+    "cross_entropy",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+)
+
+
 @contextlib.contextmanager
 def defaults(dtype=torch.float32, device=None):
     before = torch.get_default_dtype()
@@ -32,40 +41,47 @@ def defaults(dtype=torch.float32, device=None):
 
 
 def derivatives(call, arguments, grads):
-    """The result, and where there is one the first and the second derivative, both ways."""
+    """The result, the first derivative both ways, and the second; zeros where there is none."""
     leaves = [t for t in arguments.values() if t.requires_grad]
     result = call.function(**arguments, **call.options)
     if not leaves:
         return [result]
-    first = torch.autograd.grad(result, leaves, grads[0], retain_graph=True, allow_unused=True)
-    found = [result.detach(), *first]
-    again = torch.autograd.grad(result, leaves, grads[0], create_graph=True, allow_unused=True)
-    again = [grad for grad in again if grad is not None and grad.requires_grad]
-    if again:
-        total = sum((grad * grads[1]).sum() for grad in again)
-        found += [grad.detach() for grad in again]
-        found += torch.autograd.grad(total, leaves, allow_unused=True)
-    return [t for t in found if t is not None]
+
+    def derive(output, grad, **options):
+        found = torch.autograd.grad(output, leaves, grad, allow_unused=True, **options)
+        pairs = zip(found, leaves, strict=True)
+        return [torch.zeros_like(leaf) if grad is None else grad for grad, leaf in pairs]
+
+    first = derive(result, grads[0], retain_graph=True)
+    again = derive(result, grads[0], create_graph=True)
+    total = sum((grad * grads[1]).sum() for grad in again)
+    second = derive(total, None) if total.requires_grad else list(map(torch.zeros_like, leaves))
+    return [t.detach() for t in (result, *first, *again, *second)]
 
 
 @FOREIGN
 @pytest.mark.parametrize("call", SAMPLED_CALLS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_every_twin(call, foreign, dtype):
-    in_place = call.function.__name__.endswith("_")
+    name = call.function.__name__
     results = []
     for own in ({}, foreign):
-        arguments = {name: t.clone() for name, t in call.arguments(dtype).items()}
-        if not in_place:
-            for name, tensor in arguments.items():
-                if tensor.is_floating_point() and not name.startswith("running"):
-                    tensor.requires_grad_()
-        shape = call.function(**{k: t.clone() for k, t in arguments.items()}, **call.options).shape
-        grads = [torch.linspace(-1, 2, shape.numel(), dtype=dtype).reshape(shape),
-                 torch.tensor(0.5, dtype=dtype)]  # fmt: skip
+        arguments = {key: t.clone() for key, t in call.arguments(dtype).items()}
+        for key, tensor in arguments.items():
+            constant = key.startswith("running") or ("weight" in key and name in NO_GRADIENT)
+            if tensor.is_floating_point() and not constant and not name.endswith("_"):
+                tensor.requires_grad_()
+        copies = {key: t.detach().clone() for key, t in arguments.items()}
+        shape = call.function(**copies, **call.options).shape
+        grads = [
+            torch.linspace(-1, 2, shape.numel(), dtype=dtype).reshape(shape),
+            torch.tensor(0.5, dtype=dtype),
+        ]
         with defaults(**own):
             results.append(derivatives(call, arguments, grads))
-    torch.testing.assert_close(results[1], results[0], rtol=0, atol=0, equal_nan=True)
+    # A default device is a mode, under which torch sees operators: other sums, the same accuracy.
+    tolerance = 0.0 if "dtype" in foreign else 1e-5 if dtype is torch.float32 else 1e-13
+    torch.testing.assert_close(results[1], results[0], rtol=tolerance, atol=tolerance)
 
 
 @FOREIGN
@@ -101,6 +117,6 @@ def test_seeds_that_are_drawn(foreign):
         generator = torch.Generator().manual_seed(3)
         with defaults(**own):
             torch.manual_seed(5)
-            results.append((dlt.functional.dropout(x), dlt.functional.dropout(x, seed=3),
-                            dlt.functional.dropout(x, generator=generator)))  # fmt: skip
+            drawn = [{}, {"seed": 3}, {"generator": generator}]
+            results.append([dlt.functional.dropout(x, **options) for options in drawn])
     torch.testing.assert_close(results[1], results[0], rtol=0, atol=0)
