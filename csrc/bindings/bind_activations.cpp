@@ -56,7 +56,7 @@ struct ElementwiseOutput {
 
   ElementwiseOutput(const TensorView& x, py::handle out, const char* operation) {
     if (out.is_none()) {
-      result_ = make_array_like(x, x.dtype, y);
+      make_array_like(x, x.dtype, y);
     } else {
       y = output_view_of(out, operation, "out");
       DLK_CHECK(same_shape(y, x), operation, ": out: expected shape ", shape_text(x), ", got ",
@@ -79,17 +79,17 @@ struct ElementwiseOutput {
   py::object finish() const {
     if (flat != &y)
       copy_elements(temporary, const_cast<TensorView&>(y));
-    return result_;
+    return result_ ? result_ : returned(y.array);
   }
 
 private:
-  py::object result_, flat_owner_;
+  py::object result_; // `out`, where it is given
+  py::object flat_owner_;
 };
 
 // The same for a gradient: dx lies as x does, and grad_output is brought into that order.
 struct ElementwiseGradient {
   TensorView x, dx;
-  py::object result;
   const void* grad_output;
   bool nontemporal;
 
@@ -106,7 +106,7 @@ struct ElementwiseGradient {
       copy.kind = x.kind;
       x = copy;
     }
-    result = make_array_like(x, x.dtype, dx);
+    make_array_like(x, x.dtype, dx);
     const bool direct = grad.dense() && same_strides(grad, x);
     if (!direct)
       copy_elements(grad, dx);
@@ -132,21 +132,12 @@ void run(const char* operation, ActivationArgs& args, void (*kernel)(ActivationA
   without_gil(operation, args.size, [&] { kernel(args); });
 }
 
-// What the two numbers of an activation are called, for errors. Written at import.
-std::string parameter_names[kCount][2];
-
-void name_activation_parameters(int index, const std::string& first, const std::string& second) {
-  name_of(index);
-  parameter_names[index][0] = first;
-  parameter_names[index][1] = second;
-}
-
 void set_parameters(ActivationArgs& args, const char* operation, py::handle first,
                     py::handle second) {
-  const std::string(&names)[2] = parameter_names[args.activation];
-  args.parameters[0] = as_number(first, operation, names[0].c_str());
-  args.parameters[1] = as_number(second, operation, names[1].c_str());
-  check_parameters(args.parameters, args.dtype, operation, kNames[args.activation]);
+  const char* activation = kNames[args.activation];
+  args.parameters[0] = activation_parameter(first, 0, operation, activation);
+  args.parameters[1] = activation_parameter(second, 1, operation, activation);
+  check_parameters(args.parameters, args.dtype, operation, activation);
 }
 
 // y = activation(x); with_mask: (y, mask), the mask in the memory order of y.
@@ -202,13 +193,13 @@ py::object activation_backward(int index, py::handle grad_object, py::handle sav
     DLK_CHECK(grad.dense(), operation,
               ": grad_output: expected no gaps, since a mask goes with it");
     TensorView dx;
-    const py::object result = make_array_like(grad, grad.dtype, dx);
+    make_array_like(grad, grad.dtype, dx);
     args.mask = static_cast<uint8_t*>(mask.data);
     args.grad_output = grad.data;
     args.output = dx.data;
     args.nontemporal = writes_past_cache(dx.bytes());
     run(operation, args, runtime::kernels().activation_backward);
-    return result;
+    return returned(dx.array);
   }
   const TensorView saved =
       view_of(saved_object, operation, kSaved[index] == Saved::output ? "output" : "x");
@@ -218,7 +209,7 @@ py::object activation_backward(int index, py::handle grad_object, py::handle sav
   args.output = gradient.dx.data;
   args.nontemporal = gradient.nontemporal;
   run(operation, args, runtime::kernels().activation_backward);
-  return gradient.result;
+  return returned(gradient.dx.array);
 }
 
 int activation_index(const std::string& name) {
@@ -293,12 +284,11 @@ py::object prelu_backward(py::handle grad_object, py::handle x_object, py::handl
   TensorView weight, grad_weight;
   const py::object weight_owner = prelu_args(args, x, weight_object, weight, operation);
   const ElementwiseGradient gradient(grad, x, operation);
-  const py::object weight_result =
-      make_array(x, x.dtype, weight.ndim, weight.shape, nullptr, grad_weight);
+  make_array(x, x.dtype, weight.ndim, weight.shape, nullptr, grad_weight);
   if (args.size == 0) {
     if (grad_weight.bytes())
       std::memset(grad_weight.data, 0, size_t(grad_weight.bytes()));
-    return py::make_tuple(gradient.result, weight_result);
+    return py::make_tuple(returned(gradient.dx.array), returned(grad_weight.array));
   }
   place_channels(args, gradient.x);
   args.input = gradient.x.data;
@@ -312,7 +302,7 @@ py::object prelu_backward(py::handle grad_object, py::handle x_object, py::handl
   args.partials = static_cast<double*>(allocated(partials.data(), partial_bytes));
   args.scratch = allocated(scratch.data(), scratch_bytes);
   without_gil(operation, args.size, [&] { runtime::kernels().prelu_backward(args); });
-  return py::make_tuple(gradient.result, weight_result);
+  return py::make_tuple(returned(gradient.dx.array), returned(grad_weight.array));
 }
 
 // --- glu, swiglu, maxout
@@ -465,10 +455,9 @@ py::object swiglu(py::handle gate_object, py::handle up_object) {
   args.silu = true;
   args.dtype = gate_view.dtype;
   TensorView y;
-  py::object result =
-      make_array(gate_view, args.dtype, gate_view.ndim, gate_view.shape, nullptr, y);
+  make_array(gate_view, args.dtype, gate_view.ndim, gate_view.shape, nullptr, y);
   if (y.size() == 0)
-    return result;
+    return y.array;
   args.cols = last_length(y);
   args.rows = y.size() / args.cols;
   const Rows gate(gate_view, args.cols), up(up_view, args.cols);
@@ -479,7 +468,7 @@ py::object swiglu(py::handle gate_object, py::handle up_object) {
   args.output = y.data;
   args.nontemporal = writes_past_cache(y.bytes());
   without_gil(operation, y.size(), [&] { runtime::kernels().gated(args); });
-  return result;
+  return returned(y.array);
 }
 
 // (the gradient of gate, that of up)
@@ -515,7 +504,7 @@ py::object swiglu_backward(py::handle grad_object, py::handle gate_object, py::h
   args.grad_value = d_up.data;
   args.nontemporal = writes_past_cache(d_gate.bytes());
   without_gil(operation, 2 * d_gate.size(), [&] { runtime::kernels().gated_backward(args); });
-  return py::make_tuple(gate_result, up_result);
+  return py::make_tuple(returned(gate_result), returned(up_result));
 }
 
 constexpr int64_t kMaxPieces = 256;
@@ -613,11 +602,9 @@ py::object math_function(const std::string& name, py::handle x_object) {
 void bind_activations(py::module_& m) {
   m.def("activation_index", &activation_index);
   m.def("activation_saves", &activation_saves);
-  m.def("name_activation_parameters", &name_activation_parameters);
-  def_fast<&activation>(m, "activation",
-                        {"index", "input", "out", "with_mask", "first", "second"});
-  def_fast<&activation_backward>(
-      m, "activation_backward", {"index", "grad_output", "saved", "mask", "first", "second"});
+  def_fast<&activation>(m, "activation", {"index", "input", "out", "with_mask", "first", "second"});
+  def_fast<&activation_backward>(m, "activation_backward",
+                                 {"index", "grad_output", "saved", "mask", "first", "second"});
   def_fast<&prelu>(m, "prelu", {"input", "weight", "out"}, 1);
   def_fast<&prelu_backward>(m, "prelu_backward", {"grad_output", "input", "weight"});
   def_fast<&gated_halves>(

@@ -133,7 +133,8 @@ py::object dropout(const char* operation, py::handle x_object, py::handle residu
     args.kept_out = static_cast<uint64_t*>(kept.data);
   }
   const auto results = [&] {
-    return with_kept ? py::object(py::make_tuple(result, kept_result)) : result;
+    const py::object plain = out.is_none() ? returned(result) : result;
+    return with_kept ? py::object(py::make_tuple(plain, kept_result)) : plain;
   };
   if (args.size == 0)
     return results();

@@ -276,13 +276,7 @@ struct LossCall {
     check_domain();
     if (!each)
       return make_scalar(input, args.dtype, args.loss_sum / divisor);
-    return plain(each, walk->ndim());
-  }
-
-  // A 0-d result as NumPy's reductions give it.
-  py::object plain(const py::object& result, int ndim) const {
-    return ndim == 0 && input.kind == ArrayKind::numpy ? py::object(result[py::make_tuple()])
-                                                       : result;
+    return returned(each);
   }
 
   // Sums along an axis.
@@ -298,7 +292,7 @@ struct LossCall {
       run_with_partials(args, runtime::kernels().elementwise_loss);
       args.lines = false;
     }
-    return plain(result, sums.ndim);
+    return returned(result);
   }
 
   py::object make_line_sums(int axis, TensorView& sums) {
@@ -353,7 +347,9 @@ struct LossCall {
           summed[dims++] = 1;
         made[which] = sum_to(walk->made(LossResult(kGradInput + which)), input, dims, summed, ndim);
       }
-    return py::make_tuple(made[0], made[1], made[2]);
+    if (out.is_none())
+      made[0] = returned(made[0]);
+    return py::make_tuple(made[0], returned(made[1]), returned(made[2]));
   }
 };
 
@@ -427,7 +423,7 @@ py::object elementwise_loss(int index, double a, double b, py::handle input, py:
   if (!is_backward && loss.is_none())
     loss = make_scalar(call.input, args.dtype, args.loss_sum / call.divisor);
   else if (!is_backward)
-    loss = call.plain(loss, axis ? sums.ndim : call.walk->ndim());
+    loss = returned(loss);
   return py::make_tuple(loss, gradients[0], gradients[1], gradients[2]);
 }
 

@@ -374,9 +374,13 @@ py::object cross_entropy(py::handle logits, py::handle target, py::handle weight
     if (call.reduction == Reduction::mean && call.divisor == 0)
       value = std::numeric_limits<double>::quiet_NaN();
     loss = make_scalar(call.logits, args.dtype, value);
-  } else if (loss_view.ndim == 0 && call.logits.kind == ArrayKind::numpy) {
-    loss = loss[py::make_tuple()]; // a NumPy scalar, as NumPy's reductions give
+  } else {
+    loss = returned(loss);
   }
+  if (with_lse)
+    lse = returned(lse);
+  if (with_argmax)
+    argmax = returned(argmax);
   if (!with_grad && !with_lse && !with_argmax)
     return loss;
   return py::make_tuple(loss, grad ? grad->array : py::none(), lse, argmax);
@@ -463,7 +467,7 @@ py::object softmax(py::handle x, int64_t axis_argument, bool logarithm, py::hand
   ScopedBuffer scratch{size_t(scratch_bytes)};
   args.scratch = allocated(scratch.data(), scratch_bytes);
   with_fitting_output(operation, output.view, axis, input, main, args, runtime::kernels().softmax);
-  return output.array;
+  return out.is_none() ? returned(output.array) : output.array;
 }
 
 py::object softmax_backward(py::handle grad_output, py::handle forward_output,
@@ -487,7 +491,7 @@ py::object softmax_backward(py::handle grad_output, py::handle forward_output,
   args.grad_output = grad_operand.strides;
   with_fitting_output(operation, output.view, axis, input, main, args,
                       runtime::kernels().softmax_backward);
-  return output.array;
+  return out.is_none() ? returned(output.array) : output.array;
 }
 
 // --- nll_loss
@@ -533,9 +537,7 @@ py::object nll_loss(py::handle log_probabilities, py::handle target_object,
   }
   without_gil(operation, rows, [&] { runtime::kernels().nll_loss(args); });
   if (reduction == Reduction::none)
-    return loss_view.ndim == 0 && input.kind == ArrayKind::numpy
-               ? py::object(loss[py::make_tuple()])
-               : loss;
+    return returned(loss);
   return make_scalar(input, input.dtype,
                      reduction == Reduction::mean ? args.loss_sum / targets.weight_sum
                                                   : args.loss_sum);
@@ -597,12 +599,11 @@ void bind_losses(py::module_& m) {
   def_fast<&softmax>(
       m, "softmax", {"input", "axis", "logarithm", "out"}, 0,
       [](PyObject* const* args) { return args[2] == Py_True ? "log_softmax" : "softmax"; });
-  def_fast<&softmax_backward>(m, "softmax_backward",
-                              {"grad_output", "output", "axis", "logarithm", "out"}, 0,
-                              [](PyObject* const* args) {
-                                return args[3] == Py_True ? "log_softmax_backward"
-                                                          : "softmax_backward";
-                              });
+  def_fast<&softmax_backward>(
+      m, "softmax_backward", {"grad_output", "output", "axis", "logarithm", "out"}, 0,
+      [](PyObject* const* args) {
+        return args[3] == Py_True ? "log_softmax_backward" : "softmax_backward";
+      });
   def_fast<&nll_loss>(m, "nll_loss", {"input", "target", "weight", "ignore_index", "reduction"});
   def_fast<&nll_loss_backward>(
       m, "nll_loss_backward",

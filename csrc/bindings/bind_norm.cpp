@@ -513,8 +513,7 @@ py::tuple batch_norm_backward(py::handle grad_object, py::handle input_object,
                               py::handle save_mean_object, py::handle save_invstd_object,
                               bool training, double eps, py::handle activation,
                               double negative_slope, py::handle residual_object,
-                              py::handle mask_object,
-                              const py::tuple& want) {
+                              py::handle mask_object, const py::tuple& want) {
   NormCall call(input_object, "batch_norm_backward");
   BatchNormArgs& args = call.args;
   const BackwardOperands operands(call, grad_object, weight_object, bias_object, activation,
@@ -627,21 +626,20 @@ py::tuple batch_norm_backward_elemt(py::handle grad_object, py::handle input_obj
 
 void bind_norm(py::module_& m) {
   def_fast<&batch_norm>(m, "batch_norm",
-                          {"input", "weight", "bias", "running_mean", "running_var", "training",
-                           "momentum", "eps", "activation", "negative_slope", "residual", "save",
-                           "out"});
+                        {"input", "weight", "bias", "running_mean", "running_var", "training",
+                         "momentum", "eps", "activation", "negative_slope", "residual", "save",
+                         "out"});
   def_fast<&batch_norm_backward>(m, "batch_norm_backward",
-                                   {"grad_output", "input", "weight", "bias", "running_mean",
-                                    "running_var", "save_mean", "save_invstd", "training", "eps",
-                                    "activation", "negative_slope", "residual", "mask", "want"});
+                                 {"grad_output", "input", "weight", "bias", "running_mean",
+                                  "running_var", "save_mean", "save_invstd", "training", "eps",
+                                  "activation", "negative_slope", "residual", "mask", "want"});
   def_fast<&batch_norm_stats>(m, "batch_norm_stats", {"input"});
   def_fast<&batch_norm_elemt>(m, "batch_norm_elemt",
-                                {"input", "weight", "bias", "mean", "invstd", "activation",
-                                 "negative_slope", "residual", "save"});
+                              {"input", "weight", "bias", "mean", "invstd", "activation",
+                               "negative_slope", "residual", "save"});
   def_fast<&batch_norm_backward_reduce>(m, "batch_norm_backward_reduce",
-                                          {"grad_output", "input", "weight", "bias", "mean",
-                                           "invstd", "activation", "negative_slope", "residual",
-                                           "mask"});
+                                        {"grad_output", "input", "weight", "bias", "mean", "invstd",
+                                         "activation", "negative_slope", "residual", "mask"});
   def_fast<&batch_norm_backward_elemt>(
       m, "batch_norm_backward_elemt",
       {"grad_output", "input", "weight", "bias", "mean", "invstd", "sum_dy", "sum_dy_xmu", "count",

@@ -1,6 +1,7 @@
 #include "bindings/exchange.h"
 
 #include "bindings/torch_handle.h"
+#include "bindings/torch_storage.h"
 
 #include <atomic>
 #include <mutex>
@@ -43,7 +44,10 @@ ExchangeType look_up(py::handle object) {
     PyErr_Clear();
     return {api, nullptr, 0, is_torch};
   }
-  return {api, is_neg, tensor_place(object), is_torch};
+  const size_t place = tensor_place(object);
+  if (is_torch)
+    find_storage_fields(place);
+  return {api, is_neg, place, is_torch};
 }
 
 enum NumpyTypeNumber { kNumpyHalf = 23 }; // part of NumPy's ABI, as are the first 13 below

@@ -43,9 +43,9 @@ struct TensorView {
 // foreign byte order, strides that are no multiple of the item, tensors whose negative bit is set.
 TensorView view_of(py::handle object, const char* operation, const char* argument);
 
-// The same for something that will be written to. A ValueError: read-only arrays, those of libraries
-// that neither are known to have arrays that may be written nor say so through DLPack 1, and arrays
-// with two elements in one place (expanded, sliding windows).
+// The same for something that will be written to. A ValueError: read-only arrays, those of
+// libraries that neither are known to have arrays that may be written nor say so through DLPack 1,
+// and arrays with two elements in one place (expanded, sliding windows).
 TensorView output_view_of(py::handle object, const char* operation, const char* argument);
 
 // The quick look, for lists of thousands: a row-major tensor of torch's, with nothing owned and the
@@ -69,6 +69,10 @@ py::object make_array_like(const TensorView& like, DType dtype, TensorView& view
 
 // The strides of such an array.
 void dense_strides_like(const TensorView& like, int64_t* strides);
+
+// What is returned of a new array once it is written: of NumPy's 0-d ones the scalar, as NumPy's
+// own functions do.
+py::object returned(const py::object& made);
 
 // A 0-d result: a NumPy scalar for NumPy (as NumPy's own reductions give), else a 0-d array.
 py::object make_scalar(const TensorView& like, DType dtype, double value);

@@ -1,8 +1,10 @@
 // Arrays out: results on memory of the pool, as the kind of array that came in.
 #include "bindings/bind.h"
 #include "bindings/exchange.h"
+#include "bindings/fast_call.h"
 #include "bindings/gil.h"
 #include "bindings/made_by_init.h"
+#include "bindings/torch_storage.h"
 #include "runtime/pool.h"
 
 #include <algorithm>
@@ -128,7 +130,10 @@ py::object make_exchange(const TensorView& like, DType dtype, TensorView& view, 
   const ExchangeType type = exchange_type(like.array);
   if (type.api->managed_tensor_to_object(&self->managed, &object) != 0)
     throw py::error_already_set(); // the tensor is theirs, even now
-  return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
+  auto tensor = py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
+  if (const ExchangeType made = exchange_type(tensor); made.is_torch)
+    make_resizable(tensor, made.tensor_place);
+  return tensor;
 }
 
 // What from_dlpack of another library is given: memory that offers itself through DLPack, as often
@@ -335,9 +340,14 @@ py::object make_array_like(const TensorView& like, DType dtype, TensorView& view
   return make_array(like, dtype, like.ndim, like.shape, strides, view);
 }
 
+py::object returned(const py::object& made) {
+  const bool is_scalar =
+      py::isinstance<py::array>(made) && py::reinterpret_borrow<py::array>(made).ndim() == 0;
+  return is_scalar ? py::object(made[py::tuple()]) : made;
+}
+
 py::object make_scalar(const TensorView& like, DType dtype, double value) {
   TensorView view;
-  py::object array;
   if (like.kind == ArrayKind::dlpack) {
     // Such libraries may read at once, so the value goes in first.
     auto buffer = std::make_shared<SharedBuffer>(static_cast<size_t>(item_size(dtype)));
@@ -346,9 +356,9 @@ py::object make_scalar(const TensorView& like, DType dtype, double value) {
     return from_dlpack_of(like.array)(
         py::cast(make_by_init<Exporter>(std::move(buffer), dtype, view)));
   }
-  array = make_array(like, dtype, 0, nullptr, nullptr, view);
+  make_array(like, dtype, 0, nullptr, nullptr, view);
   store_scalar(view.data, dtype, value);
-  return like.kind == ArrayKind::numpy ? py::object(array[py::tuple()]) : array;
+  return returned(view.array);
 }
 
 py::object contiguous_copy(const TensorView& source, TensorView& view) {
@@ -376,8 +386,23 @@ py::object contiguous_copy(const TensorView& source, TensorView& view) {
   return view.owner;
 }
 
+// Of an array of this shape and these strides, in elements.
+static py::object overlaps_itself_at(const py::tuple& shape, const py::tuple& strides) {
+  constexpr const char* operation = "overlaps_itself";
+  TensorView view;
+  view.ndim = int(shape.size());
+  DLK_CHECK(view.ndim <= kMaxDims && shape.size() == strides.size(), operation,
+            ": strides: expected as many as sizes, at most ", kMaxDims);
+  for (int dim = 0; dim < view.ndim; ++dim) {
+    view.shape[dim] = as_integer(shape[size_t(dim)], operation, "shape", 0);
+    view.strides[dim] = as_integer(strides[size_t(dim)], operation, "strides");
+  }
+  return py::bool_(overlaps_itself(view));
+}
+
 void bind_exporter(py::module_& module) {
   using namespace py::literals;
+  def_fast<&overlaps_itself_at>(module, "overlaps_itself", {"shape", "strides"});
   // Keywords of the protocol that change nothing for fresh CPU memory are accepted.
   py::class_<Exporter>(module, "Exporter", "Memory of this library, for another's from_dlpack.")
       .def(

@@ -13,9 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
-
 from dlkernels import _core
+from dlkernels._arguments import Array, as_array, as_output, type_text
 
 __all__ = [
     "celu",
@@ -55,9 +54,6 @@ __all__ = [
     "threshold",
     "threshold_backward",
 ]
-
-#: A NumPy array, or any array on the CPU with ``__dlpack__``; sequences of numbers are converted.
-Array = Any
 
 
 @dataclass(frozen=True)
@@ -107,8 +103,12 @@ class Requirement:
     holds: Callable[..., bool]
 
     def check(self, name: str, *values: Any) -> None:
-        """Raises ValueError if it is not so."""
-        if not self.holds(*values):
+        """Raises ValueError if it is not so. (What is no number is left to the kernel.)"""
+        try:
+            holds = self.holds(*values)
+        except (TypeError, ValueError, RuntimeError):
+            return
+        if not holds:
             raise ValueError(f"{name}: {self.text}, got {', '.join(map(str, values))}")
 
 
@@ -210,32 +210,28 @@ def make({", ".join(constants)}):
 
 
 def _choice(activation: str, name: str, choices: tuple[str, ...], value: str) -> float:
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         expected = " or ".join(map(repr, choices))
-        raise ValueError(f"{activation}: {name}: expected {expected}, got {value!r}")
+        got = repr(value) if isinstance(value, str) else type_text(value)
+        raise ValueError(f"{activation}: {name}: expected {expected}, got {got}")
     return float(choices.index(value))
-
-
-def as_array(value: Array) -> Array:
-    """Turns Python numbers and sequences into float32 arrays; arrays pass untouched."""
-    if isinstance(value, (list, tuple, int, float)):
-        return np.asarray(value, dtype=np.float32)
-    return value
 
 
 _FORWARD = """\
 {summary}
 
 Args:
-    x: Any shape, floating.{parameters}
+    x: Any shape, floating; integers and Python numbers are float64.{parameters}
     out: Where the result goes, of x's shape and dtype; may be ``x`` itself.
 
 Returns:
     An array like ``x`` (or ``out``).
 
 Raises:
-    TypeError: The dtype is not floating.
-    ValueError: ``out`` has another shape, is read-only or overlaps ``x`` in part.
+    RuntimeError: A torch tensor requires grad (outside ``torch.no_grad()``).
+    TypeError: The dtype is neither floating nor an integer of NumPy.
+    ValueError: ``out`` has another shape, may not be written to, or overlaps itself or, in part,
+        ``x``.
 
 Example:
     >>> import numpy as np
@@ -305,14 +301,17 @@ def _define(row: Activation) -> tuple[Callable[..., Any], Callable[..., Any]]:
         (
             row.name,
             forward,
-            f"_core.activation({row.index}, as_array(x), out, False, {numbers})",
+            f"_core.activation({row.index}, as_array(x, {row.name!r}, 'input'), "
+            f"out if out is None else as_output(out, {row.name!r}), False, {numbers})",
             row.requirement,
             _FORWARD,
         ),
         (
             f"{row.name}_backward",
             backward,
-            f"_core.activation_backward({row.index}, grad_output, {saved}, None, {numbers})",
+            f"_core.activation_backward({row.index}, as_array(grad_output, "
+            f"'{row.name}_backward', 'grad_output', {saved}), "
+            f"as_array({saved}, '{row.name}_backward', {saved!r}), None, {numbers})",
             row.gradient_requirement or row.requirement,
             _BACKWARD,
         ),
@@ -521,9 +520,7 @@ selu, selu_backward = _define(
         "3 ULP.",
         gradient="Gradient of `selu` from its result; see `elu_backward`.",
         example=([-1.0, 0.0, 2.0], [-1.1113, 0.0, 2.1014], [0.6468, 1.7581, 1.0507]),
-        derivative=lambda torch, y: torch.where(
-            y > 0, _SELU_SCALE, y + _SELU_SCALE * _SELU_ALPHA
-        ),
+        derivative=lambda torch, y: torch.where(y > 0, _SELU_SCALE, y + _SELU_SCALE * _SELU_ALPHA),
     )
 )
 

@@ -50,10 +50,19 @@ def is_plain(input: Tensor, *others: Tensor | None) -> bool:
     kernel checks anyway: the same in a tenth of the time. False is no answer."""
     # Dynamo, which cannot look into the extension, stops at the first of these.
     return (
-        not _is_dynamo_compiling()
-        and _is_plain(input, *others)
-        and _forward_ad._current_level < 0
+        not _is_dynamo_compiling() and _is_plain(input, *others) and _forward_ad._current_level < 0
     )
+
+
+def check_in_place(operation: str, input: Tensor) -> None:
+    """A RuntimeError if two elements of what is to be overwritten share a place. torch looks no
+    further than at strides of 0."""
+    if not input.is_contiguous() and _core.overlaps_itself(input.shape, input.stride()):
+        raise RuntimeError(
+            f"{operation}: input: unsupported operation: more than one element of the written-to "
+            "tensor refers to a single memory location. Please clone() the tensor before "
+            "performing the operation."
+        )
 
 
 def is_batched(grad_output: Tensor) -> bool:

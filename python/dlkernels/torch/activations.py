@@ -18,7 +18,14 @@ from dlkernels.activations import ACTIVATIONS, Activation, define
 from dlkernels.torch import _composite as composite
 from dlkernels.torch._eager import Function, is_first_order
 from dlkernels.torch._layout import with_strides
-from dlkernels.torch._route import KERNEL, TORCH, is_batched, is_plain, route
+from dlkernels.torch._route import (
+    KERNEL,
+    TORCH,
+    check_in_place,
+    is_batched,
+    is_plain,
+    route,
+)
 
 __all__ = ["FUNCTIONS", "MODULES"]
 
@@ -124,6 +131,7 @@ def _forward(row: Activation, input: Tensor, inplace: bool, a: Any, b: Any) -> A
     way = KERNEL if not inplace and is_plain(input) else route(input)
     if way == KERNEL:
         if inplace and not may_overwrite(input):
+            check_in_place(row.name, input)
             return None
         index = row.index
         try:

@@ -25,7 +25,7 @@ from dlkernels.dropout import activation_numbers, seed_bits
 from dlkernels.torch import _composite as composite
 from dlkernels.torch import _layout as layout
 from dlkernels.torch._eager import Function, is_first_order
-from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_batched, route
+from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, check_in_place, is_batched, route
 from dlkernels.torch.activations import may_overwrite
 from dlkernels.torch.ops import _LIBRARY, _implement
 
@@ -218,7 +218,10 @@ def _run(
         output: Tensor = torch.ops.dlkernels.dropout(input, number, p, alpha, plane_dims)
         return input.copy_(output) if inplace else output
     arguments = (_seed_number(seed, generator), p, alpha, plane_dims)
-    if way == TORCH or (inplace and not may_overwrite(input)):
+    if way == KERNEL and inplace and not may_overwrite(input):
+        check_in_place(theirs.__name__, input)
+        way = TORCH
+    if way == TORCH:
         return _in_torch(input, arguments, inplace)
     try:
         if input.requires_grad and torch.is_grad_enabled():

@@ -284,6 +284,16 @@ torch.library.register_autograd(
 # --- transforms
 
 
+def _from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
+    """A tensor on the array's memory; on a copy, where torch takes no such array, or warns of its
+    being read-only."""
+    steps = zip(array.strides, array.shape, strict=True)
+    fits = array.flags.writeable and array.dtype.isnative
+    if not fits or any(step < 0 or step % array.itemsize for step, size in steps if size > 1):
+        array = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+    return torch.from_numpy(array)
+
+
 class _Transform(torch.nn.Module):
     """What the two transforms share.
 
@@ -325,9 +335,7 @@ class _Transform(torch.nn.Module):
                 channels, ``(H, W)``, has one.
         """
         if not isinstance(image, Tensor):
-            array = np.asarray(image)
-            # torch warns of read-only memory, which is only read here.
-            image = torch.from_numpy(array if array.flags.writeable else array.copy())
+            image = _from_numpy(np.asarray(image))
         if image.dim() == 2:
             image = image.unsqueeze(-1 if self.layout == "HWC" else 0)
         arguments = _arguments(
