@@ -206,7 +206,7 @@ def _twin_calls(function: Any) -> list[TwinCall]:
         options = dict(_REQUIRED.get(name.removesuffix("_"), {}))
         if "dropout" in name:
             options = {"p": 0.5, "training": True, "seed": 1}
-        shape = (*_SHAPE, *[2] * "dropout1d dropout2d dropout3d".split().index(name)) if (
+        shape = (*_SHAPE, *[2] * ["dropout1d", "dropout2d", "dropout3d"].index(name)) if (
             name in ("dropout1d", "dropout2d", "dropout3d")
         ) else _SHAPE  # fmt: skip
         calls = [("", lambda: {"input": _random(*shape)}, options)]
