@@ -275,7 +275,7 @@ def test_command_line_text() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=120,
     )
     for word in (
         dlkernels.__version__,
@@ -326,7 +326,7 @@ def test_fork_after_parallel_work(threads: int) -> None:
                     os._exit(code)
             assert os.waitpid(child, 0)[1] == 0
 
-        run_in_fork(run, timeout=20)
+        run_in_fork(run, timeout=120)
         assert not _core.in_forked_child()
         assert dlkernels.get_num_threads() == threads
         assert tuple(bits(result) for result in _workload()) == expected
@@ -362,7 +362,7 @@ def _in_multiprocessing_child(seed: int) -> float:
 def test_multiprocessing_fork() -> None:
     expected = [_in_multiprocessing_child(seed) for seed in range(4)]
     with multiprocessing.get_context("fork").Pool(2) as pool:
-        assert pool.map_async(_in_multiprocessing_child, range(4)).get(timeout=20) == expected
+        assert pool.map_async(_in_multiprocessing_child, range(4)).get(timeout=120) == expected
 
 
 def test_results_made_before_a_fork_outlive_it() -> None:
@@ -398,7 +398,7 @@ def test_eight_threads_at_once(own_arrays: bool) -> None:
 
     expected = [call.run(copies(call, arrays), options, None) for call, options, arrays in samples]
     failures: list[str] = []
-    barrier = threading.Barrier(8, timeout=30)
+    barrier = threading.Barrier(8, timeout=120)
 
     def work(number: int) -> None:
         try:
@@ -418,7 +418,7 @@ def test_eight_threads_at_once(own_arrays: bool) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(120)
     assert not any(thread.is_alive() for thread in threads)
     assert not failures, failures[0]
 

@@ -205,9 +205,13 @@ def _softmax(draw):
 def _masked_backward(draw):
     row = _activation(draw, "mask")
     output, mask = OPS.activation_masked(draw.tensor(draw.shape()), *row)
-    return torch.rand(output.shape).to(output.dtype).as_strided(
-        output.shape, output.stride()
-    ) if output.is_contiguous() else torch.empty_like(output).normal_(), mask, *row
+    return (
+        torch.rand(output.shape).to(output.dtype).as_strided(output.shape, output.stride())
+        if output.is_contiguous()
+        else torch.empty_like(output).normal_(),
+        mask,
+        *row,
+    )
 
 
 def _maxout_backward(draw):
@@ -265,9 +269,7 @@ def _check(name, seeds):
         lies = [(a.shape, a.stride()) for a in arguments if isinstance(a, torch.Tensor)]
         with torch.no_grad():
             mode = FakeTensorMode()
-            fakes = [
-                mode.from_tensor(a) if isinstance(a, torch.Tensor) else a for a in arguments
-            ]
+            fakes = [mode.from_tensor(a) if isinstance(a, torch.Tensor) else a for a in arguments]
             with mode:
                 expected = _described(operator(*fakes))
             assert _described(operator(*arguments)) == expected, (seed, lies)
@@ -287,9 +289,9 @@ def test_results_lie_as_their_fakes_say_drawn(name):
 LAYOUTS = {
     "permuted": lambda: torch.randn(7, 3, 5).permute(1, 2, 0),
     "cropped": lambda: torch.randn(3, 6, 7).transpose(1, 2)[:, :5],
-    "cropped channels_last": lambda: (
-        torch.randn(3, 5, 4, 6).to(memory_format=torch.channels_last)[:, :, 1:, 1:]
-    ),
+    "cropped channels_last": lambda: torch.randn(3, 5, 4, 6).to(memory_format=torch.channels_last)[
+        :, :, 1:, 1:
+    ],
     "one row": lambda: torch.randn(5, 3).t().unsqueeze(-1),
 }
 

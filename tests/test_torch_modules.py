@@ -6,7 +6,16 @@ import pickle
 import pytest
 import torch
 
+import dlkernels.torch.nn as dnn
 from twins import MODULE_CALLS
+
+
+@pytest.mark.parametrize("name", ["Softmax", "LogSoftmax"])
+@pytest.mark.parametrize("dim", [True, 1.0, "1"])
+def test_softmax_takes_no_dimension_that_is_no_int(name, dim):
+    with pytest.raises(TypeError):
+        getattr(dnn, name)(dim=dim)(torch.ones(2, 2))
+
 
 #: Ours without a module of torch's of the same name: what a user has in its place.
 IN_PLACE_OF = {

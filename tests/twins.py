@@ -92,18 +92,17 @@ _CALLS: dict[str, list[tuple[str, Any, dict[str, Any]]]] = {
     "log_softmax": [("", lambda: {"input": _random(*_SHAPE)}, {"dim": 1})],
     "batch_norm": [
         (
-            f"{'train' if training else 'eval'} {activation}",
+            "train" if training else "eval",
             lambda: {
                 "input": _random(*_SHAPE),
                 "running_mean": _random(CHANNELS),
                 "running_var": _positive(CHANNELS),
                 "weight": _positive(CHANNELS),
                 "bias": _random(CHANNELS),
-                **({} if activation is None else {"residual": _random(*_SHAPE)}),
             },
-            {"training": training, **({} if activation is None else {"activation": activation})},
+            {"training": training},
         )
-        for training, activation in ((True, None), (False, None))
+        for training in (True, False)
     ],
     "prelu": [("", lambda: {"input": _random(*_SHAPE), "weight": _positive(CHANNELS)}, {})],
     "glu": [("", lambda: {"input": _random(*_SHAPE)}, {"dim": 1})],
@@ -206,7 +205,7 @@ def _twin_calls(function: Any) -> list[TwinCall]:
         options = dict(_REQUIRED.get(name.removesuffix("_"), {}))
         if "dropout" in name:
             options = {"p": 0.5, "training": True, "seed": 1}
-        shape = (*_SHAPE, *[2] * "dropout1d dropout2d dropout3d".split().index(name)) if (
+        shape = (*_SHAPE, *[2] * ["dropout1d", "dropout2d", "dropout3d"].index(name)) if (
             name in ("dropout1d", "dropout2d", "dropout3d")
         ) else _SHAPE  # fmt: skip
         calls = [("", lambda: {"input": _random(*shape)}, options)]

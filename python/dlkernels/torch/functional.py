@@ -320,6 +320,8 @@ def _softmax(
     if dtype is not None and dtype is not input.dtype:
         input = input.to(dtype=dtype)
     way = KERNEL if is_plain(input) else route(input)
+    if type(dim) is not int:  # torch has words for a bool, or a float
+        way = TORCH
     output: Tensor
     if way == OPERATOR:
         output = torch.ops.dlkernels.softmax(input, dim, logarithm)
