@@ -58,8 +58,6 @@ def is_plain(input: Tensor, *others: Tensor | None) -> bool:
 
 def is_batched(grad_output: Tensor) -> bool:
     """Whether a backward runs for a batch of gradients at once, which needs torch's functions."""
-    if not _is_dynamo_compiling() and _is_plain(grad_output):
-        return False
     return _legacy_batched(grad_output) or _transforms() is not None
 
 
