@@ -19,6 +19,7 @@
 // forward); writing a row between the blocks of the next (no faster, and two scratch rows crowd
 // L2); fetching the next row in both phases (a quarter slower).
 #include "kernels/class_rows.h"
+#include "kernels/short_cross_entropy.h"
 
 namespace dlk::DLK_ISA {
 namespace {
@@ -232,6 +233,9 @@ template <class T, bool kGrad> void forward(CrossEntropyArgs& args) {
 void cross_entropy(CrossEntropyArgs& args) noexcept {
   with_storage_type(args.dtype, [&](auto type) {
     using T = decltype(type);
+    if (takes_short_rows<T>(args))
+      return args.grad_logits.data ? short_cross_entropy<T, true>(args)
+                                   : short_cross_entropy<T, false>(args);
     args.grad_logits.data ? forward<T, true>(args) : forward<T, false>(args);
   });
 }

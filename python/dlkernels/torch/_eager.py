@@ -14,7 +14,7 @@ from torch.autograd.function import FunctionMeta
 from dlkernels import _core
 from dlkernels.torch._route import is_batched
 
-_is_grad_enabled = torch.is_grad_enabled
+_is_grad_enabled, _is_plain = torch.is_grad_enabled, _core.is_plain
 
 
 class _FunctionMeta(FunctionMeta):
@@ -38,7 +38,7 @@ class Function(torch.autograd.Function, metaclass=_FunctionMeta):
 def is_first_order(grad_output: Tensor) -> bool:
     """Whether a backward is neither recorded itself nor for a batch of gradients at once: then it
     may call a kernel, else it takes torch's operations."""
-    return not _is_grad_enabled() and not is_batched(grad_output)
+    return not _is_grad_enabled() and (_is_plain(grad_output) or not is_batched(grad_output))
 
 
 def loss_gradient(grad_output: Tensor, reduction: str) -> Any:

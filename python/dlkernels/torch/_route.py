@@ -67,8 +67,6 @@ def check_in_place(operation: str, input: Tensor) -> None:
 
 def is_batched(grad_output: Tensor) -> bool:
     """Whether a backward runs for a batch of gradients at once, which needs torch's functions."""
-    if not _is_dynamo_compiling() and _is_plain(grad_output):
-        return False
     return _legacy_batched(grad_output) or _transforms() is not None
 
 

@@ -56,14 +56,14 @@ class _Masked(Function):
 
 def _masked_grad(grad_output: Tensor, mask: Tensor, stride: Any, arguments: Any) -> Tensor:
     """grad_output through the mask of an output with these strides."""
-    if is_batched(grad_output):
-        return composite.masked_backward(grad_output, mask, stride, *arguments)
-    grad = with_strides(grad_output, stride)
-    if torch.is_grad_enabled():
-        grad = _MaskedBackward.call(grad, mask, arguments)
-    else:
+    if is_first_order(grad_output):
+        grad_output = with_strides(grad_output, stride)
         index, a, b = arguments
-        grad = _core.activation_backward(index, grad, None, mask, a, b)
+        grad: Tensor = _core.activation_backward(index, grad_output, None, mask, a, b)
+    elif is_batched(grad_output):
+        grad = composite.masked_backward(grad_output, mask, stride, *arguments)
+    else:
+        grad = _MaskedBackward.call(with_strides(grad_output, stride), mask, arguments)
     return grad
 
 

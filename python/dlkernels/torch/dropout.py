@@ -183,12 +183,12 @@ class _Backward(Function):
 
 
 def _gradient(grad_output: Tensor, kept: Tensor | None, arguments: Any) -> Tensor:
+    if is_first_order(grad_output):
+        return _backward_kernel(grad_output, kept, arguments)
     if is_batched(grad_output):
         return _scaled(grad_output, _factors(grad_output, arguments)[0])
-    if torch.is_grad_enabled():
-        grad: Tensor = _Backward.call(grad_output, kept, arguments)
-        return grad
-    return _backward_kernel(grad_output, kept, arguments)
+    grad: Tensor = _Backward.call(grad_output, kept, arguments)
+    return grad
 
 
 def _run(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dlkernels import _core
 from dlkernels.image import is_channels_last, numbers
-from dlkernels.torch._eager import Function
+from dlkernels.torch._eager import Function, is_first_order
 from dlkernels.torch._route import KERNEL, OPERATOR, is_batched, route
 from dlkernels.torch.ops import _LIBRARY, _implement
 
@@ -100,12 +100,11 @@ class _Affine(Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         arguments = _backward_arguments(ctx.arguments, ctx.dtype)
+        if is_first_order(grad_output):
+            return _kernel(grad_output.resolve_neg(), None, arguments), None
         if is_batched(grad_output):
             return _in_torch(grad_output, arguments), None
-        grad_output = grad_output.resolve_neg()
-        if torch.is_grad_enabled():
-            return _Affine.call(grad_output, arguments), None
-        return _kernel(grad_output, None, arguments), None
+        return _Affine.call(grad_output.resolve_neg(), arguments), None
 
 
 def _run(input: Tensor, out: Tensor | None, arguments: _Arguments) -> Tensor:
