@@ -78,8 +78,8 @@ template <class T> struct Tile {
       double old[kPlaneTile];
       for (int64_t s = 0; s < kPlaneTile; ++s)
         old[s] = row.final_anchor(s);
-      mass_sums.clear();
-      dot_sums.clear();
+      mass_sums.clear(size);
+      dot_sums.clear(size);
       row.template add<kGrad>(
           begin, size, exp_sums,
           [&](int64_t c, int64_t s, Vec<C> value, Vec<C> shift, auto lanes) DLK_BODY {
@@ -88,7 +88,7 @@ template <class T> struct Tile {
             store(mass_part, load(mass_part) + q);
             store(dot_part, fma(q, value - shift, load(dot_part)));
           });
-      const C *masses = mass_sums.total(size), *dots = dot_sums.total(size);
+      const C *masses = mass_sums.total(size, positions), *dots = dot_sums.total(size, positions);
       for (int64_t s = 0; s < positions; ++s) {
         const double anchor = row.final_anchor(s);
         if (old[s] != anchor)
