@@ -386,3 +386,29 @@ def test_thousands_of_arrays(isa: str) -> None:
         SGD(params, lr=1.0).step(grads)
     for index, param in enumerate(params):
         assert (param == 1 - index).all()
+
+
+@pytest.mark.parametrize("name", dlkernels.optim.__all__)
+def test_state_dicts_have_the_options_of_the_step(name: str) -> None:
+    """Resumed without the arguments, it goes on averaging and clipping, bit by bit."""
+
+    def made(**options: Any) -> tuple[np.ndarray, Any]:
+        param = np.linspace(-1, 1, 300, dtype=np.float32)
+        return param, getattr(dlkernels.optim, name)([param], lr=0.1, **options)
+
+    def run(optimizer: Any, steps: range) -> None:
+        for step in steps:
+            optimizer.step([np.random.default_rng(step).standard_normal(300, dtype=np.float32)])
+
+    param, optimizer = made(ema_decay=0.9, max_grad_norm=0.5)
+    run(optimizer, range(2))
+    other, loaded = made()
+    other[:] = param
+    loaded.load_state_dict(pickle.loads(pickle.dumps(optimizer.state_dict())))
+    assert (loaded.ema_decay, loaded.max_grad_norm) == (0.9, 0.5)
+    for given in (optimizer, loaded):
+        run(given, range(2, 4))
+    assert param.tobytes() == other.tobytes()
+    (first,), (second,) = optimizer.ema_parameters(), loaded.ema_parameters()
+    assert first.tobytes() == second.tobytes()
+    assert optimizer.grad_norm == loaded.grad_norm

@@ -56,9 +56,9 @@ CASES = [
 
 def model_of(seed, dtype):
     torch.manual_seed(seed)
-    return torch.nn.Sequential(
-        torch.nn.Linear(7, 37), torch.nn.Tanh(), torch.nn.Linear(37, 3)
-    ).to(dtype)
+    return torch.nn.Sequential(torch.nn.Linear(7, 37), torch.nn.Tanh(), torch.nn.Linear(37, 3)).to(
+        dtype
+    )
 
 
 def set_grads(model, step):

@@ -100,8 +100,11 @@ class Extras:
     def chosen(self) -> dict[str, Any]:
         """A group's keys: those that are not as torch's optimizers are."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        keys = {field.name: values[field.name] for field in fields(self)
-                if values[field.name] != field.default}
+        keys = {
+            field.name: values[field.name]
+            for field in fields(self)
+            if values[field.name] != field.default
+        }
         return {**keys, AVERAGED: 0} if self.ema_decay is not None else keys
 
     def for_kernel(
@@ -137,18 +140,19 @@ _FIELDS = [(field.name, field.default) for field in fields(Extras)]
 
 
 @lru_cache(maxsize=16, typed=True)
-def _extras(*values: Any) -> Extras:
-    return Extras(*values).checked("optimizer")
+def _extras(operation: str, *values: Any) -> Extras:
+    return Extras(*values).checked(operation)
 
 
-def extras_of(groups: Groups) -> Extras:
+def extras_of(operation: str, groups: Groups) -> Extras:
     """What the groups say.
 
     Raises:
+        TypeError: Something is no number, or neither True nor False.
         ValueError: A number is out of range.
     """
     first = groups[0] if groups else {}
-    return _extras(*[first.get(name, default) for name, default in _FIELDS])
+    return _extras(operation, *[first.get(name, default) for name, default in _FIELDS])
 
 
 def take_extras(operation: str, groups: Groups, given: Mapping[str, Any]) -> None:
@@ -163,22 +167,25 @@ def take_extras(operation: str, groups: Groups, given: Mapping[str, Any]) -> Non
         ValueError: It came with another value.
     """
     first, new = groups[0], groups[-1]
-    for name, default in (*_FIELDS, (AVERAGED, 0)):
+    if first is new and AVERAGED in new:  # a group of another optimizer
+        new[AVERAGED] = 0
+    for name, default in _FIELDS:
         value = first.get(name, default)
         if name in given and given[name] != value:
             raise ValueError(
                 f"{operation}: {name}: expected that of the first group, {value!r}, as it counts "
                 f"for all, got {given[name]!r}"
             )
-        if name in first:
-            new[name] = value
-        else:
-            new.pop(name, None)
-    extras_of(groups)
+    shared = {name: first[name] for name in (*dict(_FIELDS), AVERAGED) if name in first}
+    for name in (*dict(_FIELDS), AVERAGED):
+        new.pop(name, None)
+    new.update(shared)
+    extras_of(operation, groups)
 
 
 class Extra(Generic[Value]):
-    """One of `Extras` as an attribute of an optimizer, which may be changed between steps."""
+    """One of `Extras` as an attribute of an optimizer, which may be changed between steps: that of
+    its groups."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         """Takes the attribute's name."""
@@ -192,13 +199,16 @@ class Extra(Generic[Value]):
         """The value."""
         if instance is None:
             return self
-        value: Value = getattr(extras_of(instance.param_groups), self._name)
+        value: Value = getattr(
+            extras_of(type(instance).__name__, instance.param_groups), self._name
+        )
         return value
 
     def __set__(self, instance: Any, value: Value) -> None:
         """Checks the value."""
         changes: dict[str, Any] = {self._name: value}
-        replace(extras_of(instance.param_groups), **changes).checked(type(instance).__name__)
+        operation = type(instance).__name__
+        replace(extras_of(operation, instance.param_groups), **changes).checked(operation)
         for group in instance.param_groups:
             group.update(changes)
 

@@ -220,7 +220,7 @@ class _Optimizer:
         if self._shows_averages:
             raise RuntimeError(f"{self._name}: step: called within ema_weights()")
         rule = self._rule
-        options = extras_of(self.param_groups)
+        options = extras_of(self._name, self.param_groups)
         averages = options.ema_decay is not None
         extras = options.for_kernel(
             self.param_groups,

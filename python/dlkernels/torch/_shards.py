@@ -79,7 +79,7 @@ def scales_like(param: Any) -> Tensor:
         length = max(1, param.shape[param.placements[axis].dim])
         largest = largest // length * -(-length // rows)
     count = formats.scale_count(largest)
-    return DTensor.from_local(  # type: ignore[no-any-return]
+    return DTensor.from_local(
         torch.zeros(1, count, dtype=torch.float32, device=param.device),
         param.device_mesh,
         placements,

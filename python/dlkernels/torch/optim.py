@@ -7,6 +7,8 @@ and every result rounded once. ``foreach``, ``fused`` and ``capturable`` are acc
 nothing. With ``differentiable=True``, or where a tensor is sparse, complex, a subclass or on
 another device, the step is torch's own. Of a DTensor (FSDP2's ``fully_shard``, with parameters on
 the CPU) each process updates its own part. States keep their dtypes in ``load_state_dict``.
+The step with which `torch.distributed.checkpoint` makes the states of a fresh optimizer (of zeros
+at a rate of 0) makes them and does nothing else: the next step is the first.
 
 Where parameters, states or gradients lie in one another's memory, the step is torch's loop, one
 parameter after the other. That is found when tensors are first seen (later where others come in
@@ -16,7 +18,13 @@ zero (``eps=1e-320``) is zero, as in torch.
 
 Besides torch's arguments every class has some of its own, by keyword, that do in the step what else
 goes over the parameters; each alone and all together equal to doing them one after another. They
-are attributes too, and may be changed between steps; groups and state dicts stay as torch's.
+may be changed between steps: they are attributes, and where one is not as torch's optimizers are it
+is a key of every group, of which the first counts. So they are in state dicts, and a resumed
+optimizer goes on averaging without being told to; and they work through wrappers:
+``wrapper.param_groups[0]["max_grad_norm"] = 1.0`` through any, attributes and methods through
+Lightning's, and ``AdamW.within(wrapper)`` is what accelerate, or another, has wrapped.
+``examples/averages.py`` has callbacks for Lightning, transformers and accelerate that evaluate and
+save averages.
 
 ``max_grad_norm``
     Clips the norm of all gradients together, as `torch.nn.utils.clip_grad_norm_`; ``grad_norm`` is
@@ -40,9 +48,11 @@ SGD, Adam, AdamW, Adagrad, RMSprop (not centered) and Lion keep their states in 
 keyword-only, and may differ by group:
 
 - ``state_dtype="8bit"``: codes of the dynamic map with a scale for each 256 elements, as
-  bitsandbytes has them: state ``exp_avg`` is uint8, ``exp_avg_absmax`` float32. Parameters of less
-  than ``min_8bit_size=4096`` elements keep states in float32. A block of 256 that holds a NaN or an
-  infinity becomes NaN; one whose numbers are all below the smallest normal float32 becomes 0.
+  bitsandbytes has them: state ``exp_avg_8bit`` is uint8, ``exp_avg_absmax`` float32. Parameters of
+  less than ``min_8bit_size=4096`` elements keep states in float32. A block of 256 that holds a NaN
+  or an infinity becomes NaN; one whose numbers are all below the smallest normal float32 becomes 0.
+  Of a DTensor each process has blocks of its own part, so a distributed checkpoint fits the number
+  of processes that saved it; a DTensor cut along two axes of its mesh is refused.
 - ``state_dtype="bf16"``: bfloat16, rounded at random, so that the mean of many roundings is the
   number. The random numbers are a function of ``seed=`` (`torch.initial_seed()` by default), of the
   group's number of steps, of the parameter's number and the element's, and the same for any number
@@ -52,9 +62,12 @@ keyword-only, and may differ by group:
   parameter, of which the bfloat16 one is the nearest, at the middle the one away from zero. Writing
   to a parameter keeps its low half. Parameters in float32 and float64 are left alone.
 
-`state_dict` holds all of it, and going on from one is going on bit by bit;
-`float32_state_dict()` and `master_parameters()` are what torch's
-class would have.
+`state_dict` holds all of it, and going on from one is going on bit by bit, also through distributed
+checkpoints, which load what the optimizer has that they are loaded into: make it with the same
+arguments. The state dict of an optimizer with ``state_dtype="8bit"`` is not for torch's class: it
+loads there, but the first step is an error, for want of ``exp_avg`` or as SGD's
+``momentum_buffer`` is no tensor. `float32_state_dict()` and `master_parameters()` are what torch's
+class would have, and what loads on another number of processes.
 """
 
 from __future__ import annotations
@@ -62,7 +75,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -91,6 +104,9 @@ from dlkernels.torch._shards import (
     scales_like,
     takes_scales,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = [
     "ASGD",
@@ -139,8 +155,9 @@ class _KernelOptimizer(torch.optim.Optimizer):
     _blank: BlankStates | None = None
     # fused=True is torch's to check only where torch's fused step runs.
     _need_device_dtype_check_for_fused = False
-    # Not of the class: what wraps an optimizer in a subclass of its class, as Lightning does, passes
-    # on what it does not find there. Nor assigned to after the start.
+    # Without a value in the class, and not assigned to later: what wraps an optimizer in a subclass
+    # of its class, as Lightning does, passes on what it does not find there, and keeps what it is
+    # given.
     _own_defaults: dict[str, Any]  # of the groups, besides torch's
     _now: dict[str, Any]  # "grad_norm": the last one; "shows_averages": within ema_weights()
 
@@ -206,6 +223,31 @@ class _KernelOptimizer(torch.optim.Optimizer):
         if name == "_step_supports_amp_scaling" and self.scaler_in_step:
             return True
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @classmethod
+    def within(cls, wrapped: Any) -> Self:
+        """The optimizer of this class that another library has wrapped: Lightning and Fabric, which
+        pass attributes on, accelerate, whose wrapper (also that of transformers' ``Trainer``) shows
+        no more than the groups, or a ZeroRedundancyOptimizer.
+
+        Args:
+            wrapped: The wrapper, or an optimizer itself.
+
+        Raises:
+            TypeError: There is none.
+        """
+        inner = wrapped
+        while True:
+            held = [vars(inner).get(name) for name in ("optimizer", "_optimizer", "optim")]
+            found = [value for value in held if isinstance(value, torch.optim.Optimizer)]
+            if not found:
+                break
+            inner = found[0]
+        if not isinstance(inner, cls):
+            raise TypeError(
+                f"{cls.__name__}: within: expected a wrapper of one, got {type(inner).__name__}"
+            )
+        return inner
 
     @property
     def grad_norm(self) -> torch.Tensor | None:
@@ -274,7 +316,7 @@ class _KernelOptimizer(torch.optim.Optimizer):
         if self._blank is not None:
             self._blank.remove()
             self._blank = None
-        options = extras_of(self.param_groups)
+        options = extras_of(type(self).__name__, self.param_groups)
         is_differentiable = any(group["differentiable"] for group in self.param_groups)
         if is_differentiable and options.any:
             raise ValueError(
@@ -553,7 +595,11 @@ class _KernelOptimizer(torch.optim.Optimizer):
         ):
             if kind is None or name is None:
                 continue
-            value, codes, scales = state.get(name), formats.codes_name(name), formats.scales_name(name)
+            value, codes, scales = (
+                state.get(name),
+                formats.codes_name(name),
+                formats.scales_name(name),
+            )
             if codes in state:
                 if kind == "8bit":
                     continue
@@ -640,7 +686,8 @@ class _KernelOptimizer(torch.optim.Optimizer):
         """As torch's."""
         if self._blank is not None:
             self._blank.fill()
-        return super().state_dict()
+        taken: dict[str, Any] = super().state_dict()
+        return taken
 
     @torch._dynamo.disable
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -682,7 +729,7 @@ class _KernelOptimizer(torch.optim.Optimizer):
         states in float32. It loads into torch's class, and into this one in any format and on any
         number of processes. (`master_parameters` has the parameters.)
         """
-        plain = self.state_dict()
+        plain: dict[str, Any] = self.state_dict()
         slots = dict(
             zip(self._rule.slots, self._rule.signed or [True] * len(self._rule.slots), strict=True)
         )
@@ -770,15 +817,15 @@ class _KernelOptimizer(torch.optim.Optimizer):
 
     def _check_codes(self, param: torch.Tensor, saved: dict[str, Any]) -> None:
         for name in self._rule.slots:
-            for key, like in ((formats.codes_name(name), None), (formats.scales_name(name), 0)):
-                if key not in saved:
-                    continue
-                expected = tuple((param if like is None else scales_like(param)).shape)
-                if tuple(saved[key].shape) != expected:
+            codes, scales = formats.codes_name(name), formats.scales_name(name)
+            if codes not in saved:
+                continue
+            for key, expected in ((codes, param.shape), (scales, scales_like(param).shape)):
+                if saved[key].shape != expected:
                     raise ValueError(
-                        f"{type(self).__name__}: load_state_dict: {key}: expected shape {expected},"
-                        f" got {tuple(saved[key].shape)}; what float32_state_dict() gives loads on "
-                        "any number of processes"
+                        f"{type(self).__name__}: load_state_dict: {key}: expected shape "
+                        f"{tuple(expected)}, got {tuple(saved[key].shape)}; what "
+                        "float32_state_dict() gives loads on any number of processes"
                     )
 
 
@@ -796,9 +843,7 @@ class _MomentumFromFirstStep(_KernelOptimizer):
             and self.state.get(param, {}).get("momentum_buffer") is None
         ]
         for param in fresh:  # -0 is what the first step's sum would start from
-            self.state[param]["momentum_buffer"] = torch.full_like(
-                param, -0.0, requires_grad=False
-            )
+            self.state[param]["momentum_buffer"] = torch.full_like(param, -0.0, requires_grad=False)
         for group in self.param_groups:
             if formats.has_formats(group):
                 for param in group["params"]:
