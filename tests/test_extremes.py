@@ -1,4 +1,4 @@
-"""Arguments and numbers at the ends of their ranges: results are still those of exact arithmetic."""
+"""Arguments and numbers at the ends of their ranges: results are those of exact arithmetic."""
 
 from __future__ import annotations
 
@@ -11,8 +11,17 @@ import pytest
 import dlkernels
 import specs
 from specs import ActivationSpec, Operation
-from support import DTYPES, HALF, bits, eps, overflow_threshold, smallest_normal
-from support import FMA_ISAS, ulp_error, wide_dtype
+from support import (
+    DTYPES,
+    FMA_ISAS,
+    HALF,
+    bits,
+    eps,
+    overflow_threshold,
+    smallest_normal,
+    ulp_error,
+    wide_dtype,
+)
 
 DTYPE = pytest.mark.parametrize("dtype", DTYPES)
 
@@ -122,7 +131,9 @@ def test_a_large_gate_passes_whole(dtype: str, isa: str) -> None:
         assert (part == 0).all()
 
 
-@pytest.mark.parametrize(("dtype", "first", "last"), [("float32", -104, -80), ("float64", -746, -700)])
+@pytest.mark.parametrize(
+    ("dtype", "first", "last"), [("float32", -104, -80), ("float64", -746, -700)]
+)
 @pytest.mark.parametrize(("name", "bound"), [("silu", 3), ("mish", 5), ("gelu", 7.5)])
 def test_tails_have_their_digits_until_they_are_subnormal(
     name: str, bound: float, dtype: str, first: float, last: float, isa: str
@@ -216,9 +227,10 @@ def test_a_number_is_refused_or_taken_as_in_double(name: str, value: float, dtyp
         try:
             results = call(value, DTYPES[dtype])
         except ValueError as error:
-            function, argument = [*name.split(), ""][:2]
-            assert argument in str(error)
-            assert function in str(error)
+            refusal = str(error)
+            results = None
+        if results is None:
+            assert all(word in refusal for word in name.split())
             return
         exact = call(value, np.float64)
     results, exact = (r if isinstance(r, tuple) else (r,) for r in (results, exact))
@@ -297,7 +309,9 @@ def test_a_rows_bits_do_not_depend_on_how_it_lies(classes: int, dtype: str, isa:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("classes", [3, 8, 31, 32, 63, 100, 255, 513, 2047, 2048, 4097, 8193, 20000])
+@pytest.mark.parametrize(
+    "classes", [3, 8, 31, 32, 63, 100, 255, 513, 2047, 2048, 4097, 8193, 20000]
+)
 @DTYPE
 def test_a_rows_bits_do_not_depend_on_how_it_lies_at_all(
     classes: int, dtype: str, isa: str
@@ -331,8 +345,9 @@ def _check_layouts(classes: int, dtype: str, batch: int, positions: int) -> None
                     f"{options} {reduction}",
                     dlkernels.cross_entropy_with_grad(x, t, reduction=reduction, **keywords),
                 )
-            yield f"{options} shares", dlkernels.cross_entropy_with_grad(
-                x, probabilities, **keywords
+            yield (
+                f"{options} shares",
+                dlkernels.cross_entropy_with_grad(x, probabilities, **keywords),
             )
 
     def in_rows(a: np.ndarray) -> np.ndarray:  # (N, L, C) -> (N, C, L), C innermost in memory
@@ -384,8 +399,6 @@ def test_the_gradient_of_a_broadcast_half_operand_is_rounded_once(
     function = getattr(dlkernels, f"{name}_with_grad")
     for reduction in ("sum", "mean"):
         _, grad = function(narrow, wide, reduction=reduction)
-        _, exact = function(
-            narrow.astype(np.float64), wide.astype(np.float64), reduction=reduction
-        )
+        _, exact = function(narrow.astype(np.float64), wide.astype(np.float64), reduction=reduction)
         error = ulp_error(grad, exact, dtype)
         assert error.max() <= 0.51

@@ -1011,9 +1011,11 @@ def test_maxout_backward_refuses_numbers_that_no_piece_has(
     for pieces in (3, 5, 6, 7):
         x = np.random.default_rng(0).standard_normal((shape[0], pieces * shape[1], *shape[2:]))
         y, index = dlkernels.maxout_with_index(x.astype(dtype), pieces)
-        dlkernels.maxout_backward(np.ones_like(y), index, pieces)  # bits beyond the end do not count
+        # Bits beyond the end do not count.
+        dlkernels.maxout_backward(np.ones_like(y), index, pieces)
         bad = index.copy()
         bits = (pieces - 1).bit_length()
         bad[: 2 * bits : 2] |= 4  # element 2 in every plane: the largest number of so many bits
-        with pytest.raises(ValueError, match=f"maxout_backward: index: expected numbers below {pieces}"):
+        text = f"maxout_backward: index: expected numbers below {pieces}"
+        with pytest.raises(ValueError, match=text):
             dlkernels.maxout_backward(np.ones_like(y), bad, pieces)

@@ -174,7 +174,7 @@ SCALAR = [
 
 @pytest.mark.parametrize("name", SCALAR)
 def test_numbers_give_numbers(name: str) -> None:
-    """NumPy's scalars keep their dtype, and 0-d arrays give scalars, as in NumPy's own functions."""
+    """NumPy's scalars keep their dtype; 0-d arrays give scalars, as in NumPy's own functions."""
     function, arguments = _function(name), NUMPY_CALLS[name]
     arrays = [key for key, value in arguments.items() if isinstance(value, np.ndarray)]
 

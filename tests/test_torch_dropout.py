@@ -194,6 +194,7 @@ def test_everything_dropped_and_special_values(name, dtype):
 
 def _routes(function, x):
     """The result and the gradient by every way there is: kernels, torch's operations, operators."""
+
     def gradient(create_graph):
         at = x.clone().requires_grad_()
         y = function(at)

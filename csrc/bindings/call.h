@@ -49,8 +49,8 @@ inline void check_floating(const TensorView& view, const char* operation, const 
                  dtype_name(view.dtype));
 }
 
-// A number that a kernel takes in the type it computes in, float32 but for float64 arrays: that must
-// hold it, neither as infinity nor as 0; with `divides` its inverse too.
+// A number that a kernel takes in the type it computes in, float32 but for float64 arrays: that
+// must hold it, neither as infinity nor as 0; with `divides` its inverse too.
 inline void check_holds(double value, DType dtype, const char* operation, const char* argument,
                         bool divides = false) {
   constexpr double most = std::numeric_limits<float>::max();
