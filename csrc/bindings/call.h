@@ -45,19 +45,17 @@ inline void check_floating(const TensorView& view, const char* operation, const 
                  dtype_name(view.dtype));
 }
 
-// A number that a kernel takes in the type it computes in, float32 but for float64 arrays: with
-// `divides` one whose inverse that type can hold too.
+// A number that a kernel takes in the type it computes in, float32 but for float64 arrays: that must
+// hold it, neither as infinity nor as 0; with `divides` its inverse too.
 inline void check_holds(double value, DType dtype, const char* operation, const char* argument,
                         bool divides = false) {
   constexpr double most = std::numeric_limits<float>::max();
-  if (dtype == DType::float64)
+  if (dtype == DType::float64 || value == 0 || !std::isfinite(value))
     return;
-  const double size = std::abs(value);
-  DLK_CHECK(std::isinf(value) || !(size > most), operation, ": ", argument,
-            ": expected a number that float32 can hold (at most ", most, "), got ", value);
-  DLK_CHECK(!divides || size == 0 || !(size < 1 / most), operation, ": ", argument,
-            ": expected a number whose inverse float32 can hold (at least ", 1 / most, "), got ",
-            value);
+  const double least = divides ? 1 / most : double(std::numeric_limits<float>::denorm_min());
+  DLK_CHECK(std::abs(value) <= most && std::abs(value) >= least, operation, ": ", argument,
+            ": expected a number that float32 can hold", divides ? ", and its inverse too" : "",
+            " (0, or from ", least, " to ", most, "), got ", value);
 }
 
 inline void check_same_dtype(const TensorView& view, const TensorView& as, const char* operation,

@@ -325,12 +325,16 @@ template <class T> struct Gelu {
     const Vec<T> above = max(Vec<T>(-limit), x);
     const Vec<T> at = min(Vec<T>(limit), above), number = min(above, Vec<T>(limit)); // of NaN limit
     const IntVec<T> is_deep = number < Vec<T>(-M::kNormalDeep); // as in ExpTail
-    const Vec<T> gauss = guarded_gauss(number);
-    const Vec<T> e = select(is_deep, gauss * Vec<T>(1 / M::kGuardScale), gauss);
+    const bool any_deep = any_lane(is_deep);
+    Vec<T> e = guarded_gauss(number);
+    if (__builtin_expect(any_deep, false))
+      e = select(is_deep, e * Vec<T>(1 / M::kGuardScale), e);
     constexpr T scale = T(0.39894228040143267794) * M::kGuardScale; // 1 / sqrt(2 pi)
     const Vec<T> density = e * Vec<T>(scale);
-    const Vec<T> dx = g * fma(at, density, normal_cdf(number, e));
-    return select(is_deep, dx * Vec<T>(M::kGuardScale), dx);
+    Vec<T> dx = g * fma(at, density, normal_cdf(number, e));
+    if (__builtin_expect(any_deep, false))
+      dx = select(is_deep, dx * Vec<T>(M::kGuardScale), dx);
+    return dx;
   }
 
 private:

@@ -133,15 +133,12 @@ constexpr int64_t kRowBlockElems = 2048;
 
 // Where the classes are strided: positions that a tile takes, at most kPlaneTile; whether all its
 // classes are kept in scratch, or a block of them; and all its scratch.
-constexpr int64_t kPlaneTile = 64, kPlaneTileBytes = 1 << 18;
+constexpr int64_t kPlaneTile = 64;
 [[gnu::always_inline]] constexpr int64_t plane_tile(int64_t classes, int64_t compute_bytes) {
-  int64_t tile = kPlaneTile;
-  while (tile > 16 && classes * tile * compute_bytes > kPlaneTileBytes)
-    tile /= 2;
-  return tile;
+  return classes * compute_bytes <= 2048 ? kPlaneTile : kPlaneTile / 2; // 128 KB
 }
 [[gnu::always_inline]] constexpr bool plane_keeps(int64_t classes, int64_t compute_bytes) {
-  return classes * plane_tile(classes, compute_bytes) * compute_bytes <= 2 * kPlaneTileBytes;
+  return classes * compute_bytes <= 131072; // 4 MB, in the last level's cache
 }
 [[gnu::always_inline]] constexpr int64_t plane_scratch_classes(int64_t classes,
                                                                int64_t compute_bytes) {

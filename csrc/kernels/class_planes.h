@@ -14,22 +14,30 @@ template <class C> struct TileSums {
   static constexpr int64_t kLanes = Vec<C>::kLanes;
   alignas(kVecBytes) C lanes[kLanes][kPlaneTile];
 
-  DLK_INLINE void clear() {
-    for (auto& lane : lanes)
+  DLK_INLINE void clear(int64_t size) {
+    for (int64_t lane = 0; lane < kLanes && lane < size; ++lane)
       for (int64_t s = 0; s < kPlaneTile; s += kLanes)
-        store(lane + s, Vec<C>(C(0)));
+        store(lanes[lane] + s, Vec<C>(C(0)));
   }
   // Where class `c` of the block is added, for the positions from `s` on.
   DLK_INLINE C* at(int64_t c, int64_t s) { return lanes[c % kLanes] + s; }
-  // In lanes[0], as sum_lanes adds them. Those of classes beyond the block's `size` are 0.
-  DLK_INLINE const C* total(int64_t size) {
+  // In lanes[0], as sum_lanes adds them. Those of classes beyond the block's `size` would be 0.
+  DLK_INLINE const C* total(int64_t size, int64_t positions) {
     for (int64_t half = kLanes / 2; half; half /= 2)
       for (int64_t lane = 0; lane < half && lane + half < size; ++lane)
-        for (int64_t s = 0; s < kPlaneTile; s += kLanes)
+        for (int64_t s = 0; s < positions; s += kLanes)
           store(lanes[lane] + s, load(lanes[lane] + s) + load(lanes[lane + half] + s));
     return lanes[0];
   }
 };
+
+// Adds the part of a sum that the block at `first` is.
+template <class C> DLK_INLINE void add_part(CompensatedSum& sum, int64_t first, C part) {
+  if (first == 0)
+    sum.sum = double(part);
+  else
+    sum.add(double(part));
+}
 
 // Log-sum-exp of every position of a tile, block after block, as RowExpSum's. `values` receives the
 // tile without gaps, the whole of it if there is room (kept), else block by block: the values, or
@@ -37,6 +45,7 @@ template <class C> struct TileSums {
 template <class T> struct PlaneExpSum {
   using C = Compute<T>;
   static constexpr int64_t kLanes = Vec<C>::kLanes, kBlock = row_block_elems(sizeof(C));
+  static constexpr int64_t kFetchAhead = 8; // classes
 
   const T* x;
   int64_t class_stride, classes, positions, tile;
@@ -80,7 +89,7 @@ template <class T> struct PlaneExpSum {
     move_anchors(first, read(first, size));
     C* block = block_values(first);
     const C* shifts = anchors_of(first);
-    sums.clear();
+    sums.clear(size);
     for (int64_t c = 0; c < size; ++c)
       for_each_vec<C>(positions, [&](int64_t s, auto lanes) DLK_BODY {
         const Vec<C> value = load(block + c * tile + s), shift = load(shifts + s);
@@ -91,7 +100,7 @@ template <class T> struct PlaneExpSum {
         store(sums.at(c, s), load(sums.at(c, s)) + e);
         each(first + c, s, value, shift, lanes);
       });
-    const C* parts = sums.total(size);
+    const C* parts = sums.total(size, positions);
     if (first == 0) {
       for (int64_t s = 0; s < kPlaneTile; ++s)
         sum[s] = double(parts[s]);
@@ -132,6 +141,7 @@ private:
       store(top_ + s, lowest);
     for (int64_t c = 0; c < size; ++c)
       for_each_vec<C>(positions, [&](int64_t s, auto lanes) DLK_BODY {
+        __builtin_prefetch(x + (first + c + kFetchAhead) * class_stride + s);
         const Vec<C> value = value_at(first + c, s, lanes);
         store(block + c * tile + s, value);
         store(top_ + s, max(load(top_ + s), value));

@@ -167,20 +167,38 @@ template <class T> DLK_INLINE Vec<T> exp_nonpositive(Vec<T> x) {
   return guarded_exp(x) * Vec<T>(MathConstants<T>::kGuardScale);
 }
 
+// Whether any lane is set.
+template <class T> DLK_INLINE bool any_lane(IntVec<T> mask) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  const __m256i either = __m256i(mask.part[0]) | __m256i(mask.part[1]);
+  return _mm256_movemask_ps(_mm256_castsi256_ps(either)) != 0;
+#else
+  return mask_bits(mask) != 0;
+#endif
+}
+
 // e^-|x| for a product that it is a factor of: a subnormal one would have lost digits that the
 // product needs. So it is left 2^kGuardBits too large in the lanes that are deep, where `at` (x, or
 // -|x|) is below kExpDeep, and `restored` takes that back at the end. Beside 1 it is nothing even
-// then.
+// then. From kExpLowest down it is 0, which no product notices whose other factors are at most
+// 2^32 (float64: 2^530). Few vectors have such lanes; without the branches silu took a quarter
+// longer.
 template <class T> struct ExpTail {
   IntVec<T> is_deep;
+  bool any_deep;
   Vec<T> e;
 
   DLK_INLINE ExpTail(Vec<T> x, Vec<T> at)
-      : is_deep(at < Vec<T>(MathConstants<T>::kExpDeep)),
-        e(guarded_exp(-abs(x)) *
-          select(is_deep, Vec<T>(1), Vec<T>(MathConstants<T>::kGuardScale))) {}
+      : is_deep(at < Vec<T>(MathConstants<T>::kExpDeep)), any_deep(any_lane(is_deep)) {
+    const Vec<T> guarded = guarded_exp(-abs(x));
+    e = guarded * Vec<T>(MathConstants<T>::kGuardScale);
+    if (__builtin_expect(any_deep, false))
+      e = select(is_deep, guarded, e);
+  }
   DLK_INLINE Vec<T> restored(Vec<T> product) const {
-    return select(is_deep, product * Vec<T>(MathConstants<T>::kGuardScale), product);
+    if (__builtin_expect(any_deep, false))
+      product = select(is_deep, product * Vec<T>(MathConstants<T>::kGuardScale), product);
+    return product;
   }
 };
 
