@@ -6,7 +6,7 @@
 // Bytes per float32 element: forward 8, backward 12; a row of up to four vectors stays in registers
 // (short_rows.h); of a longer one the exponentials, or of log_softmax the row itself, are read
 // again from L2, as they are of a tile of positions where the axis is strided (softmax_planes.h;
-// beyond 32768 classes 12, and an exponential more). Error: 4 ULP forward; backward 8 eps of the
+// beyond 4096 classes 12, and an exponential more). Error: 4 ULP forward; backward 8 eps of the
 // terms. Sums in blocks (row_block_elems) combined in double. The same bits however rows lie.
 // Reference: torch.softmax, torch.log_softmax.
 #include "kernels/short_rows.h"

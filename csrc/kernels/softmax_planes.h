@@ -89,7 +89,7 @@ DLK_BLOCK void backward_tile(const SoftmaxArgs& args, TileSums<Compute<T>>& sums
       });
     const C* parts = sums.total(size, positions);
     for (int64_t s = 0; s < positions; ++s)
-      add_part(sum[s], first, parts[s]);
+      sum[s].add(double(parts[s]));
   });
   for (int64_t s = 0; s < kPlaneTile; ++s)
     total[s] = C(sum[s].total());
