@@ -31,7 +31,6 @@ template <class C> struct TileSums {
   }
 };
 
-
 // Log-sum-exp of every position of a tile, block after block, as RowExpSum's. `values` receives the
 // tile without gaps, the whole of it if there is room (kept), else block by block: the values, or
 // with `kExps` their exponentials relative to their block's anchor.
