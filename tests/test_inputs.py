@@ -1010,7 +1010,7 @@ def test_maxout_backward_refuses_numbers_that_no_piece_has(
 ) -> None:
     for pieces in (3, 5, 6, 7):
         x = np.random.default_rng(0).standard_normal((shape[0], pieces * shape[1], *shape[2:]))
-        y, index = dlkernels.maxout_with_index(x.astype(dtype), pieces)
+        y, index = dlkernels.maxout(x.astype(dtype), pieces, return_index=True)
         # Bits beyond the end do not count.
         dlkernels.maxout_backward(np.ones_like(y), index, pieces)
         bad = index.copy()

@@ -12,14 +12,16 @@ import specs
 from dlkernels.torch import functional
 from specs import ActivationSpec, LossSpec
 
-_STEP = np.longdouble(1e-3)
+
+def _step(x: np.ndarray) -> np.ndarray:
+    """Small beside the distances to 0 and 1, where losses have their poles."""
+    return np.minimum(np.minimum(np.abs(x), np.abs(1 - x)) + np.longdouble(1e-6), 1) / 1000
 
 
 def _slope(function: Any, x: np.ndarray) -> np.ndarray:
     """The derivative of an elementwise function in long double, to 1e-13."""
-    ends = [
-        (function(x + k * _STEP) - function(x - k * _STEP)) / (2 * k * _STEP) for k in (1, 2, 3)
-    ]
+    step = _step(x)
+    ends = [(function(x + k * step) - function(x - k * step)) / (2 * k * step) for k in (1, 2, 3)]
     return (15 * ends[0] - 6 * ends[1] + ends[2]) / 10
 
 
@@ -55,6 +57,8 @@ def test_activations_in_float64(spec: ActivationSpec) -> None:
         one, two = _derivatives(lambda x, options=options: twin(x, **options), x)
         _check(one, first(wide), f"{spec.name} {dict(options)}, the first")
         _check(two, _slope(first, wide), f"{spec.name} {dict(options)}, the second")
+        if spec.torch_float64 > 1e-12:  # torch.func runs torch's own, whose constants are float32
+            continue
         scalar = torch.func.grad(torch.func.grad(lambda x, options=options: twin(x, **options)))
         vmapped = torch.func.vmap(scalar)(x.detach().flatten())
         _check(vmapped, _slope(first, wide).ravel(), f"{spec.name} {dict(options)}, torch.func")
@@ -90,7 +94,8 @@ def test_losses_in_float64(spec: LossSpec) -> None:
 
         def first(x: np.ndarray, arrays: Any = arrays, numbers: Any = numbers) -> np.ndarray:
             wide = {key: value.astype(np.longdouble) for key, value in arrays.items()}
-            return np.asarray(spec.gradients[name](wide | {name: x}, **numbers)[0])
+            with np.errstate(all="ignore"):
+                return np.asarray(spec.gradients[name](wide | {name: x}, **numbers)[0])
 
         operands = {key: torch.from_numpy(value) for key, value in arrays.items()}
         x = operands[name].requires_grad_()
@@ -107,7 +112,7 @@ def test_losses_in_float64(spec: LossSpec) -> None:
         _check(one, first(wide) * weight, f"{spec.name} {dict(options)}, the first")
         smooth = _slope(first, wide)
         # not across a kink
-        near = np.abs(_slope(first, wide + 4 * _STEP) - smooth) > 0.2 * (1 + np.abs(smooth))
+        near = np.abs(_slope(first, wide + 4 * _step(wide)) - smooth) > 0.2 * (1 + np.abs(smooth))
         at = ~near & ~np.isnan(smooth)
         assert at.mean() > 0.5
         exact = np.where(at, smooth * weight, 0)
