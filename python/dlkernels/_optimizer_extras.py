@@ -24,6 +24,7 @@ __all__ = [
     "extras_of",
     "inverse_scale",
     "take_extras",
+    "unchosen",
     "with_keywords",
 ]
 
@@ -100,8 +101,11 @@ class Extras:
     def chosen(self) -> dict[str, Any]:
         """A group's keys: those that are not as torch's optimizers are."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        keys = {field.name: values[field.name] for field in fields(self)
-                if values[field.name] != field.default}
+        keys = {
+            field.name: values[field.name]
+            for field in fields(self)
+            if values[field.name] != field.default
+        }
         return {**keys, AVERAGED: 0} if self.ema_decay is not None else keys
 
     def for_kernel(
@@ -137,18 +141,29 @@ _FIELDS = [(field.name, field.default) for field in fields(Extras)]
 
 
 @lru_cache(maxsize=16, typed=True)
-def _extras(*values: Any) -> Extras:
-    return Extras(*values).checked("optimizer")
+def _extras(operation: str, *values: Any) -> Extras:
+    return Extras(*values).checked(operation)
 
 
-def extras_of(groups: Groups) -> Extras:
+def extras_of(operation: str, groups: Groups) -> Extras:
     """What the groups say.
 
     Raises:
+        TypeError: Something is no number, or neither True nor False.
         ValueError: A number is out of range.
     """
     first = groups[0] if groups else {}
-    return _extras(*[first.get(name, default) for name, default in _FIELDS])
+    values = [first.get(name, default) for name, default in _FIELDS]
+    try:
+        return _extras(operation, *values)
+    except TypeError:  # also of what has no hash
+        return Extras(*values).checked(operation)
+
+
+def unchosen(group: Mapping[str, Any]) -> list[str]:
+    """The keys of a group that stand there only because every group has them."""
+    names = [name for name, default in _FIELDS if group.get(name) == default]
+    return [*names, AVERAGED] if group.get("ema_decay") is None else names
 
 
 def take_extras(operation: str, groups: Groups, given: Mapping[str, Any]) -> None:
@@ -174,7 +189,7 @@ def take_extras(operation: str, groups: Groups, given: Mapping[str, Any]) -> Non
             new[name] = value
         else:
             new.pop(name, None)
-    extras_of(groups)
+    extras_of(operation, groups)
 
 
 class Extra(Generic[Value]):
@@ -192,13 +207,15 @@ class Extra(Generic[Value]):
         """The value."""
         if instance is None:
             return self
-        value: Value = getattr(extras_of(instance.param_groups), self._name)
+        extras = extras_of(type(instance).__name__, instance.param_groups)
+        value: Value = getattr(extras, self._name)
         return value
 
     def __set__(self, instance: Any, value: Value) -> None:
         """Checks the value."""
         changes: dict[str, Any] = {self._name: value}
-        replace(extras_of(instance.param_groups), **changes).checked(type(instance).__name__)
+        operation = type(instance).__name__
+        replace(extras_of(operation, instance.param_groups), **changes).checked(operation)
         for group in instance.param_groups:
             group.update(changes)
 

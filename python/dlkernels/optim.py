@@ -24,6 +24,7 @@ from dlkernels._optimizer_extras import (
     extras_of,
     inverse_scale,
     take_extras,
+    unchosen,
     with_keywords,
 )
 
@@ -101,7 +102,9 @@ class _Optimizer:
         lines = [f"{self._name} (\n"]
         for index, group in enumerate(self.param_groups):
             lines.append(f"Parameter Group {index}\n")
-            hidden = ["params"] if formats.has_formats(group) else ["params", *formats.DEFAULTS]
+            hidden = ["params", *unchosen(group)]
+            if not formats.has_formats(group):
+                hidden += formats.DEFAULTS
             lines += [f"    {key}: {group[key]}\n" for key in sorted(group) if key not in hidden]
         return "".join([*lines, ")"])
 
@@ -220,7 +223,7 @@ class _Optimizer:
         if self._shows_averages:
             raise RuntimeError(f"{self._name}: step: called within ema_weights()")
         rule = self._rule
-        options = extras_of(self.param_groups)
+        options = extras_of(self._name, self.param_groups)
         averages = options.ema_decay is not None
         extras = options.for_kernel(
             self.param_groups,

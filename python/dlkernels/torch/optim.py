@@ -274,7 +274,7 @@ class _KernelOptimizer(torch.optim.Optimizer):
         if self._blank is not None:
             self._blank.remove()
             self._blank = None
-        options = extras_of(self.param_groups)
+        options = extras_of(type(self).__name__, self.param_groups)
         is_differentiable = any(group["differentiable"] for group in self.param_groups)
         if is_differentiable and options.any:
             raise ValueError(
@@ -553,7 +553,11 @@ class _KernelOptimizer(torch.optim.Optimizer):
         ):
             if kind is None or name is None:
                 continue
-            value, codes, scales = state.get(name), formats.codes_name(name), formats.scales_name(name)
+            value, codes, scales = (
+                state.get(name),
+                formats.codes_name(name),
+                formats.scales_name(name),
+            )
             if codes in state:
                 if kind == "8bit":
                     continue
@@ -796,9 +800,7 @@ class _MomentumFromFirstStep(_KernelOptimizer):
             and self.state.get(param, {}).get("momentum_buffer") is None
         ]
         for param in fresh:  # -0 is what the first step's sum would start from
-            self.state[param]["momentum_buffer"] = torch.full_like(
-                param, -0.0, requires_grad=False
-            )
+            self.state[param]["momentum_buffer"] = torch.full_like(param, -0.0, requires_grad=False)
         for group in self.param_groups:
             if formats.has_formats(group):
                 for param in group["params"]:
