@@ -521,7 +521,9 @@ selu, selu_backward = _define(
         "3 ULP.",
         gradient="Gradient of `selu` from its result; see `elu_backward`.",
         example=([-1.0, 0.0, 2.0], [-1.1113, 0.0, 2.1014], [0.6468, 1.7581, 1.0507]),
-        derivative=lambda torch, y: torch.where(y > 0, _SELU_SCALE, y + _SELU_SCALE * _SELU_ALPHA),
+        derivative=lambda torch, y: torch.where(
+            y > 0, _SELU_SCALE, y + _SELU_SCALE * _SELU_ALPHA
+        ),
     )
 )
 

@@ -139,8 +139,8 @@ class _KernelOptimizer(torch.optim.Optimizer):
     _blank: BlankStates | None = None
     # fused=True is torch's to check only where torch's fused step runs.
     _need_device_dtype_check_for_fused = False
-    # Not of the class: what wraps an optimizer in a subclass of its class, as Lightning does, passes
-    # on what it does not find there. Nor assigned to after the start.
+    # Not of the class: what wraps an optimizer in a subclass of its class, as Lightning does,
+    # passes on what it does not find there. Nor assigned to after the start.
     _own_defaults: dict[str, Any]  # of the groups, besides torch's
     _now: dict[str, Any]  # "grad_norm": the last one; "shows_averages": within ema_weights()
 
