@@ -24,6 +24,7 @@ __all__ = [
     "extras_of",
     "inverse_scale",
     "take_extras",
+    "unchosen",
     "with_keywords",
 ]
 

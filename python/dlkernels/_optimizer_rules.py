@@ -48,7 +48,10 @@ _FLAGS = (
     "maximize",
     "nesterov",
 )
-_NOT_HERE = ("params", "state_dtype", "master", "seed", "min_8bit_size", "rounding_step")
+#: Keys of a group that are no arguments of the rule.
+_FORMAT_KEYS = ("state_dtype", "master", "seed", "min_8bit_size", "rounding_step")
+_STEP_KEYS = ("max_grad_norm", "write_back", "ema_decay", "zero_grads", "scaler_in_step")
+_NOT_HERE = ("params", *_FORMAT_KEYS, *_STEP_KEYS, "ema_steps")
 
 
 def is_number(value: Any) -> bool:

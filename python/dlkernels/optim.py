@@ -25,6 +25,7 @@ from dlkernels._optimizer_extras import (
     extras_of,
     inverse_scale,
     take_extras,
+    unchosen,
     with_keywords,
 )
 
@@ -102,7 +103,9 @@ class _Optimizer:
         lines = [f"{self._name} (\n"]
         for index, group in enumerate(self.param_groups):
             lines.append(f"Parameter Group {index}\n")
-            hidden = ["params"] if formats.has_formats(group) else ["params", *formats.DEFAULTS]
+            hidden = ["params", *unchosen(group)]
+            if not formats.has_formats(group):
+                hidden += formats.DEFAULTS
             lines += [f"    {key}: {group[key]}\n" for key in sorted(group) if key not in hidden]
         return "".join([*lines, ")"])
 
