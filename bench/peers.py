@@ -620,7 +620,8 @@ def digits_step(case: Case, front: TorchFront) -> Workload:
     nn: Any = torch.nn
     optimizers: Any = torch.optim
     if front.is_ours:
-        from dlkernels.torch import nn, optim as optimizers
+        from dlkernels.torch import nn
+        from dlkernels.torch import optim as optimizers
 
     rows, features = case.shape
     torch.manual_seed(0)

@@ -50,9 +50,7 @@ def is_plain(input: Tensor, *others: Tensor | None) -> bool:
     kernel checks anyway: the same in a tenth of the time. False is no answer."""
     # Dynamo, which cannot look into the extension, stops at the first of these.
     return (
-        not _is_dynamo_compiling()
-        and _is_plain(input, *others)
-        and _forward_ad._current_level < 0
+        not _is_dynamo_compiling() and _is_plain(input, *others) and _forward_ad._current_level < 0
     )
 
 
