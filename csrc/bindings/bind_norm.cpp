@@ -620,11 +620,22 @@ py::tuple batch_norm_backward_elemt(py::handle grad_object, py::handle input_obj
   return py::make_tuple(gradients.input, gradients.residual);
 }
 
+py::tuple batch_norm_strides(py::handle input_object) {
+  const TensorView input = view_of(input_object, "batch_norm_strides", "input");
+  int64_t strides[kMaxDims];
+  norm_result_strides(input, strides);
+  py::tuple result(input.ndim);
+  for (int dim = 0; dim < input.ndim; ++dim)
+    result[size_t(dim)] = strides[dim];
+  return result;
+}
+
 } // namespace
 
 void bind_norm(py::module_& m) {
   def_fast<&batch_norm>(m, "batch_norm");
   def_fast<&batch_norm_backward>(m, "batch_norm_backward");
+  m.def("batch_norm_strides", &batch_norm_strides);
   m.def("batch_norm_stats", &batch_norm_stats);
   m.def("batch_norm_elemt", &batch_norm_elemt);
   m.def("batch_norm_backward_reduce", &batch_norm_backward_reduce);

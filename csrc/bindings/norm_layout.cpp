@@ -1,8 +1,9 @@
 #include "bindings/norm_layout.h"
 
 #include "bindings/class_layout.h"
+#include "bindings/exchange.h"
 
-#include <numeric>
+#include <algorithm>
 
 namespace dlk {
 namespace {
@@ -77,6 +78,15 @@ bool norm_strides(const TensorView& view, const NormLayout& layout, ClassArray& 
   if (layout.swapped)
     std::swap(out.batch_stride, out.position_stride);
   return layout.positions == 1 || out.position_stride == 1;
+}
+
+void norm_result_strides(const TensorView& input, int64_t* strides) {
+  dense_strides_like(input, strides);
+  NormLayout layout;
+  TensorView dense = input;
+  std::copy_n(strides, input.ndim, dense.strides);
+  if (!choose(input, layout) && !choose(dense, layout))
+    fill_row_major(input.ndim, input.shape, strides);
 }
 
 NormLayout norm_layout(TensorView& input, py::object& owner) {

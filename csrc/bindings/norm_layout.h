@@ -18,6 +18,9 @@ struct NormLayout {
 // where that is not enough, row-major: `input` becomes the copy, and `owner` keeps it alive.
 NormLayout norm_layout(TensorView& input, py::object& owner);
 
+// The strides of results, which lie as what `norm_layout` makes of `input` does.
+void norm_result_strides(const TensorView& input, int64_t* strides);
+
 // `view` as strides over that layout; false where it lies otherwise.
 bool norm_strides(const TensorView& view, const NormLayout& layout, ClassArray& out);
 

@@ -227,8 +227,12 @@ def _save_batch_norm_backward(ctx: Any, inputs: Any, output: Any) -> None:
 
 def _differentiate_batch_norm_backward(ctx: Any, *grad_grads: Any) -> Any:
     *tensors, mean, spread, mask = ctx.saved_tensors
-    shape, stride = tensors[1].shape, torch.empty_like(tensors[1]).stride()
-    passes = None if mask is None else composite.unpacked(mask, shape, stride)
+    passes = None
+    if mask is not None:
+        is_real = type(mask) is Tensor  # a fake one has no values that could lie wrong
+        input = tensors[1].resolve_neg()
+        stride = _core.batch_norm_strides(input) if is_real else torch.empty_like(input).stride()
+        passes = composite.unpacked(mask, input.shape, stride)
     normalize = composite.normalization(mean, spread, ctx.training, ctx.eps)
     chosen = [i for i, tensor in enumerate(tensors) if tensor is not None]
     wanted = [i for i, want in enumerate(ctx.want) if want]
