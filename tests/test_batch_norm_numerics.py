@@ -1,4 +1,6 @@
-"""How far batch normalization may be off where means are far from zero; and that what follows it is the activation of that name, to the bit."""
+"""How far batch normalization may be off where means are far from zero; and that what follows it
+is the activation of that name, to the bit.
+"""
 
 from __future__ import annotations
 
