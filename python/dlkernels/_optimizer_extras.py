@@ -153,7 +153,17 @@ def extras_of(operation: str, groups: Groups) -> Extras:
         ValueError: A number is out of range.
     """
     first = groups[0] if groups else {}
-    return _extras(operation, *[first.get(name, default) for name, default in _FIELDS])
+    values = [first.get(name, default) for name, default in _FIELDS]
+    try:
+        return _extras(operation, *values)
+    except TypeError:  # also of what has no hash
+        return Extras(*values).checked(operation)
+
+
+def unchosen(group: Mapping[str, Any]) -> list[str]:
+    """The keys of a group that stand there only because every group has them."""
+    names = [name for name, default in _FIELDS if group.get(name) == default]
+    return [*names, AVERAGED] if group.get("ema_decay") is None else names
 
 
 def take_extras(operation: str, groups: Groups, given: Mapping[str, Any]) -> None:
