@@ -20,8 +20,9 @@ _is_grad_enabled, _is_plain = torch.is_grad_enabled, _core.is_plain
 class _FunctionMeta(FunctionMeta):
     def __init__(cls, name: str, bases: Any, attrs: Any) -> None:
         super().__init__(name, bases, attrs)
-        cls._backward_cls.apply = cls.backward
-        cls.call = super(torch.autograd.Function, cls).apply
+        function: Any = cls
+        function._backward_cls.apply = function.backward
+        function.call = super(torch.autograd.Function, function).apply
 
 
 class Function(torch.autograd.Function, metaclass=_FunctionMeta):

@@ -179,7 +179,7 @@ class _ElementwiseLoss(Function):
         constant = ctx.constant = third if type(third) is float else None
         ctx.save_for_backward(input, target, third if constant is None else None, fourth)
         made_here = reduction != "none" and input.dtype is not torch.float16
-        result = _core.elementwise_loss(  # type: ignore[call-arg]
+        result = _core.elementwise_loss(
             *numbers, input, target, third, fourth, reduction, dim, wrt if made_here else 0,
             None, None,
         )  # fmt: skip

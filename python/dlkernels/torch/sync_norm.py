@@ -76,11 +76,12 @@ class _SyncBatchNorm(torch.autograd.Function):
 
             def average(x: Tensor, dims: Any) -> Tensor:
                 total: Tensor = _Sum.apply(x.sum(dims), ctx.group)
-                return total / max(ctx.count, 1.0)
+                count: float = max(ctx.count, 1.0)
+                return total / count
 
             return *composite.batch_norm_backward(  # type: ignore[call-arg]
                 grad_output, (input, weight, bias, residual), passes, *ctx.activation, want,
-                lambda *tensors: composite.normalized(*tensors, ctx.eps, average),
+                lambda x, weight, bias: composite.normalized(x, weight, bias, ctx.eps, average),
             ), None, None, None  # fmt: skip
         grad_output = grad_output.resolve_neg()
         channels = input.shape[1]
