@@ -534,7 +534,9 @@ OPTIMIZERS = {
     ),
     # Parameters of two halves, gradients of one; torch's are float32.
     "AdamW split16": Optimizer(
-        *("AdamW", 26, {}, (FUSED,)),
+        name="AdamW",
+        nbytes=26,
+        others=(FUSED,),
         times=1.05,
         own_options={"master": "split16"},
         own_dtype="bfloat16",
@@ -600,7 +602,7 @@ STEPS = (
         for title, rule in OPTIMIZERS.items()
     ),
     _step("SGD momentum", (5000, 64), (faster(10, FUSED),), batch=3, quick=True),
-    _step(*("AdamW", (5000, 64), (faster(25, FUSED), faster(15, DEEPSPEED))), batch=3, quick=True),
+    _step("AdamW", (5000, 64), (faster(25, FUSED), faster(15, DEEPSPEED)), batch=3, quick=True),
     _step("AdamW", GPT2, (faster(1, FUSED), faster(4.5, TORCH))),
     # The norm's pass over the gradients, then the step, which also reads and writes the averages
     # and zeroes the gradients.

@@ -103,7 +103,7 @@ def test_the_pattern_for_libm_finds_it() -> None:
 
 
 _VECTOR_KERNELS = (
-    *("cross_entropy", "cross_entropy_planes", "softmax"),
+    *("cross_entropy", "cross_entropy_planes", "softmax", "softmax_planes"),
     *("activations", "activations_backward", "prelu", "gated", "maxout", "dropout"),
     *("batch_norm_planes", "batch_norm_rows"),
     *("batch_norm_backward_planes", "batch_norm_backward_rows"),

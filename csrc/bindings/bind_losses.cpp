@@ -416,7 +416,6 @@ SoftmaxArgs softmax_args(const MainOperand& main, DType dtype, bool logarithm) {
   SoftmaxArgs args{};
   args.dtype = dtype;
   args.logarithm = logarithm;
-  args.rows = main.rows;
   args.batches = main.layout.batches;
   args.classes = main.layout.classes;
   args.positions = main.layout.positions;
@@ -438,7 +437,9 @@ py::object softmax(py::handle x, int64_t axis_argument, bool logarithm, py::hand
   const int64_t scratch_bytes = args.scratch_bytes_per_thread * runtime::thread_count();
   ScopedBuffer scratch{size_t(scratch_bytes)};
   args.scratch = allocated(scratch.data(), scratch_bytes);
-  with_fitting_output(output.view, axis, input, main, args, runtime::kernels().softmax);
+  const KernelTable& kernels = runtime::kernels();
+  with_fitting_output(output.view, axis, input, main, args,
+                      main.rows ? kernels.softmax : kernels.softmax_planes);
   return output.array;
 }
 
@@ -461,7 +462,9 @@ py::object softmax_backward(py::handle grad_output, py::handle forward_output,
   SoftmaxArgs args = softmax_args(main, input.dtype, logarithm);
   ClassOperand grad_operand = class_operand(grad, axis, input, main);
   args.grad_output = grad_operand.strides;
-  with_fitting_output(output.view, axis, input, main, args, runtime::kernels().softmax_backward);
+  const KernelTable& kernels = runtime::kernels();
+  with_fitting_output(output.view, axis, input, main, args,
+                      main.rows ? kernels.softmax_backward : kernels.softmax_planes_backward);
   return output.array;
 }
 

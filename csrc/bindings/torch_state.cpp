@@ -5,6 +5,7 @@
 #include "bindings/bind.h"
 #include "bindings/fast_call.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <dlfcn.h>
 
@@ -48,6 +49,10 @@ bool is_plain(PyObject* tensor) {
          is_accepted(*thread_keys()) && watch.function_modes() == 0;
 }
 
+PyObject* are_plain(PyObject*, PyObject* const* tensors, Py_ssize_t count) {
+  return PyBool_FromLong(watch.accepted_count && std::all_of(tensors, tensors + count, is_plain));
+}
+
 // The types whose tensors are plain, in a thread that has switched nothing. False where this torch
 // cannot be asked, or has something switched on now.
 bool watch_torch(const py::type& tensor, const py::type& parameter) {
@@ -77,10 +82,8 @@ void bind_torch_state(py::module_& m) {
   m.def("watch_torch", &watch_torch);
   m.def("accept_torch_state", &accept_torch_state);
   static PyMethodDef method = {"is_plain",
-                               [](PyObject*, PyObject* tensor) {
-                                 return PyBool_FromLong(watch.accepted_count && is_plain(tensor));
-                               },
-                               METH_O, nullptr};
+                               reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&are_plain)),
+                               METH_FASTCALL, nullptr};
   def_fast(m, method);
 }
 

@@ -126,7 +126,6 @@ constexpr int64_t kPlaneTile = 64;       // positions a tile takes when the clas
 struct SoftmaxArgs {
   DType dtype;
   bool logarithm; // log_softmax
-  bool rows;      // every class_stride is 1; else positions lie side by side
   int64_t batches, classes, positions;
   ClassArray input;       // forward: x; backward: the forward's output
   ClassArray grad_output; // backward only

@@ -38,8 +38,8 @@ struct BatchNormArgs {
   bool reduce = false;      // forward: compute the statistics; backward: the sums
   bool elementwise = false; // forward: write the output; backward: the gradients that are wanted
   bool training = false;    // backward: the statistics are those of the input, and differentiated
-  // Few channels, or channels too long for a cache: two passes that share out chunks of every
-  // channel, instead of one that shares out channels.
+  // Few channels, or (rows) channels of more than a few elements: two passes that share out chunks
+  // of every channel, instead of one that shares out channels.
   bool split = false;
   int64_t slab_columns = 64; // rows, not split: channels that one item takes, at most 64
   double* scratch = nullptr; // norm_scratch_doubles

@@ -29,8 +29,9 @@ DLK_INLINE int64_t load_index(const ClassIndices& target, int64_t batch, int64_t
   }
 }
 
-DLK_INLINE int64_t element_offset(const ClassArray& a, int64_t batch, int64_t position) {
-  return batch * a.batch_stride + position * a.position_stride;
+// The first class of a position.
+template <class T> DLK_INLINE T* classes_at(const ClassArray& a, int64_t batch, int64_t position) {
+  return static_cast<T*>(a.data) + batch * a.batch_stride + position * a.position_stride;
 }
 
 // The gradient that arrives at a row's loss.

@@ -53,8 +53,7 @@ template <class T> struct RowKernel {
         target.hard = double(soft.keep) *
                       (soft.weight ? double(load_scalar(soft.weight + target.index)) : 1.0);
     } else {
-      target.soft.probability = static_cast<const T*>(args.target_probability.data) +
-                                element_offset(args.target_probability, batch, position);
+      target.soft.probability = classes_at<const T>(args.target_probability, batch, position);
     }
     return target;
   }
@@ -190,13 +189,10 @@ template <class T, bool kGrad> void forward(CrossEntropyArgs& args) {
       const int64_t stop = (chunk + 1) * per_chunk < rows ? (chunk + 1) * per_chunk : rows;
       for (int64_t row = chunk * per_chunk; row < stop; ++row) {
         const int64_t batch = row / args.positions, position = row % args.positions;
-        const T* x =
-            static_cast<const T*>(args.logits.data) + element_offset(args.logits, batch, position);
+        const T* x = classes_at<const T>(args.logits, batch, position);
         const T* next = position + 1 < args.positions ? x + args.logits.position_stride
                                                       : x + args.logits.batch_stride;
-        T* grad = kGrad ? static_cast<T*>(args.grad_logits.data) +
-                              element_offset(args.grad_logits, batch, position)
-                        : nullptr;
+        T* grad = kGrad ? classes_at<T>(args.grad_logits, batch, position) : nullptr;
         const auto target = kernel.target_of(batch, position);
         double ce = 0, lse = 0;
         if (args.row_argmax && (!target.ignored || args.visit_ignored))

@@ -30,12 +30,9 @@ template <class T> struct Tile {
       : args(a), soft(a), has_soft(a.target_probability.data || soft.uniform != 0),
         has_indices(!a.target_probability.data) {}
 
-  const T* logits() const {
-    return static_cast<const T*>(args.logits.data) + element_offset(args.logits, batch, first);
-  }
+  const T* logits() const { return classes_at<const T>(args.logits, batch, first); }
   const T* probabilities() const {
-    return static_cast<const T*>(args.target_probability.data) +
-           element_offset(args.target_probability, batch, first);
+    return classes_at<const T>(args.target_probability, batch, first);
   }
 
   void set(int64_t tile) {
@@ -107,8 +104,7 @@ template <class T> struct Tile {
   }
 
   void write_gradient() const {
-    T* grad =
-        static_cast<T*>(args.grad_logits.data) + element_offset(args.grad_logits, batch, first);
+    T* grad = classes_at<T>(args.grad_logits, batch, first);
     const Vec<C> zero(C(0)), one(C(1));
     for (int64_t c = 0; c < args.classes; ++c) {
       const C weight = C(class_weight(c));

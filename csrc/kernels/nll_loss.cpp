@@ -23,8 +23,7 @@ template <class T> void forward(NllLossArgs& args) {
         const int64_t target = load_index(args.target, batch, position);
         double loss = 0;
         if (target != args.ignore_index) {
-          const T* x = static_cast<const T*>(args.log_probabilities.data) +
-                       element_offset(args.log_probabilities, batch, position);
+          const T* x = classes_at<const T>(args.log_probabilities, batch, position);
           loss = -double(load_scalar(x + target * args.log_probabilities.class_stride));
           if (weight)
             loss *= double(load_scalar(weight + target));
@@ -47,7 +46,7 @@ template <class T> struct Scatter {
   const NllLossArgs& args;
 
   T* grad_at(int64_t batch, int64_t position) const {
-    return static_cast<T*>(args.grad_input.data) + element_offset(args.grad_input, batch, position);
+    return classes_at<T>(args.grad_input, batch, position);
   }
 
   void write_target(int64_t batch, int64_t position) const {

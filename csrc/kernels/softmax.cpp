@@ -1,12 +1,13 @@
-// softmax and log_softmax along one axis, forward and backward.
+// softmax and log_softmax over classes that lie side by side, forward and backward (over strided
+// ones: softmax_planes.cpp).
 //
 //   y_c = e^(x_c - lse)    or    y_c = x_c - lse
 //   dx = y (g - sum g y)   or    dx = g - e^y sum g
 //
 // Bytes per float32 element: forward 8, backward 12; a row of up to four vectors stays in registers
-// (short_rows.h); a longer one (or a tile of 64 positions where the axis is strided) is read again
-// from L2, its exponentials kept in a scratch row. Error: 4 ULP forward; backward 8 eps of the
-// terms. Sums in chunks of 2048 combined in double. Reference: torch.softmax, torch.log_softmax.
+// (short_rows.h); a longer one is read again from L2, its exponentials kept in a scratch row.
+// Error: 4 ULP forward; backward 8 eps of the terms. Sums in chunks of 2048 combined in double.
+// Reference: torch.softmax, torch.log_softmax.
 #include "kernels/class_rows.h"
 #include "kernels/short_rows.h"
 
@@ -62,13 +63,6 @@ template <class T> void backward_row(const SoftmaxArgs& args, const T* y, const 
   });
 }
 
-template <class T> const T* at(const ClassArray& a, int64_t batch, int64_t position) {
-  return static_cast<const T*>(a.data) + element_offset(a, batch, position);
-}
-template <class T> T* at_output(const SoftmaxArgs& args, int64_t batch, int64_t position) {
-  return static_cast<T*>(args.output.data) + element_offset(args.output, batch, position);
-}
-
 // Row after row.
 struct RowAt {
   int64_t positions, batch, position;
@@ -81,7 +75,21 @@ struct RowAt {
       ++batch;
     }
   }
+  template <class T> DLK_INLINE T* at(const ClassArray& array) const {
+    return classes_at<T>(array, batch, position);
+  }
 };
+
+// function(first row, rows, thread) over chunks of rows
+template <class F> DLK_INLINE void parallel_row_chunks(const SoftmaxArgs& args, F function) {
+  const int64_t count = args.batches * args.positions, per_chunk = row_chunk(args.classes);
+  parallel_chunks(chunk_count(count, per_chunk), count * args.classes,
+                  [&](int64_t begin, int64_t end, int thread) {
+                    const int64_t first = begin * per_chunk;
+                    const int64_t stop = end * per_chunk < count ? end * per_chunk : count;
+                    function(RowAt(args.positions, first), stop - first, thread);
+                  });
+}
 
 // Whether every row of the output starts where whole vectors can be streamed.
 template <class T> bool streams_rows(const SoftmaxArgs& args) {
@@ -98,14 +106,14 @@ template <class T, int kRows> struct NextRows {
 
   DLK_INLINE NextRows(const SoftmaxArgs& args, RowAt& row, int count = kRows) {
     for (int i = 0; i < count; ++i, row.advance()) {
-      x[i] = at<T>(args.input, row.batch, row.position);
-      y[i] = at_output<T>(args, row.batch, row.position);
+      x[i] = row.at<const T>(args.input);
+      y[i] = row.at<T>(args.output);
     }
   }
 };
 
 template <class T, class Rows>
-DLK_INLINE void forward_short_rows(const SoftmaxArgs& args, const Rows& rows, RowAt& row,
+DLK_INLINE void forward_short_rows(const SoftmaxArgs& args, const Rows& rows, RowAt row,
                                    int64_t left) {
   constexpr int kLanes = int(Vec<Compute<T>>::kLanes);
   if (args.logarithm) {
@@ -126,126 +134,44 @@ DLK_INLINE void forward_short_rows(const SoftmaxArgs& args, const Rows& rows, Ro
   }
 }
 
-template <class T, bool kBackward> void short_rows(SoftmaxArgs& args) {
-  const int64_t count = args.batches * args.positions, per_chunk = row_chunk(args.classes);
+template <class T, bool kBackward> void short_rows(const SoftmaxArgs& args) {
   with_short_rows<T>(args.classes, streams_rows<T>(args), [&](const auto rows) {
-    parallel_chunks(chunk_count(count, per_chunk), count * args.classes,
-                    [&](int64_t begin, int64_t end, int) {
-                      const int64_t stop = end * per_chunk < count ? end * per_chunk : count;
-                      int64_t left = stop - begin * per_chunk;
-                      RowAt row(args.positions, begin * per_chunk);
-                      if constexpr (kBackward) {
-                        for (; left > 0; --left, row.advance())
-                          rows.gradient(args.logarithm, at<T>(args.input, row.batch, row.position),
-                                        at<T>(args.grad_output, row.batch, row.position),
-                                        at_output<T>(args, row.batch, row.position));
-                      } else {
-                        forward_short_rows<T>(args, rows, row, left);
-                      }
-                    });
+    parallel_row_chunks(args, [&](RowAt row, int64_t left, int) {
+      if constexpr (kBackward)
+        for (; left > 0; --left, row.advance())
+          rows.gradient(args.logarithm, row.at<const T>(args.input),
+                        row.at<const T>(args.grad_output), row.at<T>(args.output));
+      else
+        forward_short_rows<T>(args, rows, row, left);
+    });
   });
 }
 
-template <class T, bool kBackward> void rows(SoftmaxArgs& args) {
+template <class T, bool kBackward> void rows(const SoftmaxArgs& args) {
   if (is_short_row<T>(args.classes))
     return short_rows<T, kBackward>(args);
-  const int64_t count = args.batches * args.positions, per_chunk = row_chunk(args.classes);
-  parallel_chunks(chunk_count(count, per_chunk), count * args.classes,
-                  [&](int64_t begin, int64_t end, int thread) {
-                    const RowScratch<Compute<T>> scratch(
-                        args.scratch, args.scratch_bytes_per_thread, thread, args.classes);
-                    const int64_t stop = end * per_chunk < count ? end * per_chunk : count;
-                    RowAt row(args.positions, begin * per_chunk);
-                    for (int64_t left = stop - begin * per_chunk; left > 0; --left, row.advance()) {
-                      const T* x = at<T>(args.input, row.batch, row.position);
-                      T* y = at_output<T>(args, row.batch, row.position);
-                      if constexpr (kBackward)
-                        backward_row(args, x, at<T>(args.grad_output, row.batch, row.position), y);
-                      else
-                        forward_row(args, x, y, scratch);
-                    }
-                  });
-}
-
-template <class T> void forward_tile(const SoftmaxArgs& args, const T* x, T* y, int64_t positions) {
-  using C = Compute<T>;
-  alignas(kVecBytes) C reference[kPlaneTile], factor[kPlaneTile];
-  double sum[kPlaneTile];
-  plane_exp_sums(x, args.input.class_stride, args.classes, positions, 0, reference, sum);
-  for (int64_t s = 0; s < positions; ++s)
-    factor[s] = C(args.logarithm ? log_scalar(sum[s]) : 1 / sum[s]);
-  for (int64_t c = 0; c < args.classes; ++c)
-    for_each_vec<C>(positions, [&](int64_t s, auto lanes) DLK_BODY {
-      const Vec<C> shifted =
-          load_lanes(x + c * args.input.class_stride + s, lanes) - load(reference + s);
-      const Vec<C> value =
-          args.logarithm ? shifted - load(factor + s) : exp_nonpositive(shifted) * load(factor + s);
-      store_lanes(y + c * args.output.class_stride + s, value, lanes);
-    });
-}
-
-template <class T>
-void backward_tile(const SoftmaxArgs& args, const T* y, const T* g, T* dx, int64_t positions) {
-  using C = Compute<T>;
-  alignas(kVecBytes) C total[kPlaneTile], part[Vec<C>::kLanes];
-  double sum[kPlaneTile] = {};
-  const auto terms = [&](int64_t c, int64_t s, auto lanes, Vec<C>& grad, Vec<C>& out) DLK_BODY {
-    grad = load_lanes(g + c * args.grad_output.class_stride + s, lanes);
-    out = load_lanes(y + c * args.input.class_stride + s, lanes);
-  };
-  for (int64_t c = 0; c < args.classes; ++c)
-    for_each_vec<C>(positions, [&](int64_t s, auto lanes) DLK_BODY {
-      Vec<C> grad, out;
-      terms(c, s, lanes, grad, out);
-      store(part, args.logarithm ? grad : grad * out);
-      for (int64_t lane = 0; lane < Vec<C>::kLanes; ++lane)
-        sum[s + lane] += double(part[lane]);
-    });
-  for (int64_t s = 0; s < kPlaneTile; ++s)
-    total[s] = C(sum[s]);
-  for (int64_t c = 0; c < args.classes; ++c)
-    for_each_vec<C>(positions, [&](int64_t s, auto lanes) DLK_BODY {
-      Vec<C> grad, out;
-      terms(c, s, lanes, grad, out);
-      const Vec<C> sums = load(total + s);
-      store_lanes(dx + c * args.output.class_stride + s,
-                  args.logarithm ? fma(-exp(out), sums, grad) : out * (grad - sums), lanes);
-    });
-}
-
-template <class T, bool kBackward> void planes(SoftmaxArgs& args) {
-  const int64_t tiles_per_batch = chunk_count(args.positions, kPlaneTile);
-  parallel_chunks(args.batches * tiles_per_batch, args.batches * args.positions * args.classes,
-                  [&](int64_t begin, int64_t end, int) {
-                    for (int64_t tile = begin; tile < end; ++tile) {
-                      const int64_t batch = tile / tiles_per_batch,
-                                    first = tile % tiles_per_batch * kPlaneTile;
-                      const int64_t left = args.positions - first;
-                      const int64_t positions = left < kPlaneTile ? left : kPlaneTile;
-                      const T* x = at<T>(args.input, batch, first);
-                      T* y = at_output<T>(args, batch, first);
-                      if constexpr (kBackward)
-                        backward_tile(args, x, at<T>(args.grad_output, batch, first), y, positions);
-                      else
-                        forward_tile(args, x, y, positions);
-                    }
-                  });
+  parallel_row_chunks(args, [&](RowAt row, int64_t left, int thread) {
+    const RowScratch<Compute<T>> scratch(args.scratch, args.scratch_bytes_per_thread, thread,
+                                         args.classes);
+    for (; left > 0; --left, row.advance()) {
+      const T* x = row.at<const T>(args.input);
+      T* y = row.at<T>(args.output);
+      if constexpr (kBackward)
+        backward_row(args, x, row.at<const T>(args.grad_output), y);
+      else
+        forward_row(args, x, y, scratch);
+    }
+  });
 }
 
 } // namespace
 
 void softmax(SoftmaxArgs& args) noexcept {
-  with_storage_type(args.dtype, [&](auto type) {
-    using T = decltype(type);
-    args.rows ? rows<T, false>(args) : planes<T, false>(args);
-  });
+  with_storage_type(args.dtype, [&](auto type) { rows<decltype(type), false>(args); });
 }
 
 void softmax_backward(SoftmaxArgs& args) noexcept {
-  with_storage_type(args.dtype, [&](auto type) {
-    using T = decltype(type);
-    args.rows ? rows<T, true>(args) : planes<T, true>(args);
-  });
+  with_storage_type(args.dtype, [&](auto type) { rows<decltype(type), true>(args); });
 }
 
 } // namespace dlk::DLK_ISA

@@ -454,7 +454,7 @@ tanh, tanh_backward = _define(
     Activation(
         "tanh",
         module="Tanh",
-        summary="``tanh(x)`` (`torch.tanh`), to 4 ULP; keeps -0.0.",
+        summary="``tanh(x)`` (`torch.tanh`), to 3.5 ULP; keeps -0.0.",
         gradient="Gradient of `tanh`, ``grad_output * (1 - y**2)``, from its result ``y``.",
         example=([-1.0, 0.0, 2.0], [-0.7616, 0.0, 0.964], [0.42, 1.0, 0.0707]),
         derivative=lambda y: (1 - y) * (1 + y),
@@ -570,7 +570,7 @@ gelu, gelu_backward = _define(
         "gelu",
         module="GELU",
         summary="``x * erfc(-x / sqrt(2)) / 2`` (`torch.nn.functional.gelu`), to 6 ULP for\n"
-        "``x >= -5``, 7.5 down to the smallest results (float64: 9). With\n"
+        "``x >= -5``, 7 down to the smallest results (float64: 9). With\n"
         '``approximate="tanh"``, ``x / 2 * (1 + tanh(u))``, ``u = sqrt(2 / pi) * (x + 0.044715\n'
         "* x**3)``, to ``4 + |2 u|`` ULP. Infinities give their limits, where torch has NaN.",
         gradient="Gradient of `gelu`; 0 and 1 at the infinities, where torch has NaN.",

@@ -45,20 +45,11 @@ _is_dynamo_compiling = torch.compiler.is_dynamo_compiling
 _is_plain = _core.is_plain
 
 
-def is_plain(input: Tensor) -> bool:
-    """Whether `route` has no objection but for the tensor's device, layout and dtype, which a
+def is_plain(*inputs: Tensor) -> bool:
+    """Whether `route` has no objection but for the tensors' device, layout and dtype, which a
     kernel checks anyway: the same in a tenth of the time. False is no answer."""
     # Dynamo, which cannot look into the extension, stops at the first of these.
-    return not _is_dynamo_compiling() and _is_plain(input) and _forward_ad._current_level < 0
-
-
-def are_plain(*inputs: Tensor) -> bool:
-    """`is_plain` of each."""
-    return (
-        not _is_dynamo_compiling()
-        and all(map(_is_plain, inputs))
-        and _forward_ad._current_level < 0
-    )
+    return not _is_dynamo_compiling() and _is_plain(*inputs) and _forward_ad._current_level < 0
 
 
 def is_batched(grad_output: Tensor) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dlkernels import _core
 from dlkernels.torch import _composite as composite
-from dlkernels.torch._route import KERNEL, OPERATOR, are_plain, is_batched, is_plain, route
+from dlkernels.torch._route import KERNEL, OPERATOR, is_batched, is_plain, route
 
 __all__ = ["FUNCTIONS", "MODULES", "operands"]
 
@@ -161,7 +161,7 @@ class _Differentiable(torch.autograd.Function):
 
 def _call(name: str, tensors: tuple[Tensor, ...], *parameters: Any) -> Any:
     """The unit's result, whichever way it goes; None where that is torch's."""
-    way = KERNEL if are_plain(*tensors) else route(*tensors)
+    way = KERNEL if is_plain(*tensors) else route(*tensors)
     if way == KERNEL:
         unit = _UNITS[name]
         try:
