@@ -1,4 +1,6 @@
-"""How far batch normalization may be off where means are far from zero; and that what follows it is the activation of that name, to the bit."""
+"""How far batch normalization may be off: outliers, means far from zero, values that are almost
+alike; and that what follows it is the activation of that name, to the bit.
+"""
 
 from __future__ import annotations
 
@@ -79,6 +81,72 @@ def errors(found: dict[str, Any], exact: dict[str, np.ndarray], x: np.ndarray) -
 def parameters(channels: int, dtype: Any, rng: np.random.Generator) -> tuple[Any, Any]:
     weight = rng.uniform(0.5, 1.5, channels).astype(dtype)
     return weight, rng.standard_normal(channels).astype(dtype)
+
+
+# --- float64: no sum hangs on one element
+
+
+def _draw(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Normal, of a mean and a deviation of any size, with outliers at any position."""
+    x = rng.standard_normal(shape) * 10.0 ** rng.integers(-3, 4)
+    x += rng.choice([0.0, 1.0, 1e3, -1e6])
+    for _ in range(rng.integers(0, 3)):
+        place = rng.choice([0, x.size - 1, int(rng.integers(x.size))])
+        x.reshape(-1)[place] += rng.choice([1e2, -1e3, 1e6])
+    return x
+
+
+def _check_float64(rng: np.random.Generator, x: np.ndarray, layout: str) -> None:
+    x = LAYOUTS[layout](x)
+    grad = LAYOUTS[layout](rng.standard_normal(x.shape))
+    weight, bias = parameters(x.shape[1], np.float64, rng)
+    exact = reference(x, grad, weight, bias)
+    ours = errors(by_torch(dlt.functional.batch_norm, x, grad, weight, bias), exact, x)
+    theirs = errors(by_torch(torch.nn.functional.batch_norm, x, grad, weight, bias), exact, x)
+    for name, error in ours.items():
+        assert error <= max(theirs[name], 4), (name, error, theirs[name], x.shape, layout)
+
+
+@LAYOUT
+@pytest.mark.parametrize("place", [0, 1, 5000, 9999])
+def test_an_outlier_anywhere(layout: str, place: int, isa: str, rng: np.random.Generator) -> None:
+    for shape in ((10000, 1), (1, 2, 10000)):
+        x = rng.standard_normal(shape)
+        x.reshape(-1)[place] = 1000
+        _check_float64(rng, x, layout)
+
+
+@LAYOUT
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_float64_is_no_worse_than_torch(
+    layout: str, shape: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    for _ in range(4):
+        _check_float64(rng, _draw(rng, shape), layout)
+
+
+@pytest.mark.slow
+@LAYOUT
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_float64_is_no_worse_than_torch_of_many(
+    layout: str, shape: tuple[int, ...], isa: str, rng: np.random.Generator
+) -> None:
+    for _ in range(100):
+        _check_float64(rng, _draw(rng, shape), layout)
+
+
+@LAYOUT
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_channels_of_one_value(layout: str, dtype: str, isa: str) -> None:
+    """Their results are the bias, their statistics the value and 0."""
+    for value in (0.1, -1e8, 1e300 if dtype == "float64" else 1e30):
+        x = LAYOUTS[layout](np.full((9, 5, 31, 31), value, dtype))
+        mean, squares = _core.batch_norm_stats(x)
+        assert (mean == np.asarray(value, dtype)).all()
+        assert (squares == 0).all()
+        bias = np.linspace(-1, 1, 5).astype(dtype)
+        y = dlkernels.batch_norm(x, bias=bias, training=True)
+        assert (y == bias.reshape(1, 5, 1, 1)).all()
 
 
 # --- float32: nothing of the mean is lost
