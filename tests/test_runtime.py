@@ -444,6 +444,69 @@ def test_the_level_may_change_while_threads_work() -> None:
     assert not wrong
 
 
+# --- the end of the process
+
+_DAEMONS = """
+import threading, time
+import numpy as np
+import dlkernels
+x = np.ones({size}, np.float32)
+out = np.empty_like(x)
+started = threading.Barrier(3)
+def work():
+    dlkernels.gelu(x, out=out)
+    started.wait()
+    while True:
+        dlkernels.gelu(x, out=out)
+        dlkernels.softmax(x)
+for _ in range(2):
+    threading.Thread(target=work, daemon=True).start()
+started.wait()
+time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize("size", [20_000, 1_000_000])
+def test_daemon_threads_do_not_keep_the_process_from_ending_well(size: int) -> None:
+    """Python ends them where they ask for the GIL: on their way out of an operation."""
+    for _ in range(2):
+        result = run_python(_DAEMONS.format(size=size))
+        assert result.stderr == ""
+
+
+_NO_ROOM = """
+import resource, sys
+import numpy as np
+import dlkernels
+x = np.ones(1_000_000, np.float32)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + {room}, resource.RLIM_INFINITY))
+try:
+    results = [dlkernels.gelu(x) for _ in range(3)]
+except MemoryError:
+    print("MemoryError")
+else:
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    with dlkernels.num_threads(1):
+        assert all((y == dlkernels.gelu(x)).all() for y in results)
+    print(threads := len(__import__("os").listdir("/proc/self/task")))
+    dlkernels.gelu(x)
+    print(len(__import__("os").listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="about Linux's limits")
+def test_without_room_for_threads_operations_run_on_one() -> None:
+    """libgomp would end the process."""
+    outcomes = [
+        run_python(_NO_ROOM.format(room=room * 2**20), OMP_NUM_THREADS="4").stdout.split()
+        for room in (1, 13, 17, 200)
+    ]
+    assert outcomes[0] == ["MemoryError"]
+    assert outcomes[1] == ["1", "4"], "no room, and then there is"
+    assert outcomes[3] == ["4", "4"]
+
+
 # --- the C library
 
 _MALLOC = """

@@ -1,5 +1,6 @@
 #include "bindings/torch_storage.h"
 
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 
@@ -9,12 +10,12 @@ namespace {
 namespace py = pybind11;
 
 // Where c10::TensorImpl has its StorageImpl, and that its flag and its allocator (torch 2.13: bytes
-// 16, 57 and 64). Written under the GIL.
+// 16, 57 and 64).
 struct StorageFields {
-  size_t storage = 0, resizable = 0, allocator = 0;
-  void* cpu_allocator = nullptr;
+  size_t storage, resizable, allocator;
+  void* cpu_allocator;
 };
-StorageFields fields;
+std::atomic<const StorageFields*> known{nullptr}; // for good, once they are found
 
 // Both objects are larger than this.
 constexpr size_t kSearchedBytes = 72;
@@ -42,10 +43,18 @@ template <class Fits> size_t only_place(size_t step, Fits fits) {
   return found;
 }
 
+void make_resizable(py::handle tensor, size_t tensor_place, const StorageFields& fields) {
+  char* storage = read<char*>(tensor_of(tensor, tensor_place), fields.storage);
+  if (storage == nullptr)
+    return;
+  std::memcpy(storage + fields.allocator, &fields.cpu_allocator, sizeof(void*));
+  storage[fields.resizable] = 1;
+}
+
 } // namespace
 
 void find_storage_fields(size_t tensor_place) {
-  if (fields.resizable || tensor_place == 0)
+  if (known.load(std::memory_order_relaxed) || tensor_place == 0)
     return;
   try {
     using namespace py::literals;
@@ -56,14 +65,13 @@ void find_storage_fields(size_t tensor_place) {
     for (int which = 0; which < 4; ++which) {
       const int size = 8 << which;
       tensors[which] =
-          which < 2
-              ? torch.attr("empty")(size, "dtype"_a = bytes, "device"_a = "cpu")
-              : torch.attr("frombuffer")(py::bytearray(std::string(size_t(size), '\0')),
-                                         "dtype"_a = bytes);
+          which < 2 ? torch.attr("empty")(size, "dtype"_a = bytes, "device"_a = "cpu")
+                    : torch.attr("frombuffer")(py::bytearray(std::string(size_t(size), '\0')),
+                                               "dtype"_a = bytes);
       if (!py::type::of(tensors[which]).is(torch.attr("Tensor")))
         return; // under a mode that makes others
     }
-    StorageFields found;
+    StorageFields found{};
     const char* storages[4];
     for (int which = 0; which < 4; ++which)
       storages[which] = reinterpret_cast<const char*>(
@@ -85,31 +93,23 @@ void find_storage_fields(size_t tensor_place) {
     if (!found.storage || !found.resizable || !found.allocator)
       return;
     found.cpu_allocator = read<void*>(storages[0], found.allocator);
-    const StorageFields none = fields;
-    fields = found;
-    make_resizable(tensors[3], tensor_place);
+    make_resizable(tensors[3], tensor_place, found);
     const py::object storage = tensors[3].attr("untyped_storage")();
     const auto bytes_after = [&](int size) {
       storage.attr("resize_")(size);
       return storage.attr("nbytes")().cast<int>();
     };
-    if (!storage.attr("resizable")().cast<bool>() || bytes_after(0) != 0 || bytes_after(96) != 96)
-      fields = none;
+    if (storage.attr("resizable")().cast<bool>() && bytes_after(0) == 0 && bytes_after(96) == 96)
+      known.store(new StorageFields(found), std::memory_order_release);
   } catch (py::error_already_set&) { // another torch than those it was seen on
-    fields = {};
   } catch (py::cast_error&) {
-    fields = {};
   }
 }
 
 void make_resizable(py::handle tensor, size_t tensor_place) {
-  if (!fields.resizable || tensor_place == 0)
-    return;
-  char* storage = read<char*>(tensor_of(tensor, tensor_place), fields.storage);
-  if (storage == nullptr)
-    return;
-  std::memcpy(storage + fields.allocator, &fields.cpu_allocator, sizeof(void*));
-  storage[fields.resizable] = 1;
+  const StorageFields* fields = known.load(std::memory_order_acquire);
+  if (fields && tensor_place)
+    make_resizable(tensor, tensor_place, *fields);
 }
 
 } // namespace dlk

@@ -1,6 +1,6 @@
-// Results that torch can resize. A tensor that torch makes of another library's memory has a storage
-// that refuses `resize_`, `out=` of another shape and the like, for want of a flag and of an
-// allocator for what replaces the memory; both are torch's own private fields.
+// Results that torch can resize. A tensor that torch makes of another library's memory has a
+// storage that refuses `resize_`, `out=` of another shape and the like, for want of a flag and of
+// an allocator for what replaces the memory; both are torch's own private fields.
 #pragma once
 
 #include <cstddef>

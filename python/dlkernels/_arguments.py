@@ -84,7 +84,7 @@ def as_output(value: Array | None, operation: str, argument: str = "out") -> Arr
     """
     if value is None or type(value) is ndarray:
         return value
-    if _is_torch_tensor(value, operation, argument) and not value.is_inference():
+    if is_torch_tensor(value, operation, argument) and not value.is_inference():
         sys.modules["torch"].autograd.graph.increment_version(value)
     return value
 
@@ -101,7 +101,7 @@ def _as_any_array(
     if isinstance(value, (int, float, complex, list, tuple)):
         array = _from_python(value, operation, argument)
         return array if integers and array.dtype.kind in "iu" else _cast_like(array, like)
-    if _is_torch_tensor(value, operation, argument) or hasattr(type(value), "__dlpack__"):
+    if is_torch_tensor(value, operation, argument) or hasattr(type(value), "__dlpack__"):
         return value
     if hasattr(type(value), "__array__"):
         return _from_table(value, operation, argument)
@@ -156,7 +156,7 @@ def _from_table(value: Any, operation: str, argument: str) -> Array:
     )
 
 
-def _is_torch_tensor(value: Any, operation: str, argument: str) -> bool:
+def is_torch_tensor(value: Any, operation: str, argument: str) -> bool:
     """Whether it is one, of which a graph of autograd's may be left behind."""
     torch = sys.modules.get("torch")
     kind = getattr(torch, "Tensor", None)

@@ -321,7 +321,10 @@ def _define(row: Activation) -> tuple[Callable[..., Any], Callable[..., Any]]:
             body = f"require({name!r}, {', '.join(plain_names)}) or {body}"
             required = f"\n    ValueError: {requirement.text}."
         check = requirement and requirement.check
-        function = define(name, f"({arguments}) -> Any", body, globals(), require=check)
+        function = define(
+            name, f"({arguments}) -> Any", body, globals(), require=check,
+            Array=Array, as_array=as_array, as_output=as_output,
+        )  # fmt: skip
         doc = doc.replace("Raises:", f"Raises:{required}")
         function.__doc__ = textwrap.indent(doc.format(**texts), "    ").strip()
         functions.append(function)

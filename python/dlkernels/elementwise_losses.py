@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dlkernels import _core
-from dlkernels.activations import define
 from dlkernels._arguments import (
     Array,
     as_array,
@@ -27,6 +26,7 @@ from dlkernels._arguments import (
     number,
     type_text,
 )
+from dlkernels.activations import define
 
 __all__: list[str] = []
 
@@ -204,6 +204,11 @@ def _define(row: Loss) -> None:
     constants = {
         "row": row,
         "core": _core.elementwise_loss,
+        "Array": Array,
+        "as_array": as_array,
+        "as_optional": as_optional,
+        "as_output": as_output,
+        "integer": integer,
         "variance": _variance,
         "with_gradients": _with_gradients,
     }
@@ -236,7 +241,8 @@ def _define(row: Loss) -> None:
     gradients = define(
         name,
         f"({arguments}) -> tuple[Any, ...]",
-        f"with_gradients(row, (bits := row.bits(wrt)), {core}, bits, as_output(out, row.name), None), wrt)",
+        f"with_gradients(row, (bits := row.bits(wrt)), {core}, bits, as_output(out, row.name), "
+        "None), wrt)",
         globals(),
         **constants,
     )

@@ -215,7 +215,9 @@ def nll_loss(
     return _core.nll_loss(*operands, ignore_index, reduction)
 
 
-def _nll_operands(operation: str, input: Array, target: Array, weight: Array | None) -> Any:
+def _nll_operands(
+    operation: str, input: Array, target: Array, weight: Array | None
+) -> tuple[Array, Array, Array | None]:
     input = as_array(input, operation, "input")
     weight = as_optional(weight, operation, "weight", input)
     return input, as_target(target, operation, input), weight

@@ -14,6 +14,7 @@ import numpy as np
 from dlkernels import _core
 from dlkernels import _optimizer_rules as rules
 from dlkernels import _state_formats as formats
+from dlkernels._arguments import as_output, is_torch_tensor
 from dlkernels._optimizer_extras import (
     AVERAGE,
     AVERAGED,
@@ -209,7 +210,8 @@ class _Optimizer:
                 is True.
 
         Raises:
-            RuntimeError: Within ``ema_weights()``.
+            RuntimeError: Within ``ema_weights()``; or something is a torch tensor that requires
+                grad, outside ``torch.no_grad()``: `dlkernels.torch.optim` is for those.
             TypeError: Something is no array, or not of a floating dtype.
             ValueError: The number of gradients, a shape or a group's value is wrong, a parameter
                 is read-only, or a gradient that is to be written; parameters and states share
@@ -260,6 +262,8 @@ class _Optimizer:
                     states.append(tuple(own))
                     setting_of.append(0)
                     continue
+                as_output(param, self._name, "params")
+                is_torch_tensor(grads[index], self._name, "grads")
                 fresh = any(
                     name is not None and name not in state and formats.codes_name(name) not in state
                     for name in names
