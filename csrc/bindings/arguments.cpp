@@ -82,8 +82,7 @@ bool as_flag(py::handle object, const char* operation, const char* argument) {
 }
 
 const char* as_text(py::handle object, const char* operation, const char* argument) {
-  const char* characters =
-      PyUnicode_Check(object.ptr()) ? PyUnicode_AsUTF8(object.ptr()) : nullptr;
+  const char* characters = PyUnicode_Check(object.ptr()) ? PyUnicode_AsUTF8(object.ptr()) : nullptr;
   if (characters == nullptr) {
     PyErr_Clear(); // of what UTF-8 cannot write
     refuse(object, operation, argument, "a string");

@@ -1,6 +1,6 @@
 // Functions that Python calls without pybind11's dispatcher in between: it takes longer than the
-// whole work of some (150 ns), and where an argument has a wrong type it names neither operation nor
-// argument.
+// whole work of some (150 ns), and where an argument has a wrong type it names neither operation
+// nor argument.
 #pragma once
 
 #include "bindings/arguments.h"
@@ -53,10 +53,11 @@ struct FastFunction<kFunction> {
     DLK_CHECK_TYPE(count >= required && count <= Py_ssize_t(kCount), method.ml_name, ": expected ",
                    required, " to ", kCount, " arguments, got ", count);
     const char* operation = operation_of ? operation_of(arguments) : method.ml_name;
-    const std::tuple<std::decay_t<Parameters>...> read{ // in their order
-        read_argument<std::decay_t<Parameters>>(
-            Py_ssize_t(kPlaces) < count ? arguments[kPlaces] : Py_None, operation,
-            argument_names[kPlaces])...};
+    const std::tuple<std::decay_t<Parameters>...> read{
+        // in their order
+        read_argument<std::decay_t<Parameters>>(Py_ssize_t(kPlaces) < count ? arguments[kPlaces]
+                                                                            : Py_None,
+                                                operation, argument_names[kPlaces])...};
     return std::apply(kFunction, read);
   }
 

@@ -187,8 +187,7 @@ void read_capsule(py::handle object, TensorView& view, const char* operation,
     const auto* managed = static_cast<dlpack::ManagedTensor*>(
         PyCapsule_GetPointer(capsule.ptr(), dlpack::kCapsuleName));
     view.owner = take_over<dlpack::ManagedTensor>(capsule, dlpack::kUsedCapsuleName);
-    view.access =
-        is_torch_tensor(object) ? Access::writable : Access::unknown;
+    view.access = is_torch_tensor(object) ? Access::writable : Access::unknown;
     read_dlpack(managed->tensor, view, operation, argument);
   } else {
     throw TypeError(text(operation, ": ", argument, ": expected a DLPack capsule from ",
@@ -298,10 +297,10 @@ TensorView output_view_of(py::handle object, const char* operation, const char* 
   constexpr const char* expected = ": expected an array that can be written to, got ";
   DLK_CHECK(view.access != Access::readonly, operation, ": ", argument, expected,
             "a read-only one");
-  DLK_CHECK(view.access != Access::copied, operation, ": ", argument, expected,
-            type_text(object), ", which lends a copy of itself");
-  DLK_CHECK(view.access != Access::unknown, operation, ": ", argument, expected,
-            type_text(object), ", which does not say that it can be (by DLPack 1)");
+  DLK_CHECK(view.access != Access::copied, operation, ": ", argument, expected, type_text(object),
+            ", which lends a copy of itself");
+  DLK_CHECK(view.access != Access::unknown, operation, ": ", argument, expected, type_text(object),
+            ", which does not say that it can be (by DLPack 1)");
   DLK_CHECK(!overlaps_itself(view), operation, ": ", argument,
             ": expected each element in a place of its own, got an array that overlaps itself "
             "(expanded, or a sliding window)");
