@@ -1,8 +1,5 @@
 #include "bindings/exchange.h"
 
-#include "bindings/torch_handle.h"
-#include "bindings/torch_storage.h"
-
 #include <atomic>
 #include <mutex>
 
@@ -13,7 +10,7 @@ namespace {
 // need no lock, with or without the GIL. Types that do not fit are looked up at each call.
 struct Slot {
   std::atomic<PyTypeObject*> type{nullptr};
-  ExchangeType exchange{};
+  ExchangeType exchange{nullptr, nullptr};
 };
 constexpr size_t kSlots = 64;
 Slot slots[kSlots];
@@ -24,11 +21,11 @@ size_t first_slot(PyTypeObject* type) {
   return (address >> 4 ^ address >> 12) % kSlots;
 }
 
-ExchangeType look_up(py::handle object) {
-  const py::handle type = py::type::handle_of(object);
-  if (!PyObject_HasAttrString(type.ptr(), dlpack::kExchangeAttribute))
-    return {};
-  const py::object capsule = type.attr(dlpack::kExchangeAttribute);
+ExchangeType look_up(PyTypeObject* type) {
+  PyObject* object = reinterpret_cast<PyObject*>(type);
+  if (!PyObject_HasAttrString(object, dlpack::kExchangeAttribute))
+    return {nullptr, nullptr};
+  const py::object capsule = py::handle(object).attr(dlpack::kExchangeAttribute);
   auto* api = static_cast<const dlpack::ExchangeApi*>(
       PyCapsule_GetPointer(capsule.ptr(), dlpack::kExchangeCapsuleName));
   if (api == nullptr)
@@ -37,17 +34,11 @@ ExchangeType look_up(py::handle object) {
   while (api != nullptr && api->header.version.major != dlpack::kMajorVersion)
     api = reinterpret_cast<const dlpack::ExchangeApi*>(api->header.previous);
   if (api == nullptr)
-    return {};
-  const bool is_torch = is_torch_tensor(object);
-  PyObject* is_neg = PyObject_GetAttrString(type.ptr(), "is_neg");
-  if (is_neg == nullptr) {
+    return {nullptr, nullptr};
+  PyObject* is_neg = PyObject_GetAttrString(object, "is_neg");
+  if (is_neg == nullptr)
     PyErr_Clear();
-    return {api, nullptr, 0, is_torch};
-  }
-  const size_t place = tensor_place(object);
-  if (is_torch)
-    find_storage_fields(place);
-  return {api, is_neg, place, is_torch};
+  return {api, is_neg};
 }
 
 enum NumpyTypeNumber { kNumpyHalf = 23 }; // part of NumPy's ABI, as are the first 13 below
@@ -66,15 +57,7 @@ std::atomic<int> bfloat16_number{-1};
 
 } // namespace
 
-bool is_torch_tensor(py::handle object) {
-  const py::dict modules = py::module_::import("sys").attr("modules");
-  if (!modules.contains("torch") || !py::hasattr(modules["torch"], "Tensor"))
-    return false;
-  return py::isinstance(object, modules["torch"].attr("Tensor"));
-}
-
-ExchangeType exchange_type(py::handle object) {
-  PyTypeObject* const type = Py_TYPE(object.ptr());
+ExchangeType exchange_type(PyTypeObject* type) {
   size_t slot = first_slot(type);
   for (size_t step = 0; step < kSlots; ++step, slot = (slot + 1) % kSlots) {
     PyTypeObject* known = slots[slot].type.load(std::memory_order_acquire);
@@ -83,7 +66,7 @@ ExchangeType exchange_type(py::handle object) {
     if (known == nullptr)
       break;
   }
-  const ExchangeType found = look_up(object);
+  const ExchangeType found = look_up(type);
   if (found.api == nullptr)
     return found;
   const std::lock_guard<std::mutex> lock(slots_mutex);
@@ -100,19 +83,6 @@ ExchangeType exchange_type(py::handle object) {
     }
   }
   return found;
-}
-
-bool is_negated(py::handle object, const ExchangeType& type) {
-  if (type.tensor_place)
-    return is_negated(reinterpret_cast<const char*>(object.ptr()) + type.tensor_place);
-  if (!type.is_neg)
-    return false;
-  PyObject* arguments[] = {object.ptr()};
-  const auto negated =
-      py::reinterpret_steal<py::object>(PyObject_Vectorcall(type.is_neg, arguments, 1, nullptr));
-  if (!negated)
-    throw py::error_already_set();
-  return negated.ptr() == Py_True;
 }
 
 std::string take_python_error() {

@@ -11,9 +11,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from dlkernels import _core
-from dlkernels._arguments import Array, as_array, as_optional, as_output
 
 __all__ = ["batch_norm", "batch_norm_backward"]
+
+#: A NumPy array, or any array on the CPU with ``__dlpack__``.
+Array = Any
 
 
 class BatchNormGradients(NamedTuple):
@@ -91,18 +93,10 @@ def batch_norm(
         >>> batch_norm(x, mean, var, activation="relu").round(4).tolist()
         [[0.6139, 1.4392], [2.368, 1.4392], [4.1222, 6.836]]
     """
-    operation = "batch_norm"
-    input = as_array(input, operation, "input")
-    if training is True:  # they are written to
-        running_mean = as_output(running_mean, operation, "running_mean")
-        running_var = as_output(running_var, operation, "running_var")
-    else:
-        running_mean = as_optional(running_mean, operation, "running_mean", input)
-        running_var = as_optional(running_var, operation, "running_var", input)
     return _core.batch_norm(
         input,
-        as_optional(weight, operation, "weight", input),
-        as_optional(bias, operation, "bias", input),
+        weight,
+        bias,
         running_mean,
         running_var,
         training,
@@ -110,9 +104,9 @@ def batch_norm(
         eps,
         activation,
         negative_slope,
-        as_optional(residual, operation, "residual", input),
+        residual,
         False,
-        as_output(out, operation),
+        out,
     )[0]
 
 
@@ -163,23 +157,21 @@ def batch_norm_backward(
         >>> grads.input.round(4).tolist(), grads.weight.round(4).tolist()
         ([[0.1021], [-0.2041], [0.1021]], [-1.2247])
     """
-    operation = "batch_norm_backward"
-    input = as_array(input, operation, "input")
     return BatchNormGradients(
         *_core.batch_norm_backward(
-            as_array(grad_output, operation, "grad_output", input),
+            grad_output,
             input,
-            as_optional(weight, operation, "weight", input),
-            as_optional(bias, operation, "bias", input),
-            as_optional(running_mean, operation, "running_mean", input),
-            as_optional(running_var, operation, "running_var", input),
+            weight,
+            bias,
+            running_mean,
+            running_var,
             None,
             None,
             training,
             eps,
             activation,
             negative_slope,
-            as_optional(residual, operation, "residual", input),
+            residual,
             None,
             (True, weight is not None, bias is not None, residual is not None),
         )
