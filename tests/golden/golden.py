@@ -1,11 +1,12 @@
 """A hash of the bytes of every operation's results: a change that changes bits is seen.
 
-The inputs are made from the words of Philox by integer arithmetic, sums and products of few bits,
-which are exact on every machine: no generator of NumPy's, no function of the C library. The
-operations, their options and their shapes are those of `specs`.
+The inputs are made from the words of Philox by integer arithmetic and by sums and products that
+every machine rounds alike: no generator of NumPy's, no function of the C library. What a backward
+reads of its forward comes from our own kernels. The operations and their options are those of
+`specs`.
 
 `python tests/golden/golden.py` computes all hashes, writes them to `hashes.json` and prints which
-are new, changed or gone. A change of a hash belongs into the CHANGELOG.
+are new, changed or gone. A change of a hash belongs in the CHANGELOG.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ _NORMAL = (sum(_BYTES).astype(np.float64) - 510.0) * (1.75 / 256)
 
 
 class ExactRandom:
-    """What samples ask of a `np.random.Generator`: stretches of three tables that are exact.
+    """What samples ask of a `np.random.Generator`: stretches of three tables.
 
     Their numbers have few bits, so that the products and sums of a sample are rounded once, or not
     at all.

@@ -1,4 +1,4 @@
-"""Every operation's bytes are those of `hashes.json`, at every level and number of threads."""
+"""Every operation's bytes are those of `hashes.json`, at every level, on three threads."""
 
 from __future__ import annotations
 
