@@ -11,8 +11,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 DONE := $(VENV)/.done
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# A process for each core. Their OpenMP threads must not spin: a waiting one would hold up another
-# process's, and three of them took longer than one.
+# A process for each core, whose OpenMP threads must not spin: a waiting one holds up another
+# process's work, and two processes took twice as long as one.
 PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --dist worksteal
 
 # What the installed package is made from.

@@ -613,6 +613,37 @@ def backward_batch_norm(case: Case, front: TorchFront) -> Workload:
     return Workload(run, lambda _: magnitude(x.grad), reset)
 
 
+def digits_step(case: Case, front: TorchFront) -> Workload:
+    """Forward, backward and update of a small classifier."""
+    import torch
+
+    nn: Any = torch.nn
+    optimizers: Any = torch.optim
+    if front.is_ours:
+        from dlkernels.torch import nn
+        from dlkernels.torch import optim as optimizers
+
+    rows, features = case.shape
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        *(torch.nn.Linear(features, 128), nn.ReLU()),
+        *(torch.nn.Linear(128, 128), nn.ReLU()),
+        torch.nn.Linear(128, 10),
+    )
+    optimizer = optimizers.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+    criterion = nn.CrossEntropyLoss()
+    x, target = normal(case, seed=0), torch.arange(rows) % 10
+
+    def run() -> object:
+        loss = criterion(model(x), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return Workload(run, lambda loss: float(loss.detach()))
+
+
 TORCH_OPERATIONS: Mapping[str, Callable[[Case, TorchFront], Workload]] = {
     "cross_entropy_train": train_cross_entropy,
     # What a torch user writes to get what cross_entropy_with_grad returns.
@@ -632,13 +663,15 @@ TORCH_OPERATIONS: Mapping[str, Callable[[Case, TorchFront], Workload]] = {
     },
     **{
         f"{name}_train": functools.partial(train_elementwise_loss, name=name)
-        for name in ("mse_loss", "kl_div", "binary_cross_entropy_with_logits")
+        for name in cases.LOSSES
+        if name not in ("binary_cross_entropy", "gaussian_nll_loss")
     },
     **{
         f"step {title}": functools.partial(optimizer_step, rule=rule)
         for title, rule in cases.OPTIMIZERS.items()
     },
     "whole_step": whole_step,
+    "digits_step": digits_step,
     "batch_norm_train": train_batch_norm,
     "batch_norm_relu_train": functools.partial(train_batch_norm, activation="relu"),
     "batch_norm_add_relu_train": functools.partial(
@@ -787,6 +820,34 @@ def build_torch(case: Case, **options: Any) -> Workload:
     return TORCH_OPERATIONS[case.operation](case, torch_eager(**options))
 
 
+def build_empty(case: Case) -> Workload:
+    """An autograd.Function of one tensor that does nothing; the answer is torch's."""
+    import torch
+
+    class Empty(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            return torch.empty_like(x)
+
+        @staticmethod
+        def backward(ctx: Any, grad_output: Any) -> Any:
+            return grad_output
+
+    x = normal(case, seed=0).requires_grad_()
+    upstream = normal(case, seed=2)
+    answer = build_torch(case)
+
+    def run() -> object:
+        y = Empty.apply(x)
+        y.backward(upstream)
+        return y
+
+    def reset() -> None:
+        x.grad = None
+
+    return Workload(run, lambda _: answer.fingerprint(answer.run()), reset)
+
+
 def build_compiled(case: Case) -> Workload:
     """torch.compile."""
     return TORCH_OPERATIONS[case.operation](case, torch_compiled())
@@ -858,6 +919,7 @@ class Peer:
 PEERS: Mapping[str, Peer] = {
     cases.OURS: Peer(build_ours, ("torch", "dlkernels")),
     cases.TORCH: Peer(build_torch),
+    cases.EMPTY: Peer(build_empty),
     cases.FOREACH: Peer(functools.partial(build_torch, foreach=True)),
     cases.FUSED: Peer(functools.partial(build_torch, fused=True)),
     cases.DEEPSPEED: Peer(build_deepspeed, ("torch", "deepspeed")),

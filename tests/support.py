@@ -246,7 +246,7 @@ def isa_level(level: str) -> Iterator[None]:
         _core.set_isa(before)
 
 
-def run_in_fork(function: Callable[[Callable[[str], None]], None], timeout: float = 20.0) -> None:
+def run_in_fork(function: Callable[[Callable[[str], None]], None], timeout: float = 120.0) -> None:
     """Runs `function(note)` in a forked child and fails, with its last note, unless it ends well.
 
     `note` says where it is, for the case that the child is killed by a signal.
@@ -311,7 +311,7 @@ def _read_available(descriptor: int) -> bytes:
 
 
 def run_python(
-    code: str, *, timeout: float = 60, check: bool = True, **environment: str
+    code: str, *, timeout: float = 120, check: bool = True, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Runs `code` in a new interpreter whose DLKERNELS_* variables are `environment` alone."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("DLKERNELS_")}

@@ -235,14 +235,14 @@ def test_nothing_to_drop(name: str) -> None:
 @pytest.mark.parametrize("name", [*ELEMENTS, *PLANES])
 @DTYPE
 def test_everything_dropped(name: str, dtype: str, isa: str) -> None:
-    """p = 1 multiplies by 0; so does a p that rounds to 1, for which alpha_dropout shifts."""
+    """p = 1 gives 0, whatever was there; so does a p that rounds to 1, for which alpha_dropout
+    shifts."""
     x = np.full(PLANES.get(name, (70,)), -2.0, DTYPES[dtype])
     x.reshape(-1)[[3, -1]] = np.nan, np.inf
-    y = getattr(dlkernels, name)(x, 1.0, seed=1).astype(np.float64).reshape(-1)
-    assert np.isnan(y[[3, -1]]).all()
-    finite = np.delete(y, [3, y.size - 1])
-    assert (finite == 0).all()
-    assert np.signbit(finite).all()
+    for function in (getattr(dlkernels, name), getattr(dlkernels, f"{name}_backward")):
+        y = function(x, 1.0, seed=1).astype(np.float64)
+        assert (y == 0).all()
+        assert not np.signbit(y).any()
     near = getattr(dlkernels, name)(np.ones_like(x), 1 - 1e-9, seed=1).astype(np.float64)
     assert len(np.unique(near)) == 1
     assert np.isfinite(near).all()
@@ -251,15 +251,47 @@ def test_everything_dropped(name: str, dtype: str, isa: str) -> None:
 
 @DTYPE
 def test_special_values(dtype: str, isa: str) -> None:
-    """x * 0 where x is dropped, as in torch: NaN stays NaN, infinity becomes it."""
+    """0 where x is dropped, whatever it was, where torch has NaN."""
     for value in (np.nan, np.inf, -np.inf, -0.0):
         x = np.full(100, value, DTYPES[dtype])
         y = dlkernels.dropout(x, 0.5, seed=2).astype(np.float64)
         mask = dropout_mask(2, 0.5, (100,))
         np.testing.assert_array_equal(y[mask], value)
-        np.testing.assert_array_equal(y[~mask], value * 0 if np.isfinite(value) else np.nan)
+        assert (y[~mask] == 0).all()
+        assert not np.signbit(y[~mask]).any()
         if value == 0:
-            assert np.signbit(y).all()
+            assert np.signbit(y[mask]).all()
+
+
+@pytest.mark.parametrize("name", [*ELEMENTS, *PLANES])
+@DTYPE
+def test_what_is_dropped_is_gone(name: str, dtype: str, isa: str) -> None:
+    """Infinities and NaN give what any dropped number gives, in both directions."""
+    shape = PLANES.get(name, (200,))
+    odd = np.resize([np.inf, -np.inf, np.nan, 1.0], shape).astype(DTYPES[dtype])
+    for function in (getattr(dlkernels, name), getattr(dlkernels, f"{name}_backward")):
+        plain = function(np.ones(shape, DTYPES[dtype]), 0.5, seed=3).astype(np.float64)
+        dropped = plain == plain.min()
+        assert 0 < dropped.sum() < dropped.size
+        y = function(odd, 0.5, seed=3).astype(np.float64)
+        np.testing.assert_array_equal(y[dropped], plain[dropped])
+        assert not np.isfinite(y[~dropped & ~np.isfinite(odd.astype(np.float64))]).any()
+
+
+@DTYPE
+def test_what_is_dropped_is_gone_in_fused_operations(dtype: str, isa: str) -> None:
+    x = np.resize([np.inf, np.nan, -np.inf], (20, 10)).astype(DTYPES[dtype])
+    kept = dropout_mask(5, 0.5, x.shape)
+    residual = np.full(x.shape, 0.25, DTYPES[dtype])
+    y = dlkernels.dropout_add(x, residual, 0.5, seed=5).astype(np.float64)
+    assert (y[~kept] == 0.25).all()
+    bias, ones = np.zeros(10, DTYPES[dtype]), np.ones(x.shape, DTYPES[dtype])
+    for activation in ("relu", "gelu", "silu", "elu"):
+        y = dlkernels.bias_act_dropout(x, bias, activation, 0.5, seed=5).astype(np.float64)
+        assert (y[~kept] == 0).all()
+        for g in (ones, x):
+            dx, _ = dlkernels.bias_act_dropout_backward(g, x, bias, activation, 0.5, seed=5)
+            assert (dx.astype(np.float64)[~kept] == 0).all()
 
 
 def test_probabilities_that_are_refused() -> None:

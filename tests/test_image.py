@@ -216,7 +216,7 @@ def test_nothing_outside_is_touched(isa: str) -> None:
                 back_keywords: Any = {"layout": out_layout, "out_layout": layout}
                 image.denormalize(out, 0.5, 0.3, out=back, **back_keywords)
 
-    run_in_fork(run, timeout=60)
+    run_in_fork(run, timeout=120)
 
 
 def test_stores_past_the_cache_write_the_same_bits() -> None:

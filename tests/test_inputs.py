@@ -1001,3 +1001,21 @@ def test_operands_of_units_are_checked() -> None:
     _, index = dlkernels.maxout(x, 3, return_index=True)
     with pytest.raises(ValueError, match="maxout_backward: index: expected"):
         dlkernels.maxout_backward(np.ones((2, 60), np.float32), index, 3)
+
+
+@pytest.mark.parametrize("shape", [(2, 30), (2, 3, 21), (2, 10, 1), (1, 4, 1003)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_maxout_backward_refuses_numbers_that_no_piece_has(
+    shape: tuple[int, ...], dtype: str, isa: str
+) -> None:
+    for pieces in (3, 5, 6, 7):
+        x = np.random.default_rng(0).standard_normal((shape[0], pieces * shape[1], *shape[2:]))
+        y, index = dlkernels.maxout(x.astype(dtype), pieces, return_index=True)
+        # Bits beyond the end do not count.
+        dlkernels.maxout_backward(np.ones_like(y), index, pieces)
+        bad = index.copy()
+        bits = (pieces - 1).bit_length()
+        bad[: 2 * bits : 2] |= 4  # element 2 in every plane: the largest number of so many bits
+        text = f"maxout_backward: index: expected numbers below {pieces}"
+        with pytest.raises(ValueError, match=text):
+            dlkernels.maxout_backward(np.ones_like(y), bad, pieces)

@@ -83,7 +83,7 @@ def test_nothing_outside_is_touched(operation: Operation, call: Call, isa: str) 
                         results = call.run(fenced, options, out)
                         assert_same_bits(results, expected, f"{dtype} {shape} {edge}")
 
-    run_in_fork(run, timeout=60)
+    run_in_fork(run, timeout=120)
 
 
 @pytest.mark.parametrize("edge", ["end", "start"])

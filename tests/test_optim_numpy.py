@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -317,11 +318,8 @@ def _locked(array: np.ndarray) -> np.ndarray:
         (np.zeros(4), np.zeros(5), ValueError, r"SGD: grads\[2\]: .*\(4,\).*\(5,\)"),
         (np.zeros(4), np.zeros((4, 1)), ValueError, r"SGD: grads\[2\]: .*\(4,\).*\(4, 1\)"),
         (np.zeros(4), np.zeros(4, np.int32), TypeError, "SGD: grads: .*floating dtype.*int32"),
-        (np.zeros(4, int), np.zeros(4, int), TypeError, "SGD: params: .*int64"),
         (np.zeros(4), [0.0] * 4, TypeError, "SGD: grads: expected an array, got list"),
-        (_locked(np.zeros(4)), np.zeros(4), ValueError, "SGD: params: .*read-only"),
-        (np.broadcast_to(np.zeros(1), 4), np.zeros(4), ValueError, "SGD: params: "),
-        (np.zeros(4, ">f8"), np.zeros(4), TypeError, "SGD: params: .*byte order"),
+        (np.zeros(4), np.zeros(4, ">f8"), TypeError, "SGD: grads: .*byte order"),
     ],
 )
 def test_nothing_is_updated_if_one_array_is_wrong(
@@ -336,6 +334,17 @@ def test_nothing_is_updated_if_one_array_is_wrong(
     assert _buffers(optimizer) == [None] * 4
     optimizer.step([*grads[:2], None, grads[2]])
     assert all((array == np.ones_like(array) - array.dtype.type(0.1)).all() for array in good)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_nothing_is_updated_if_an_array_has_been_locked(momentum: float) -> None:
+    params = [np.ones(3), np.ones(4), np.ones(3)]
+    optimizer = SGD(params, lr=0.1, momentum=momentum)
+    _locked(params[1])
+    with pytest.raises(ValueError, match=r"SGD: params: .*read-only"):
+        optimizer.step([np.ones_like(array) for array in params])
+    assert all((array == 1).all() for array in params)
+    assert _buffers(optimizer) == [None] * 3
 
 
 def test_momentum_buffers_that_do_not_fit() -> None:
@@ -378,3 +387,29 @@ def test_thousands_of_arrays(isa: str) -> None:
         SGD(params, lr=1.0).step(grads)
     for index, param in enumerate(params):
         assert (param == 1 - index).all()
+
+
+@pytest.mark.parametrize("name", dlkernels.optim.__all__)
+def test_state_dicts_have_the_options_of_the_step(name: str) -> None:
+    """Resumed without the arguments, it goes on averaging and clipping, bit by bit."""
+
+    def made(**options: Any) -> tuple[np.ndarray, Any]:
+        param = np.linspace(-1, 1, 300, dtype=np.float32)
+        return param, getattr(dlkernels.optim, name)([param], lr=0.1, **options)
+
+    def run(optimizer: Any, steps: range) -> None:
+        for step in steps:
+            optimizer.step([np.random.default_rng(step).standard_normal(300, dtype=np.float32)])
+
+    param, optimizer = made(ema_decay=0.9, max_grad_norm=0.5)
+    run(optimizer, range(2))
+    other, loaded = made()
+    other[:] = param
+    loaded.load_state_dict(pickle.loads(pickle.dumps(optimizer.state_dict())))
+    assert (loaded.ema_decay, loaded.max_grad_norm) == (0.9, 0.5)
+    for given in (optimizer, loaded):
+        run(given, range(2, 4))
+    assert param.tobytes() == other.tobytes()
+    (first,), (second,) = optimizer.ema_parameters(), loaded.ema_parameters()
+    assert first.tobytes() == second.tobytes()
+    assert optimizer.grad_norm == loaded.grad_norm

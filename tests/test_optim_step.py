@@ -271,3 +271,25 @@ def test_gradients_that_cannot_be_written() -> None:
     with pytest.raises(ValueError, match="grad_scale"):
         optimizer.step([shared, shared.copy()], grad_scale=0.0)
     optim.SGD(params, max_grad_norm=1.0).step([shared, locked])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gradients_that_run_backwards(dtype: str) -> None:
+    """A stride of -1, in the norm, in the step and in what is written back."""
+    rng = np.random.default_rng(1)
+    grad = rng.standard_normal(1000).astype(DTYPES[dtype])
+    for extras in ({"max_grad_norm": 0.5}, {"max_grad_norm": 0.5, "write_back": True}):
+        results = []
+        for turned in (True, False):
+            params = parameters(dtype)[3:4]
+            own = grad[:257].copy()
+            optimizer = make("Adam", params, **extras)
+            optimizer.step([own[::-1] if turned else own[::-1].copy()])
+            norm = np.array(optimizer.grad_norm)
+            results.append((*params, *state_arrays(optimizer), norm))
+            if turned and "write_back" in extras:
+                written = own[::-1]
+                assert abs(np.linalg.norm(written.astype(float)) - 0.5) < 0.01
+        assert_same_bits(*results)
+        expected = np.linalg.norm(grad[:257].astype(np.float64))
+        assert abs(results[0][-1] - expected) <= 1e-6 * expected

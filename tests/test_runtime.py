@@ -275,7 +275,7 @@ def test_command_line_text() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=120,
     )
     for word in (
         dlkernels.__version__,
@@ -326,7 +326,7 @@ def test_fork_after_parallel_work(threads: int) -> None:
                     os._exit(code)
             assert os.waitpid(child, 0)[1] == 0
 
-        run_in_fork(run, timeout=20)
+        run_in_fork(run, timeout=120)
         assert not _core.in_forked_child()
         assert dlkernels.get_num_threads() == threads
         assert tuple(bits(result) for result in _workload()) == expected
@@ -362,7 +362,7 @@ def _in_multiprocessing_child(seed: int) -> float:
 def test_multiprocessing_fork() -> None:
     expected = [_in_multiprocessing_child(seed) for seed in range(4)]
     with multiprocessing.get_context("fork").Pool(2) as pool:
-        assert pool.map_async(_in_multiprocessing_child, range(4)).get(timeout=20) == expected
+        assert pool.map_async(_in_multiprocessing_child, range(4)).get(timeout=120) == expected
 
 
 def test_results_made_before_a_fork_outlive_it() -> None:
@@ -398,7 +398,7 @@ def test_eight_threads_at_once(own_arrays: bool) -> None:
 
     expected = [call.run(copies(call, arrays), options, None) for call, options, arrays in samples]
     failures: list[str] = []
-    barrier = threading.Barrier(8, timeout=30)
+    barrier = threading.Barrier(8, timeout=120)
 
     def work(number: int) -> None:
         try:
@@ -418,7 +418,7 @@ def test_eight_threads_at_once(own_arrays: bool) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(120)
     assert not any(thread.is_alive() for thread in threads)
     assert not failures, failures[0]
 
@@ -442,6 +442,69 @@ def test_the_level_may_change_while_threads_work() -> None:
     stop.set()
     thread.join()
     assert not wrong
+
+
+# --- the end of the process
+
+_DAEMONS = """
+import threading, time
+import numpy as np
+import dlkernels
+x = np.ones({size}, np.float32)
+out = np.empty_like(x)
+started = threading.Barrier(3)
+def work():
+    dlkernels.gelu(x, out=out)
+    started.wait()
+    while True:
+        dlkernels.gelu(x, out=out)
+        dlkernels.softmax(x)
+for _ in range(2):
+    threading.Thread(target=work, daemon=True).start()
+started.wait()
+time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize("size", [20_000, 1_000_000])
+def test_daemon_threads_do_not_keep_the_process_from_ending_well(size: int) -> None:
+    """Python ends them where they ask for the GIL: on their way out of an operation."""
+    for _ in range(2):
+        result = run_python(_DAEMONS.format(size=size))
+        assert result.stderr == ""
+
+
+_NO_ROOM = """
+import resource, sys
+import numpy as np
+import dlkernels
+x = np.ones(1_000_000, np.float32)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + {room}, resource.RLIM_INFINITY))
+try:
+    results = [dlkernels.gelu(x) for _ in range(3)]
+except MemoryError:
+    print("MemoryError")
+else:
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    with dlkernels.num_threads(1):
+        assert all((y == dlkernels.gelu(x)).all() for y in results)
+    print(threads := len(__import__("os").listdir("/proc/self/task")))
+    dlkernels.gelu(x)
+    print(len(__import__("os").listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="about Linux's limits")
+def test_without_room_for_threads_operations_run_on_one() -> None:
+    """libgomp would end the process."""
+    outcomes = [
+        run_python(_NO_ROOM.format(room=room * 2**20), OMP_NUM_THREADS="4").stdout.split()
+        for room in (1, 13, 17, 200)
+    ]
+    assert outcomes[0] == ["MemoryError"]
+    assert outcomes[1] == ["1", "4"], "no room, and then there is"
+    assert outcomes[3] == ["4", "4"]
 
 
 # --- the C library

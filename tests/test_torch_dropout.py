@@ -186,11 +186,68 @@ def test_nothing_to_drop(name):
 def test_everything_dropped_and_special_values(name, dtype):
     x = -sample(name, dtype)
     x.view(-1)[[0, -1]] = torch.tensor([float("nan"), float("inf")], dtype=dtype)
-    ours, theirs = twin(name, p=1.0, seed=1)(x), getattr(TF, name)(x, 1.0, True)
-    assert torch.equal(ours.isnan(), theirs.isnan())
-    assert torch.equal(ours.nan_to_num(), theirs.nan_to_num())
-    # In torch alpha_dropout multiplies by +0 for p = 1 alone: compare the sign where it is exact.
-    assert torch.equal(ours.signbit()[~ours.isnan()], theirs.signbit()[~theirs.isnan()])
+    for number in (1, torch.tensor(1)):
+        ours = twin(name, p=1.0, seed=number)(x)
+        assert torch.equal(ours, torch.zeros_like(x))
+        assert not ours.signbit().any()
+
+
+def _routes(function, x):
+    """The result and the gradient by every way there is: kernels, torch's operations, operators."""
+
+    def gradient(create_graph):
+        at = x.clone().requires_grad_()
+        y = function(at)
+        (grad,) = torch.autograd.grad(y, at, g, create_graph=create_graph)
+        return y.detach(), grad.detach()
+
+    g = torch.where(torch.arange(x.numel()).view_as(x) % 3 == 1, torch.inf, 2.0).to(x.dtype)
+    yield "kernel", gradient(False)
+    yield "create_graph", gradient(True)
+    yield "func", torch.func.vjp(function, x)[0], torch.func.vjp(function, x)[1](g)[0]
+    batched = torch.func.vmap(torch.func.vjp(function, x)[1])(torch.stack([g, g]))[0][1]
+    yield "vmap", (function(x), batched)
+    compiled = torch.compile(function, backend="aot_eager")
+    at = x.clone().requires_grad_()
+    y = compiled(at)
+    yield "compile", (y.detach(), torch.autograd.grad(y, at, g)[0])
+
+
+@EACH
+def test_what_is_dropped_is_gone_by_every_way(name):
+    """Infinities and NaN give what any dropped number gives, in both directions."""
+    ones = torch.ones(TWINS[name][0])
+    odd = torch.tensor([torch.inf, torch.nan, -torch.inf]).repeat(ones.numel() // 3).view_as(ones)
+    function = twin(name, p=0.5, seed=torch.tensor(3))
+    plain = function(ones)
+    dropped = plain == plain.min()
+    for way, *results in _routes(function, odd):
+        y, grad = results if len(results) == 2 else results[0]
+        assert torch.equal(y[dropped], plain[dropped]), way
+        assert not y[~dropped].isfinite().any(), way
+        assert torch.equal(grad[dropped], torch.zeros_like(grad[dropped])), way
+    inplace = twin(name, p=0.5, seed=3, inplace=True)(odd.clone())
+    assert torch.equal(inplace[dropped], plain[dropped])
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "silu", "elu"])
+def test_what_is_dropped_is_gone_in_fused_operations(activation):
+    odd = torch.tensor([torch.inf, torch.nan, -torch.inf, 1.0]).repeat(30).view(20, 6)
+    seed = torch.tensor(3)
+    dropped = functional.dropout(torch.ones_like(odd), 0.5, seed=3) == 0
+    bias, residual = torch.zeros(6), torch.full_like(odd, 0.25)
+
+    def fused(x):
+        return functional.bias_act_dropout(x, bias, activation, 0.5, seed=seed)
+
+    def added(x):
+        return functional.dropout_add(x, residual, 0.5, seed=seed)
+
+    for function, value in ((fused, 0.0), (added, 0.25)):
+        for way, *results in _routes(function, odd):
+            y, grad = results if len(results) == 2 else results[0]
+            assert (y[dropped] == value).all(), way
+            assert (grad[dropped] == 0).all(), way
 
 
 def outcome(function, *args, **keywords):

@@ -5,7 +5,7 @@ import time
 import warnings
 from pathlib import Path
 
-import numpy as np
+import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
@@ -13,7 +13,7 @@ import torch.multiprocessing
 from torch.distributed.checkpoint import state_dict as checkpoint
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
 import dlkernels.torch.optim as ours
 
@@ -26,6 +26,13 @@ OPTIONS = {
     "SGD": {"momentum": 0.9, "weight_decay": 0.1},
     "Adam": {"amsgrad": True},
     "RMSprop": {"momentum": 0.9, "centered": True},
+}
+
+
+FORMATS = {
+    "8bit": {"state_dtype": "8bit", "min_8bit_size": 4},
+    "8bit-split16": {"state_dtype": "8bit", "min_8bit_size": 4, "master": "split16"},
+    "bf16": {"state_dtype": "bf16", "seed": 5},
 }
 
 
@@ -43,6 +50,7 @@ def train(model, optimizer, steps, start=0):
     """The same batches for everyone, so that a mean over the processes is what each has."""
     for step in range(start, start + steps):
         x = torch.randn(8, 5, generator=torch.Generator().manual_seed(step))
+        x = x.to(next(model.parameters()).dtype)
         optimizer.zero_grad()
         (model(x) - x[:, :1]).square().mean().backward()
         optimizer.step()
@@ -58,9 +66,8 @@ def assert_equal_bits(first, second, what):
         if what[0] in LAYERWISE and what[-1] != "lr=0":
             torch.testing.assert_close(whole(a), whole(b), rtol=1e-5, atol=1e-6)
             continue
-        assert np.array_equal(whole(a).numpy().view(np.int32), whole(b).numpy().view(np.int32)), (
-            what
-        )
+        first_bits, second_bits = (whole(x).flatten().view(torch.uint8) for x in (a, b))
+        assert torch.equal(first_bits, second_bits), what
 
 
 def make(name, params, **more):
@@ -97,8 +104,8 @@ def zero_redundancy(name, as_bucket_view):
                 assert torch.equal(torch.as_tensor(saved[key]), torch.as_tensor(value)), (name, key)
 
 
-def sharded(mesh, seed=0):
-    model = network(seed)
+def sharded(mesh, seed=0, dtype=torch.float32):
+    model = network(seed).to(dtype)
     policy = CPUOffloadPolicy(pin_memory=False)
     for layer in (model[0], model[2], model):
         fully_shard(layer, mesh=mesh, offload_policy=policy)
@@ -162,27 +169,27 @@ def fully_sharded_extras(name, mesh):
         assert all((param.grad.to_local() == 0).all() for param in model.parameters())
 
 
-def checkpoints(name, mesh, folder):
+def checkpoints(name, mesh, folder, dtype=torch.float32, **more):
     """Saved by two processes and loaded into another model, it goes on as if nothing had been."""
-    model = sharded(mesh)
-    optimizer = make(name, model.parameters(), lr=0.01)
+    model = sharded(mesh, dtype=dtype)
+    optimizer = make(name, model.parameters(), lr=0.01, **more)
     train(model, optimizer, 2)
     model_state, optimizer_state = checkpoint.get_state_dict(model, optimizer)
     dcp.save(
         {"model": model_state, "optim": optimizer_state},
-        checkpoint_id=f"{folder}/{name}",
+        checkpoint_id=folder,
         no_dist=False,
     )
-    other = sharded(mesh, seed=1)
+    other = sharded(mesh, seed=1, dtype=dtype)
     with torch.no_grad():
         for param in other.parameters():
             param.to_local().view(-1)[:1] = -0.0
     kept = [param.detach().clone() for param in other.parameters()]
-    loaded = make(name, other.parameters(), lr=0.5)
+    loaded = make(name, other.parameters(), lr=0.5, **more)
     # makes the states with a step, of zeros at lr=0
     model_state, optimizer_state = checkpoint.get_state_dict(other, loaded)
     assert_equal_bits(other.parameters(), kept, (name, "lr=0"))
-    dcp.load({"model": model_state, "optim": optimizer_state}, checkpoint_id=f"{folder}/{name}")
+    dcp.load({"model": model_state, "optim": optimizer_state}, checkpoint_id=folder)
     checkpoint.set_state_dict(
         other, loaded, model_state_dict=model_state, optim_state_dict=optimizer_state
     )
@@ -190,6 +197,92 @@ def checkpoints(name, mesh, folder):
     for given, stepped in ((optimizer, model), (loaded, other)):
         train(stepped, given, 2, start=2)
     assert_equal_bits(other.parameters(), model.parameters(), (name, "after loading"))
+    if "ema_decay" in more:
+        assert_equal_bits(loaded.ema_parameters(), optimizer.ema_parameters(), (name, "averages"))
+    for param, twin in zip(model.parameters(), other.parameters(), strict=True):
+        assert set(optimizer.state[param]) == set(loaded.state[twin])
+
+
+def formats_of_parts(name, format, mesh):
+    """The states of each process's part, bit-equal to those of a parameter that is this part."""
+    dtype = torch.bfloat16 if "split16" in format else torch.float32
+    model = sharded(mesh, dtype=dtype)
+    optimizer = make(name, model.parameters(), **FORMATS[format])
+    parts = [torch.nn.Parameter(p.to_local().detach().clone()) for p in model.parameters()]
+    options = {**FORMATS[format]}
+    if "8bit" in format:  # the bound is for whole parameters, the smallest of which has one
+        options["min_8bit_size"] = 0
+    groups = [
+        {"params": [part], "min_8bit_size": 0 if param.numel() >= 4 else 10**9}
+        for part, param in zip(parts, model.parameters(), strict=True)
+    ]
+    reference = make(name, groups if "8bit" in format else parts, **options)
+    for step in range(3):
+        train(model, optimizer, 1, start=step)
+        for part, param in zip(parts, model.parameters(), strict=True):
+            part.grad = param.grad.to_local()
+        reference.step()
+    for part, param in zip(parts, model.parameters(), strict=True):
+        assert torch.equal(part, param.to_local()), (name, format)
+        assert set(reference.state[part]) == set(optimizer.state[param])
+        for key, value in reference.state[part].items():
+            own = optimizer.state[param][key]
+            if isinstance(own, DTensor):
+                own = own.to_local()
+            if key.endswith("_absmax"):
+                own = own.view(-1)[: value.numel()]
+            assert torch.equal(torch.as_tensor(own), torch.as_tensor(value)), (name, format, key)
+    wide = zip(optimizer.master_parameters(), reference.master_parameters(), strict=True)
+    assert all(torch.equal(a.to_local(), b) for a, b in wide)
+
+
+def other_numbers_of_processes(mesh, folder):
+    """Codes of two processes' parts fit no other parts; float32 fits all."""
+    model, alone = sharded(mesh), network(1)
+    optimizer = make("Adam", model.parameters(), **FORMATS["8bit"])
+    loaded = make("Adam", alone.parameters(), **FORMATS["8bit"])
+    train(model, optimizer, 2)
+    state = checkpoint.get_optimizer_state_dict(model, optimizer)
+    dcp.save({"optim": state, "float32": optimizer.float32_state_dict()}, checkpoint_id=folder)
+    state = checkpoint.get_optimizer_state_dict(alone, loaded)
+    with pytest.raises((ValueError, dcp.api.CheckpointException), match="absmax"):
+        dcp.load({"optim": state}, checkpoint_id=folder, no_dist=True)
+    whole_state = {"float32": loaded.float32_state_dict()}
+    dcp.load(whole_state, checkpoint_id=folder, no_dist=True)
+    loaded.load_state_dict(whole_state["float32"])
+    pairs = zip(
+        optimizer.float32_state_dict()["state"].values(), whole_state["float32"]["state"].values(),
+        strict=True,
+    )  # fmt: skip
+    for given, taken in pairs:
+        assert all(torch.equal(whole(given[key]), taken[key]) for key in given)
+    full = checkpoint.get_optimizer_state_dict(
+        model, optimizer, options=checkpoint.StateDictOptions(full_state_dict=True)
+    )
+    with pytest.raises(ValueError, match="float32_state_dict"):
+        checkpoint.set_optimizer_state_dict(alone, loaded, full)
+
+
+def layouts_of_parts():
+    """What parts cannot have states in eight bits is said when they are seen."""
+    mesh = init_device_mesh("cpu", (2, 1))
+    value = distribute_tensor(torch.ones(64, 64), mesh, [Shard(0), Shard(1)])
+    with pytest.raises(ValueError, match="AdamW: state_dtype: expected '8bit' for"):
+        ours.AdamW([torch.nn.Parameter(value)], state_dtype="8bit")
+    for placements in (
+        [Shard(1), Replicate()],
+        [Replicate(), Replicate()],
+        [Replicate(), Shard(0)],
+    ):
+        param = torch.nn.Parameter(distribute_tensor(torch.ones(63, 65), mesh, placements))
+        optimizer = ours.AdamW([param], state_dtype="8bit", min_8bit_size=0)
+        param.grad = distribute_tensor(torch.ones(63, 65), mesh, placements)
+        optimizer.step()
+        part = torch.nn.Parameter(torch.ones_like(param.to_local()))
+        reference = ours.AdamW([part], state_dtype="8bit", min_8bit_size=0)
+        part.grad = torch.ones_like(part)
+        reference.step()
+        assert torch.equal(param.to_local(), part)
 
 
 def every_check(rank, folder):
@@ -204,7 +297,17 @@ def every_check(rank, folder):
             zero_redundancy(name, as_bucket_view)
         fully_sharded(name, mesh)
         fully_sharded_extras(name, mesh)
-        checkpoints(name, mesh, folder)
+        checkpoints(name, mesh, f"{folder}/{name}")
+    for name, format in (("SGD", "8bit"), ("Adam", "8bit-split16"), ("Lion", "bf16")):
+        formats_of_parts(name, format, mesh)
+    for name, format, dtype in (
+        ("SGD", "8bit", torch.float32),
+        ("Adagrad", "8bit-split16", torch.bfloat16),
+    ):
+        more = {"ema_decay": 0.5, "max_grad_norm": 0.1, **FORMATS[format]}
+        checkpoints(name, mesh, f"{folder}/{name}-{format}", dtype=dtype, **more)
+    other_numbers_of_processes(mesh, f"{folder}/other")
+    layouts_of_parts()
     leave(rank, folder)
 
 

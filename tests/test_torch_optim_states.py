@@ -66,6 +66,8 @@ def run(optimizer, steps):
 
 
 def as_bytes(tensor):
+    if not torch.is_tensor(tensor):
+        return tensor
     return tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
@@ -94,7 +96,7 @@ def test_steps_are_those_over_arrays(rule, format):
             assert param.detach().numpy().tobytes() == array.tobytes()
     for param, state in zip(params, theirs.state, strict=True):
         for name in STATES:
-            for key in (name, name + "_absmax"):
+            for key in (name, name + "_8bit", name + "_absmax"):
                 if key in state:
                     assert as_bytes(mine.state[param][key]) == state[key].tobytes(), key
 
@@ -156,6 +158,53 @@ def test_plain_state_dicts_go_out_and_come_in(rule, format):
 
 
 @RULE
+@pytest.mark.parametrize("foreach", [False, True])
+def test_torchs_class_refuses_codes(rule, foreach):
+    """None of its ways of stepping takes them for states, or begins anew; the numbers that
+    bfloat16 states are it does take."""
+    for format in ("8bit", "bf16"):
+        optimizer = run(make(rule, parameters(torch.float32), **FORMATS[format]), range(2))
+        params = parameters(torch.float32)
+        theirs = optimizer._torch_class(params, **RULES[rule][1], foreach=foreach)
+        set_grads(params, 3)
+        if format == "8bit":
+            before = [as_bytes(param) for param in params]
+            theirs.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+            with pytest.raises((KeyError, AttributeError, TypeError)):
+                theirs.step()
+            assert [as_bytes(param) for param in params] == before
+        else:
+            theirs.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+            assert [
+                as_bytes(value)
+                for state in theirs.state_dict()["state"].values()
+                for value in state.values()
+            ] == [
+                as_bytes(value)
+                for state in optimizer.float32_state_dict()["state"].values()
+                for value in state.values()
+            ]
+            theirs.step()
+
+
+@RULE
+def test_codes_of_other_shapes_are_refused_before_anything_changes(rule):
+    optimizer = run(make(rule, parameters(), **FORMATS["8bit"]), range(2))
+    before = all_bits(optimizer)
+    for end, changed in (
+        ("_absmax", lambda value: value[:-1]),
+        ("_8bit", lambda value: value.reshape(-1, 2)),
+    ):
+        saved = optimizer.state_dict()
+        name = next(name for name in saved["state"][0] if name.endswith(end))
+        saved["state"][0] = {**saved["state"][0], name: changed(saved["state"][0][name])}
+        with pytest.raises(ValueError, match=f"{name}: expected shape .*float32_state_dict"):
+            optimizer.load_state_dict(saved)
+        assert all_bits(optimizer) == before
+    run(optimizer, range(2, 3))
+
+
+@RULE
 def test_master_parameters_before_the_first_step(rule):
     params = parameters()
     generator = torch.Generator().manual_seed(5)
@@ -183,15 +232,15 @@ def test_codes_and_scales_are_those_of_bitsandbytes():
     state = optimizer.state[param]
     assert {name: (value.dtype, tuple(value.shape)) for name, value in state.items()} == {
         "step": (torch.float32, ()),
-        "exp_avg": (torch.uint8, (5000,)),
+        "exp_avg_8bit": (torch.uint8, (5000,)),
         "exp_avg_absmax": (torch.float32, (20,)),
-        "exp_avg_sq": (torch.uint8, (5000,)),
+        "exp_avg_sq_8bit": (torch.uint8, (5000,)),
         "exp_avg_sq_absmax": (torch.float32, (20,)),
     }
     plain = optimizer.float32_state_dict()["state"][0]
     for name, signed in (("exp_avg", True), ("exp_avg_sq", False)):
         scales = np.repeat(state[name + "_absmax"].numpy(), 256)[:5000]
-        expected = dynamic_map(signed)[state[name].numpy()] * scales
+        expected = dynamic_map(signed)[state[name + "_8bit"].numpy()] * scales
         np.testing.assert_allclose(plain[name].numpy(), expected, rtol=4e-7)
 
 
@@ -251,9 +300,10 @@ def test_late_gradients_and_new_groups():
     optimizer.add_param_group({"params": params[2:], "state_dtype": "bf16"})
     set_grads(params, 2)
     optimizer.step()
-    assert [optimizer.state[p]["exp_avg"].dtype for p in params] == [
-        torch.uint8, torch.uint8, torch.bfloat16,
+    assert [set(optimizer.state[p]) & {"exp_avg", "exp_avg_8bit"} for p in params] == [
+        {"exp_avg_8bit"}, {"exp_avg_8bit"}, {"exp_avg"},
     ]  # fmt: skip
+    assert optimizer.state[params[2]]["exp_avg"].dtype == torch.bfloat16
     assert [optimizer.state[p]["step"].item() for p in params] == [3, 2, 1]
 
 
@@ -264,8 +314,8 @@ def test_small_parameters_and_the_step_without_handles(monkeypatch):
         optimizer = optim.AdamW(parameters(), state_dtype="8bit", master="split16")
         run(optimizer, range(3))
         results.append(all_bits(optimizer))
-        states = [optimizer.state[p]["exp_avg"] for p in optimizer.param_groups[0]["params"]]
-        assert [state.dtype == torch.uint8 for state in states] == [True, False, False, False, True]
+        states = [optimizer.state[p] for p in optimizer.param_groups[0]["params"]]
+        assert ["exp_avg_8bit" in state for state in states] == [True, False, False, False, True]
     assert results[0] == results[1]
 
 
@@ -319,3 +369,52 @@ def test_what_is_refused():
         optimizer.load_master_parameters([params[0]])
     with pytest.raises(ValueError, match=r"AdamW: values\[0\]: expected shape"):
         optimizer.load_master_parameters([p.detach().flatten()[:2] for p in params])
+
+
+def test_a_skipped_step_takes_no_random_numbers():
+    def trained(skips):
+        params = parameters()
+        optimizer = optim.Adam(params, state_dtype="bf16", seed=3, scaler_in_step=True)
+        for step in range(4):
+            set_grads(params, step)
+            if skips and step == 2:
+                optimizer.found_inf = torch.tensor(1.0)
+                optimizer.step()
+            optimizer.found_inf = torch.tensor(0.0)
+            optimizer.step()
+        assert optimizer.param_groups[0]["rounding_step"] == 4
+        return all_bits(optimizer)
+
+    assert trained(True) == trained(False)
+
+
+def test_a_state_dict_brings_the_seed_and_its_counter():
+    def make_with(seed):
+        return optim.Adam(parameters(), state_dtype="bf16", seed=seed)
+
+    whole, half, other = (run(make_with(3), range(4)), run(make_with(3), range(2)), make_with(4))
+    other.load_state_dict(copy.deepcopy(half.state_dict()))
+    group = other.param_groups[0]
+    assert (group["seed"], group["rounding_step"]) == (3, 2)
+    for mine, theirs in zip(group["params"], half.param_groups[0]["params"], strict=True):
+        mine.data.copy_(theirs)
+    assert all_bits(run(other, range(2, 4))) == all_bits(whole)
+
+
+def test_the_momentum_of_rmsprop_has_its_sign():
+    """In eight bits it is that of torch to the coarseness of the codes, below zero too."""
+    options = {"lr": 0.1, "momentum": 0.9}
+    mine, theirs = (torch.nn.Parameter(torch.zeros(4096)) for _ in range(2))
+    optimizer = optim.RMSprop([mine], state_dtype="8bit", **options)
+    reference = torch.optim.RMSprop([theirs], **options)
+    for step in range(3):
+        set_grads([mine, theirs], step)
+        theirs.grad = mine.grad.clone()
+        optimizer.step()
+        reference.step()
+    momentum = optimizer.float32_state_dict()["state"][0]["momentum_buffer"]
+    expected = reference.state_dict()["state"][0]["momentum_buffer"]
+    assert (expected < -1).sum() > 500
+    error = (momentum - expected).abs() / expected.abs().max()
+    assert error.max() < 0.05
+    assert (momentum.sign() == expected.sign())[expected.abs() > 0.1 * expected.abs().max()].all()

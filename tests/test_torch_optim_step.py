@@ -452,7 +452,8 @@ def test_state_dicts_both_ways_with_torchs_class(name):
         set_grads(params, step)
         optimizer.step()
     saved = optimizer.state_dict()
-    assert set(saved["param_groups"][0]) == set(our(name, parameters()).param_groups[0])
+    plain = our(name, parameters()).param_groups[0]
+    assert set(saved["param_groups"][0]) - set(plain) == {*EXTRAS["all"], "ema_steps"}
     again = [torch.nn.Parameter(param.detach().clone()) for param in params]
     other = our(name, again, **EXTRAS["all"])
     other.load_state_dict(copy.deepcopy(saved))
@@ -632,3 +633,34 @@ def test_differentiable_steps_exclude_them():
     with pytest.raises(ValueError, match="differentiable"):
         ours.Adam([param], differentiable=True, ema_decay=0.5).step()
     assert torch.equal(param, torch.ones(3))
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+@EVERY
+def test_a_skipped_step_leaves_zeros_where_gradients_are_zeroed(name, bad):
+    """Not 0 x NaN, though they are unscaled and clipped in place."""
+    params = parameters()
+    optimizer = our(
+        name, params, write_back=True, zero_grads=True, max_grad_norm=0.5, scaler_in_step=True
+    )
+    before = [param.detach().clone() for param in params]
+    set_grads(params, 1)
+    params[-1].grad[3] = bad
+    optimizer.grad_scale, optimizer.found_inf = torch.tensor(4.0), torch.tensor(1.0)
+    optimizer.step()
+    assert_equal_bits(params, before)
+    assert all((grad == 0).all() for grad in grads_of(params))
+
+
+def test_averages_in_torchs_operations_are_of_every_parameter():
+    """A complex parameter takes the step there; the real one has no gradient at the last."""
+    real = torch.nn.Parameter(torch.zeros(2))
+    pair = torch.nn.Parameter(torch.zeros(2, dtype=torch.complex64))
+    optimizer = ours.SGD([real, pair], lr=1.0, ema_decay=0.5)
+    for step in range(3):
+        real.grad = None if step == 2 else torch.ones(2)
+        pair.grad = torch.ones(2, dtype=torch.complex64)
+        optimizer.step()
+    # -1, then (-1 - 2) / 2, then (-1.5 - 2) / 2
+    assert optimizer.ema_parameters()[0].tolist() == [-1.75, -1.75]
+    assert torch.view_as_real(optimizer.ema_parameters()[1])[:, 0].tolist() == [-2.25, -2.25]

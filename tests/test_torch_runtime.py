@@ -74,7 +74,7 @@ def test_eight_python_threads_through_autograd():
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=120)
     assert not any(thread.is_alive() for thread in threads)
     for result, right in zip(results, expected, strict=True):
         assert torch.equal(result, right)
@@ -174,7 +174,7 @@ def test_os_fork_after_parallel_work(warm_up):
         note("compare")
         assert result.numpy().tobytes() == expected.numpy().tobytes()
 
-    run_in_fork(child, timeout=20)
+    run_in_fork(child, timeout=120)
 
 
 def test_multiprocessing_fork():
@@ -197,11 +197,11 @@ for process in children:
     process.start()
 results = [queue.get() for _ in children]
 for process in children:
-    process.join(10)
+    process.join(120)
 assert all(process.exitcode == 0 for process in children)
 assert all(result == expected.numpy().tobytes() for result in results)
 """,
-        timeout=20,
+        timeout=120,
     )
 
 
@@ -230,14 +230,14 @@ torch.randn(1 << 20).exp()
 rows = Rows()
 expected = [rows[i] for i in range(8)]
 loader = torch.utils.data.DataLoader(
-    rows, batch_size=2, num_workers=2, multiprocessing_context="fork", timeout=20)
+    rows, batch_size=2, num_workers=2, multiprocessing_context="fork", timeout=120)
 for batch, (x, loss) in enumerate(loader):
     for i in range(2):
         assert torch.equal(x[i], expected[2 * batch + i][0])
         assert torch.equal(loss[i], expected[2 * batch + i][1])
 train_a_little()
 """,
-        timeout=20,
+        timeout=120,
     )
 
 

@@ -1,5 +1,6 @@
 // Elementwise activations by index, the ones with more than one operand (prelu, glu, swiglu,
 // maxout), all with their backwards, and the bare functions of simd/math.h.
+#include "bindings/activation_parameters.h"
 #include "bindings/bind.h"
 #include "bindings/call.h"
 #include "bindings/fast_call.h"
@@ -55,7 +56,7 @@ struct ElementwiseOutput {
 
   ElementwiseOutput(const TensorView& x, py::handle out, const char* operation) {
     if (out.is_none()) {
-      result_ = make_array_like(x, x.dtype, y);
+      make_array_like(x, x.dtype, y);
     } else {
       y = output_view_of(out, operation, "out");
       DLK_CHECK(same_shape(y, x), operation, ": out: expected shape ", shape_text(x), ", got ",
@@ -78,17 +79,17 @@ struct ElementwiseOutput {
   py::object finish() const {
     if (flat != &y)
       copy_elements(temporary, const_cast<TensorView&>(y));
-    return result_;
+    return result_ ? result_ : returned(y.array);
   }
 
 private:
-  py::object result_, flat_owner_;
+  py::object result_; // `out`, where it is given
+  py::object flat_owner_;
 };
 
 // The same for a gradient: dx lies as x does, and grad_output is brought into that order.
 struct ElementwiseGradient {
   TensorView x, dx;
-  py::object result;
   const void* grad_output;
   bool nontemporal;
 
@@ -105,7 +106,7 @@ struct ElementwiseGradient {
       copy.kind = x.kind;
       x = copy;
     }
-    result = make_array_like(x, x.dtype, dx);
+    make_array_like(x, x.dtype, dx);
     const bool direct = grad.dense() && same_strides(grad, x);
     if (!direct)
       copy_elements(grad, dx);
@@ -127,13 +128,21 @@ void check_masked(int index, const char* operation) {
             kSaved[index] == Saved::input ? "the input" : "the output");
 }
 
-void run(ActivationArgs& args, void (*kernel)(ActivationArgs&) noexcept) {
-  without_gil(args.size, [&] { kernel(args); });
+void run(const char* operation, ActivationArgs& args, void (*kernel)(ActivationArgs&) noexcept) {
+  without_gil(operation, args.size, [&] { kernel(args); });
+}
+
+void set_parameters(ActivationArgs& args, const char* operation, py::handle first,
+                    py::handle second) {
+  const char* activation = kNames[args.activation];
+  args.parameters[0] = activation_parameter(first, 0, operation, activation);
+  args.parameters[1] = activation_parameter(second, 1, operation, activation);
+  check_parameters(args.parameters, args.dtype, operation, activation);
 }
 
 // y = activation(x); with_mask: (y, mask), the mask in the memory order of y.
 py::object activation(int index, py::handle x_object, py::handle out, bool with_mask,
-                      double first_parameter, double second_parameter) {
+                      py::handle first_parameter, py::handle second_parameter) {
   const char* operation = name_of(index);
   if (with_mask)
     check_masked(index, operation);
@@ -143,8 +152,7 @@ py::object activation(int index, py::handle x_object, py::handle out, bool with_
   args.dtype = x.dtype;
   args.activation = index;
   args.size = x.size();
-  args.parameters[0] = first_parameter;
-  args.parameters[1] = second_parameter;
+  set_parameters(args, operation, first_parameter, second_parameter);
 
   ElementwiseOutput output(x, out, operation);
   args.input = output.input;
@@ -157,7 +165,7 @@ py::object activation(int index, py::handle x_object, py::handle out, bool with_
     mask = make_array(x, DType::uint8, 1, shape, nullptr, mask_view);
     args.mask = static_cast<uint8_t*>(mask_view.data);
   }
-  run(args, runtime::kernels().activation);
+  run(operation, args, runtime::kernels().activation);
   const py::object result = output.finish();
   return with_mask ? py::object(py::make_tuple(result, mask)) : result;
 }
@@ -165,8 +173,8 @@ py::object activation(int index, py::handle x_object, py::handle out, bool with_
 // dx, from grad_output and either `saved` (what the activation saves, of the input's shape) or a
 // mask made by activation() on an array that lay in memory as grad_output does.
 py::object activation_backward(int index, py::handle grad_object, py::handle saved_object,
-                               py::handle mask_object, double first_parameter,
-                               double second_parameter) {
+                               py::handle mask_object, py::handle first_parameter,
+                               py::handle second_parameter) {
   const char* operation = name_of(index, kBackwardNames);
   TensorView grad = view_of(grad_object, operation, "grad_output");
   check_floating(grad, operation, "grad_output");
@@ -174,8 +182,7 @@ py::object activation_backward(int index, py::handle grad_object, py::handle sav
   args.dtype = grad.dtype;
   args.activation = index;
   args.size = grad.size();
-  args.parameters[0] = first_parameter;
-  args.parameters[1] = second_parameter;
+  set_parameters(args, operation, first_parameter, second_parameter);
   if (!mask_object.is_none()) {
     check_masked(index, operation);
     const TensorView mask = view_of(mask_object, operation, "mask");
@@ -186,13 +193,13 @@ py::object activation_backward(int index, py::handle grad_object, py::handle sav
     DLK_CHECK(grad.dense(), operation,
               ": grad_output: expected no gaps, since a mask goes with it");
     TensorView dx;
-    const py::object result = make_array_like(grad, grad.dtype, dx);
+    make_array_like(grad, grad.dtype, dx);
     args.mask = static_cast<uint8_t*>(mask.data);
     args.grad_output = grad.data;
     args.output = dx.data;
     args.nontemporal = writes_past_cache(dx.bytes());
-    run(args, runtime::kernels().activation_backward);
-    return result;
+    run(operation, args, runtime::kernels().activation_backward);
+    return returned(dx.array);
   }
   const TensorView saved =
       view_of(saved_object, operation, kSaved[index] == Saved::output ? "output" : "x");
@@ -201,8 +208,8 @@ py::object activation_backward(int index, py::handle grad_object, py::handle sav
   args.saved = gradient.x.data;
   args.output = gradient.dx.data;
   args.nontemporal = gradient.nontemporal;
-  run(args, runtime::kernels().activation_backward);
-  return gradient.result;
+  run(operation, args, runtime::kernels().activation_backward);
+  return returned(gradient.dx.array);
 }
 
 int activation_index(const std::string& name) {
@@ -264,7 +271,7 @@ py::object prelu(py::handle x_object, py::handle weight_object, py::handle out) 
   const size_t bytes = size_t(prelu_scratch_bytes(args, 0));
   const runtime::ScopedBuffer scratch(bytes);
   args.scratch = allocated(scratch.data(), bytes);
-  without_gil(args.size, [&] { runtime::kernels().prelu(args); });
+  without_gil(operation, args.size, [&] { runtime::kernels().prelu(args); });
   return output.finish();
 }
 
@@ -277,12 +284,11 @@ py::object prelu_backward(py::handle grad_object, py::handle x_object, py::handl
   TensorView weight, grad_weight;
   const py::object weight_owner = prelu_args(args, x, weight_object, weight, operation);
   const ElementwiseGradient gradient(grad, x, operation);
-  const py::object weight_result =
-      make_array(x, x.dtype, weight.ndim, weight.shape, nullptr, grad_weight);
+  make_array(x, x.dtype, weight.ndim, weight.shape, nullptr, grad_weight);
   if (args.size == 0) {
     if (grad_weight.bytes())
       std::memset(grad_weight.data, 0, size_t(grad_weight.bytes()));
-    return py::make_tuple(gradient.result, weight_result);
+    return py::make_tuple(returned(gradient.dx.array), returned(grad_weight.array));
   }
   place_channels(args, gradient.x);
   args.input = gradient.x.data;
@@ -295,8 +301,8 @@ py::object prelu_backward(py::handle grad_object, py::handle x_object, py::handl
   const runtime::ScopedBuffer partials(partial_bytes), scratch(scratch_bytes);
   args.partials = static_cast<double*>(allocated(partials.data(), partial_bytes));
   args.scratch = allocated(scratch.data(), scratch_bytes);
-  without_gil(args.size, [&] { runtime::kernels().prelu_backward(args); });
-  return py::make_tuple(gradient.result, weight_result);
+  without_gil(operation, args.size, [&] { runtime::kernels().prelu_backward(args); });
+  return py::make_tuple(returned(gradient.dx.array), returned(grad_weight.array));
 }
 
 // --- glu, swiglu, maxout
@@ -369,7 +375,7 @@ py::object gated_halves(py::handle x_object, int axis, bool silu) {
   py::object result = x.make(x.length / 2, y);
   args.output = y.data;
   args.nontemporal = writes_past_cache(y.bytes());
-  without_gil(y.size(), [&] { runtime::kernels().gated(args); });
+  without_gil(operation, y.size(), [&] { runtime::kernels().gated(args); });
   return result;
 }
 
@@ -393,7 +399,7 @@ py::object gated_halves_backward(py::handle grad_object, py::handle x_object, in
   args.grad_value = offset(dx.data, silu ? args.cols : 0, args.dtype);
   args.grad_gate = offset(dx.data, silu ? 0 : args.cols, args.dtype);
   args.nontemporal = writes_past_cache(dx.bytes());
-  without_gil(dx.size(), [&] { runtime::kernels().gated_backward(args); });
+  without_gil(operation, dx.size(), [&] { runtime::kernels().gated_backward(args); });
   return result;
 }
 
@@ -449,10 +455,9 @@ py::object swiglu(py::handle gate_object, py::handle up_object) {
   args.silu = true;
   args.dtype = gate_view.dtype;
   TensorView y;
-  py::object result =
-      make_array(gate_view, args.dtype, gate_view.ndim, gate_view.shape, nullptr, y);
+  make_array(gate_view, args.dtype, gate_view.ndim, gate_view.shape, nullptr, y);
   if (y.size() == 0)
-    return result;
+    return y.array;
   args.cols = last_length(y);
   args.rows = y.size() / args.cols;
   const Rows gate(gate_view, args.cols), up(up_view, args.cols);
@@ -462,8 +467,8 @@ py::object swiglu(py::handle gate_object, py::handle up_object) {
   args.value_stride = up.stride;
   args.output = y.data;
   args.nontemporal = writes_past_cache(y.bytes());
-  without_gil(y.size(), [&] { runtime::kernels().gated(args); });
-  return result;
+  without_gil(operation, y.size(), [&] { runtime::kernels().gated(args); });
+  return returned(y.array);
 }
 
 // (the gradient of gate, that of up)
@@ -498,8 +503,8 @@ py::object swiglu_backward(py::handle grad_object, py::handle gate_object, py::h
   args.grad_gate = d_gate.data;
   args.grad_value = d_up.data;
   args.nontemporal = writes_past_cache(d_gate.bytes());
-  without_gil(2 * d_gate.size(), [&] { runtime::kernels().gated_backward(args); });
-  return py::make_tuple(gate_result, up_result);
+  without_gil(operation, 2 * d_gate.size(), [&] { runtime::kernels().gated_backward(args); });
+  return py::make_tuple(returned(gate_result), returned(up_result));
 }
 
 constexpr int64_t kMaxPieces = 256;
@@ -535,7 +540,7 @@ py::object maxout(py::handle x_object, int64_t pieces, int axis, bool with_index
   args.input = x.view.data;
   args.output = y.data;
   args.nontemporal = writes_past_cache(y.bytes());
-  without_gil(x.view.size(), [&] { runtime::kernels().maxout(args); });
+  without_gil(operation, x.view.size(), [&] { runtime::kernels().maxout(args); });
   return with_index ? py::object(py::make_tuple(result, index)) : result;
 }
 
@@ -562,7 +567,9 @@ py::object maxout_backward(py::handle grad_object, py::handle index_object, int6
   args.index = static_cast<uint8_t*>(index.data);
   args.output = dx.data;
   args.nontemporal = writes_past_cache(dx.bytes());
-  without_gil(dx.size(), [&] { runtime::kernels().maxout_backward(args); });
+  without_gil(operation, dx.size(), [&] { runtime::kernels().maxout_backward(args); });
+  DLK_CHECK(!args.bad_index, operation, ": index: expected numbers below ", pieces,
+            ", as maxout makes them, got a larger one");
   return result;
 }
 
@@ -590,54 +597,26 @@ py::object math_function(const std::string& name, py::handle x_object) {
   return result;
 }
 
-void check_count(Py_ssize_t given) {
-  DLK_CHECK_TYPE(given == 6, "activation: expected 6 arguments, got ", given);
-}
-
-PyObject* call_activation(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  return translated([&] {
-    check_count(count);
-    return activation(int(as_long(args[0])), args[1], args[2], args[3] == Py_True,
-                      as_double(args[4]), as_double(args[5]));
-  });
-}
-
-PyObject* call_activation_backward(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  return translated([&] {
-    check_count(count);
-    return activation_backward(int(as_long(args[0])), args[1], args[2], args[3], as_double(args[4]),
-                               as_double(args[5]));
-  });
-}
-PyObject* call_prelu(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  return translated([&] {
-    DLK_CHECK_TYPE(count == 2 || count == 3, "prelu: expected 2 or 3 arguments, got ", count);
-    return prelu(args[0], args[1], count == 3 ? args[2] : Py_None);
-  });
-}
-
 } // namespace
 
 void bind_activations(py::module_& m) {
   m.def("activation_index", &activation_index);
   m.def("activation_saves", &activation_saves);
-  static PyMethodDef fast[] = {
-      {"activation", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&call_activation)),
-       METH_FASTCALL, nullptr},
-      {"activation_backward",
-       reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&call_activation_backward)),
-       METH_FASTCALL, nullptr},
-      {"prelu", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&call_prelu)), METH_FASTCALL,
-       nullptr}};
-  for (PyMethodDef& method : fast)
-    def_fast(m, method);
-  m.def("prelu_backward", &prelu_backward);
-  m.def("gated_halves", &gated_halves);
-  m.def("gated_halves_backward", &gated_halves_backward);
-  m.def("swiglu", &swiglu);
-  m.def("swiglu_backward", &swiglu_backward);
-  m.def("maxout", &maxout);
-  m.def("maxout_backward", &maxout_backward);
+  def_fast<&activation>(m, "activation", {"index", "input", "out", "with_mask", "first", "second"});
+  def_fast<&activation_backward>(m, "activation_backward",
+                                 {"index", "grad_output", "saved", "mask", "first", "second"});
+  def_fast<&prelu>(m, "prelu", {"input", "weight", "out"}, 1);
+  def_fast<&prelu_backward>(m, "prelu_backward", {"grad_output", "input", "weight"});
+  def_fast<&gated_halves>(
+      m, "gated_halves", {"input", "axis", "silu"}, 0,
+      [](PyObject* const* args) { return gated_name(args[2] == Py_True, false); });
+  def_fast<&gated_halves_backward>(
+      m, "gated_halves_backward", {"grad_output", "input", "axis", "silu"}, 0,
+      [](PyObject* const* args) { return gated_name(args[3] == Py_True, true); });
+  def_fast<&swiglu>(m, "swiglu", {"gate", "up"});
+  def_fast<&swiglu_backward>(m, "swiglu_backward", {"grad_output", "gate", "up"});
+  def_fast<&maxout>(m, "maxout", {"input", "pieces", "axis", "return_index"});
+  def_fast<&maxout_backward>(m, "maxout_backward", {"grad_output", "index", "pieces", "axis"});
   m.def("math_function", &math_function);
 }
 

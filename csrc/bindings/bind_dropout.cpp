@@ -1,6 +1,8 @@
 // Dropout in all its forms, and bias + activation + dropout.
+#include "bindings/activation_parameters.h"
 #include "bindings/bind.h"
 #include "bindings/call.h"
+#include "bindings/fast_call.h"
 #include "kernels/activations.h"
 #include "runtime/pool.h"
 
@@ -11,14 +13,14 @@ namespace dlk {
 
 namespace {
 
-constexpr int kActivations = 0
-#define DLK_ACTIVATION(name, Functor, saved) +1
+constexpr const char* kActivationNames[] = {
+#define DLK_ACTIVATION(name, Functor, saved) #name,
     DLK_ACTIVATIONS(DLK_ACTIVATION)
 #undef DLK_ACTIVATION
-    ;
+};
+constexpr int kActivations = sizeof(kActivationNames) / sizeof(kActivationNames[0]);
 
-// What of 65536 numbers keeps an element, and the factor of what is kept. Where nothing is, x * 0
-// is made all the same: a NaN stays one.
+// What of 65536 numbers keeps an element, and the factor of what is kept, 0 where nothing is.
 struct Probability {
   double keep;    // 1 - p
   int64_t chosen; // in 65536
@@ -40,7 +42,7 @@ double factor_of(const Probability& probability, DType dtype) {
 void set_alpha_factors(DropoutArgs& args, const Probability& probability, bool backward) {
   constexpr double kDropped = -1.7580993408473766; // -scale * alpha of SELU
   const double p = 1 - probability.keep;
-  if (probability.keep == 0) { // as torch: x * 0
+  if (probability.keep == 0) { // as torch: 0, without the shift
     args.factor = 0;
     return;
   }
@@ -131,7 +133,8 @@ py::object dropout(const char* operation, py::handle x_object, py::handle residu
     args.kept_out = static_cast<uint64_t*>(kept.data);
   }
   const auto results = [&] {
-    return with_kept ? py::object(py::make_tuple(result, kept_result)) : result;
+    const py::object plain = out.is_none() ? returned(result) : result;
+    return with_kept ? py::object(py::make_tuple(plain, kept_result)) : plain;
   };
   if (args.size == 0)
     return results();
@@ -175,7 +178,7 @@ py::object dropout(const char* operation, py::handle x_object, py::handle residu
   }
   args.nontemporal =
       args.output != args.input && args.output != args.residual && writes_past_cache(x.bytes());
-  without_gil(args.size, [&] { runtime::kernels().dropout(args); });
+  without_gil(operation, args.size, [&] { runtime::kernels().dropout(args); });
   if (!walkable)
     copy_elements(copy, y);
   return results();
@@ -205,6 +208,7 @@ struct BiasActDropout {
     args.activation = activation;
     args.parameters[0] = first_parameter;
     args.parameters[1] = second_parameter;
+    check_parameters(args.parameters, x.dtype, operation, kActivationNames[activation]);
     args.seed = seed;
     args.limit = probability.limit();
     args.factor = factor_of(probability, x.dtype);
@@ -246,7 +250,7 @@ py::object bias_act_dropout(py::handle x_object, py::handle bias_object, py::han
   }
   call.args.output = to->data;
   call.args.nontemporal = to->data != call.args.input && writes_past_cache(x.bytes());
-  without_gil(x.size(), [&] { runtime::kernels().bias_act_dropout(call.args); });
+  without_gil(operation, x.size(), [&] { runtime::kernels().bias_act_dropout(call.args); });
   if (to != &y)
     copy_elements(ordered, y);
   return result;
@@ -285,7 +289,8 @@ py::object bias_act_dropout_backward(py::handle grad_object, py::handle x_object
     call.args.grad_bias = dbias.data;
     call.args.bias_sums = static_cast<double*>(allocated(sums.data(), sum_bytes));
   }
-  without_gil(x.size(), [&] { runtime::kernels().bias_act_dropout_backward(call.args); });
+  without_gil(operation, x.size(),
+              [&] { runtime::kernels().bias_act_dropout_backward(call.args); });
   if (to != &dx)
     copy_elements(ordered, dx);
   return py::make_tuple(result, grad_bias);
@@ -301,9 +306,17 @@ py::tuple philox(uint64_t key, uint32_t first, uint32_t second, uint32_t third, 
 } // namespace
 
 void bind_dropout(py::module_& m) {
-  m.def("dropout", &dropout);
-  m.def("bias_act_dropout", &bias_act_dropout);
-  m.def("bias_act_dropout_backward", &bias_act_dropout_backward);
+  def_fast<&dropout>(
+      m, "dropout",
+      {"operation", "input", "residual", "out", "seed", "p", "alpha", "plane_dims", "ndim",
+       "backward", "kept", "with_kept"},
+      0, [](PyObject* const* args) { return as_text(args[0], "dropout", "operation"); });
+  def_fast<&bias_act_dropout>(m, "bias_act_dropout",
+                              {"input", "bias", "out", "seed", "p", "activation",
+                               "the activation's first argument", "its second argument"});
+  def_fast<&bias_act_dropout_backward>(m, "bias_act_dropout_backward",
+                                       {"grad_output", "input", "bias", "seed", "p", "activation",
+                                        "the activation's first argument", "its second argument"});
   m.def("philox", &philox);
 }
 

@@ -1,11 +1,10 @@
 // The elementwise losses by index: their shapes, reductions and gradients.
 #include "bindings/bind.h"
+#include "bindings/fast_call.h"
 #include "bindings/loss_operands.h"
 #include "bindings/reduction.h"
 #include "kernels/elementwise_losses.h"
 #include "runtime/pool.h"
-
-#include <pybind11/stl.h>
 
 #include <algorithm>
 #include <cstring>
@@ -34,8 +33,28 @@ const LossRow& row_of(int index) {
   return kRows[index];
 }
 
+// Raises unless the type computed in can hold a loss's numbers.
+void check_numbers(const LossArgs& args, const char* loss) {
+  struct Names {
+    const char *loss, *first, *second;
+  };
+  static constexpr Names rows[] = {{"smooth_l1_loss", "beta", nullptr},
+                                   {"huber_loss", "delta", nullptr},
+                                   {"gaussian_nll_loss", "eps", nullptr},
+                                   {"poisson_nll_loss", nullptr, "eps"},
+                                   {"sigmoid_focal_loss", "alpha", "gamma"}};
+  for (const Names& row : rows) {
+    if (std::strcmp(row.loss, loss) != 0)
+      continue;
+    if (row.first)
+      check_holds(args.parameters[0], args.dtype, loss, row.first);
+    if (row.second)
+      check_holds(args.parameters[1], args.dtype, loss, row.second);
+  }
+}
+
 void run(LossArgs& args, void (*kernel)(LossArgs&) noexcept) {
-  without_gil(args.size, [&] { kernel(args); });
+  without_gil(kRows[args.loss].name, args.size, [&] { kernel(args); });
 }
 
 // Runs `kernel` with memory for the sums of its pieces.
@@ -109,8 +128,8 @@ int wrapped_axis(int64_t axis, int ndim) {
   return int(axis < 0 ? axis + dims : axis);
 }
 
-// The sum of `grad` along the dimensions in which an operand of this shape was broadcast.
-// (The result has the first `result_ndim` dimensions of it.)
+// The sum of `grad` along the dimensions in which an operand of this shape was broadcast, rounded
+// to the model's dtype. (The result has the first `result_ndim` dimensions of it.)
 py::object sum_to(const TensorView& grad, const TensorView& model, int ndim, const int64_t* shape,
                   int result_ndim) {
   TensorView permuted = grad, lines, sums;
@@ -127,7 +146,7 @@ py::object sum_to(const TensorView& grad, const TensorView& model, int ndim, con
       summed *= is_summed ? grad.shape[dim] : 1;
     }
   const py::object owner = contiguous_copy(permuted, lines);
-  py::object result = make_array(model, grad.dtype, result_ndim, shape, nullptr, sums);
+  py::object result = make_array(model, model.dtype, result_ndim, shape, nullptr, sums);
   LossArgs args{};
   args.dtype = grad.dtype;
   args.loss = kTotal;
@@ -140,6 +159,7 @@ py::object sum_to(const TensorView& grad, const TensorView& model, int ndim, con
   args.operands[kLossInput].strides[1] = 1;
   args.lines = true;
   args.line_sums = sums.data;
+  args.sums_dtype = sums.dtype;
   if (args.size)
     run_with_partials(args, runtime::kernels().elementwise_loss);
   else
@@ -170,6 +190,7 @@ struct LossCall {
     args.loss = index;
     args.parameters[0] = a;
     args.parameters[1] = b;
+    check_numbers(args, row.name);
     walk.emplace(args, row.name, input);
     walk->take(kLossInput, input, "input");
     if (!(row.shapes & kNoTarget)) {
@@ -198,6 +219,7 @@ struct LossCall {
     if ((row.shapes & kVariance) && PyFloat_Check(object.ptr())) { // the same everywhere
       args.operands[kLossThird].value = PyFloat_AS_DOUBLE(object.ptr());
       DLK_CHECK(!(args.operands[kLossThird].value < 0), "var has negative entry/entries");
+      check_holds(args.operands[kLossThird].value, args.dtype, row.name, argument);
       return;
     }
     third = view_of(object, row.name, argument);
@@ -230,6 +252,9 @@ struct LossCall {
 
   // Past the cache, where lines are worth a fence and what the call moves does not fit.
   bool streams() const {
+    for (const LossArray& array : args.results)
+      if (array.wide)
+        return false;
     int64_t arrays = 0;
     for (const LossArray& array : args.operands)
       arrays += array.data && array.strides[args.ndim - 1] != 0;
@@ -251,13 +276,7 @@ struct LossCall {
     check_domain();
     if (!each)
       return make_scalar(input, args.dtype, args.loss_sum / divisor);
-    return plain(each, walk->ndim());
-  }
-
-  // A 0-d result as NumPy's reductions give it.
-  py::object plain(const py::object& result, int ndim) const {
-    return ndim == 0 && input.kind == ArrayKind::numpy ? py::object(result[py::make_tuple()])
-                                                       : result;
+    return returned(each);
   }
 
   // Sums along an axis.
@@ -269,10 +288,11 @@ struct LossCall {
     } else if (args.size) {
       args.lines = true;
       args.line_sums = sums.data;
+      args.sums_dtype = sums.dtype;
       run_with_partials(args, runtime::kernels().elementwise_loss);
       args.lines = false;
     }
-    return plain(result, sums.ndim);
+    return returned(result);
   }
 
   py::object make_line_sums(int axis, TensorView& sums) {
@@ -304,7 +324,8 @@ struct LossCall {
     int wanted = 0;
     for (int which = 0; which < 3; ++which)
       if (wrt >> which & 1)
-        made[which] = walk->result(LossResult(kGradInput + which), wanted++ ? py::none() : out);
+        made[which] = walk->result(LossResult(kGradInput + which), wanted++ ? py::none() : out,
+                                   is_broadcast(which));
     walk->join();
     if (!out.is_none() && (row.shapes & kChecked) && args.size) { // before `out` is written
       run_with_partials(args, runtime::kernels().elementwise_loss);
@@ -326,7 +347,9 @@ struct LossCall {
           summed[dims++] = 1;
         made[which] = sum_to(walk->made(LossResult(kGradInput + which)), input, dims, summed, ndim);
       }
-    return py::make_tuple(made[0], made[1], made[2]);
+    if (out.is_none())
+      made[0] = returned(made[0]);
+    return py::make_tuple(made[0], returned(made[1]), returned(made[2]));
   }
 };
 
@@ -392,6 +415,7 @@ py::object elementwise_loss(int index, double a, double b, py::handle input, py:
     loss = call.make_line_sums(*axis, sums);
     args.lines = true;
     args.line_sums = sums.data;
+    args.sums_dtype = sums.dtype;
     if (call.walk->size() == 0 && sums.size() != 0)
       std::memset(sums.data, 0, size_t(sums.bytes()));
   }
@@ -399,7 +423,7 @@ py::object elementwise_loss(int index, double a, double b, py::handle input, py:
   if (!is_backward && loss.is_none())
     loss = make_scalar(call.input, args.dtype, args.loss_sum / call.divisor);
   else if (!is_backward)
-    loss = call.plain(loss, axis ? sums.ndim : call.walk->ndim());
+    loss = returned(loss);
   return py::make_tuple(loss, gradients[0], gradients[1], gradients[2]);
 }
 
@@ -414,7 +438,13 @@ int elementwise_loss_index(const std::string& key) {
 
 void bind_elementwise_losses(py::module_& m) {
   m.def("elementwise_loss_index", &elementwise_loss_index);
-  m.def("elementwise_loss", &elementwise_loss);
+  def_fast<&elementwise_loss>(
+      m, "elementwise_loss",
+      {"index", "a", "b", "input", "target", "weight", "pos_weight", "reduction", "axis", "wrt",
+       "out", "grad_output"},
+      0, [](PyObject* const* args) {
+        return row_of(int(as_integer(args[0], "elementwise_loss", "index", 0, kRowCount - 1))).name;
+      });
 }
 
 } // namespace dlk

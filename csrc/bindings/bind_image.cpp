@@ -1,11 +1,11 @@
 // Images times a number plus a number per channel: normalization and its inverse.
 #include "bindings/bind.h"
 #include "bindings/call.h"
-
-#include <pybind11/stl.h>
+#include "bindings/fast_call.h"
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -86,7 +86,7 @@ template <class T> std::vector<T> repeated(const std::vector<double>& values, in
 }
 
 template <class T>
-void run(ImageAffineArgs& args, const std::vector<double>& factors,
+void run(const char* operation, ImageAffineArgs& args, const std::vector<double>& factors,
          const std::vector<double>& shifts) {
   constexpr int64_t kLanes = 16;
   args.repeats = args.channels < kLanes ? kLanes : 1;
@@ -94,7 +94,7 @@ void run(ImageAffineArgs& args, const std::vector<double>& factors,
   const std::vector<T> shift = repeated<T>(shifts, args.repeats);
   args.factor = factor.data();
   args.shift = shift.data();
-  without_gil(args.images * args.rows * args.columns * args.channels,
+  without_gil(operation, args.images * args.rows * args.columns * args.channels,
               [&] { runtime::kernels().image_affine(args); });
 }
 
@@ -103,7 +103,7 @@ void run(ImageAffineArgs& args, const std::vector<double>& factors,
 py::object image_normalize(const char* operation, py::handle x_object, py::handle out,
                            const std::vector<double>& means, const std::vector<double>& stds,
                            std::optional<double> scale, bool inverse, bool channels_last,
-                           bool out_channels_last, const std::string& dtype) {
+                           bool out_channels_last, const char* dtype) {
   TensorView x = view_of(x_object, operation, "x"), x_copy, y, ordered;
   DLK_CHECK_TYPE(is_floating(x.dtype) || x.dtype == DType::uint8, operation,
                  ": x: expected uint8 or a floating dtype, got ", dtype_name(x.dtype));
@@ -127,7 +127,7 @@ py::object image_normalize(const char* operation, py::handle x_object, py::handl
     y = output_view_of(out, operation, "out");
     out_dtype = y.dtype;
   }
-  if (!dtype.empty())
+  if (*dtype)
     out_dtype = dtype_of(dtype, operation);
   else if (out.is_none() && inverse)
     out_dtype = DType::uint8;
@@ -144,6 +144,13 @@ py::object image_normalize(const char* operation, py::handle x_object, py::handl
     const double std = factors[channel], mean = shifts[channel];
     factors[channel] = inverse ? std / unit : unit / std;
     shifts[channel] = inverse ? mean / unit : -mean / std;
+    const double most = x.dtype == DType::float64 || out_dtype == DType::float64
+                            ? std::numeric_limits<double>::max()
+                            : double(std::numeric_limits<float>::max());
+    DLK_CHECK(std::abs(factors[channel]) <= most, operation, ": std: expected numbers for which ",
+              inverse ? "std / scale" : "scale / std", " is at most ", most, ", got ", std);
+    DLK_CHECK(std::abs(shifts[channel]) <= most, operation, ": mean: expected numbers for which ",
+              inverse ? "mean / scale" : "mean / std", " is at most ", most, ", got ", mean);
   }
 
   int64_t shape[4];
@@ -190,9 +197,9 @@ py::object image_normalize(const char* operation, py::handle x_object, py::handl
   }
   args.nontemporal = target->data != x.data && writes_past_cache(target->bytes());
   if (x.dtype == DType::float64 || out_dtype == DType::float64)
-    run<double>(args, factors, shifts);
+    run<double>(operation, args, factors, shifts);
   else
-    run<float>(args, factors, shifts);
+    run<float>(operation, args, factors, shifts);
   if (target != &y)
     copy_elements(ordered, y);
   return result;
@@ -201,7 +208,10 @@ py::object image_normalize(const char* operation, py::handle x_object, py::handl
 } // namespace
 
 void bind_image(py::module_& m) {
-  m.def("image_normalize", &image_normalize);
+  def_fast<&image_normalize>(
+      m, "image_normalize",
+      {"operation", "x", "out", "mean", "std", "scale", "inverse", "layout", "out_layout", "dtype"},
+      0, [](PyObject* const* args) { return as_text(args[0], "image_normalize", "operation"); });
 }
 
 } // namespace dlk

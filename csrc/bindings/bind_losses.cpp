@@ -3,6 +3,7 @@
 #include "bindings/bind.h"
 #include "bindings/call.h"
 #include "bindings/class_layout.h"
+#include "bindings/fast_call.h"
 #include "bindings/reduction.h"
 #include "runtime/dispatch.h"
 #include "runtime/pool.h"
@@ -128,8 +129,13 @@ ClassTargetsArgs look_over_targets(const IndexOperand& target, const ClassLayout
   args.ignore_index = ignore_index;
   args.weight = weight;
   args.weight_dtype = dtype;
-  without_gil(layout.batches * layout.positions, [&] { runtime::kernels().class_targets(args); });
-  DLK_CHECK_INDEX(!args.out_of_bounds, "Target ", args.bad_target, " is out of bounds.");
+  without_gil("class_targets", layout.batches * layout.positions,
+              [&] { runtime::kernels().class_targets(args); });
+  DLK_CHECK_INDEX(!args.out_of_bounds, "Target ",
+                  args.target.dtype == DType::uint64
+                      ? std::to_string(static_cast<uint64_t>(args.bad_target))
+                      : std::to_string(args.bad_target),
+                  " is out of bounds.");
   return args;
 }
 
@@ -171,6 +177,17 @@ LossGradient loss_gradient(py::handle grad_output, const TensorView& input, int6
   return grad;
 }
 
+// The number in an array of one float32 or float64: a loss's grad_output, at a tenth of the time
+// that torch's item() takes.
+py::object number_of(py::handle array) {
+  const TensorView view = view_of(array, "number_of", "array");
+  DLK_CHECK_TYPE(view.size() == 1 && (view.dtype == DType::float32 || view.dtype == DType::float64),
+                 "number_of: array: expected one float32 or float64, got shape ", shape_text(view),
+                 " of ", dtype_name(view.dtype));
+  return py::float_(view.dtype == DType::float32 ? double(*static_cast<const float*>(view.data))
+                                                 : *static_cast<const double*>(view.data));
+}
+
 DType lse_dtype(DType logits) {
   return logits == DType::float64 ? DType::float64 : DType::float32;
 }
@@ -195,6 +212,8 @@ struct CrossEntropyCall {
     reduction = reduction_of(reduction_text);
     axis = class_axis(logits, operation);
     check_floating(logits, operation, "input");
+    check_holds(z_loss, logits.dtype, operation, "z_loss");
+    check_holds(softcap, logits.dtype, operation, "softcap", softcap != 0);
     DLK_CHECK(!(label_smoothing > 1) && label_smoothing == label_smoothing,
               "label_smoothing must be between 0.0 and 1.0. Got: ", label_smoothing);
     DLK_CHECK(softcap >= 0 && softcap < std::numeric_limits<double>::infinity(), operation,
@@ -308,12 +327,15 @@ py::object cross_entropy(py::handle logits, py::handle target, py::handle weight
     grad.emplace(call.gradient(out));
   }
 
+  const int64_t tile = plane_tile(args.classes, compute_bytes_of(args.dtype));
   const int64_t chunks = call.main.rows ? chunk_count(call.rows(), row_chunk(args.classes))
-                                        : args.batches * chunk_count(args.positions, kPlaneTile);
-  args.scratch_bytes_per_thread =
-      with_grad && call.main.rows ? row_scratch_bytes(args.classes, args.dtype) : 0;
+                                        : args.batches * chunk_count(args.positions, tile);
+  if (!call.main.rows)
+    args.scratch_bytes_per_thread = plane_scratch_bytes(args.classes, args.dtype);
+  else if (with_grad)
+    args.scratch_bytes_per_thread = row_scratch_bytes(args.classes, args.dtype);
   const int64_t scratch_bytes = args.scratch_bytes_per_thread * runtime::thread_count();
-  ScopedBuffer partials(size_t(chunks) * sizeof(double)), scratch { size_t(scratch_bytes) };
+  ScopedBuffer partials(size_t(2 * chunks) * sizeof(double)), scratch { size_t(scratch_bytes) };
   args.loss_partials = static_cast<double*>(allocated(partials.data(), chunks));
   args.scratch = allocated(scratch.data(), scratch_bytes);
 
@@ -338,7 +360,7 @@ py::object cross_entropy(py::handle logits, py::handle target, py::handle weight
     args.row_argmax = static_cast<int64_t*>(argmax_view.data);
     args.visit_ignored = true;
   }
-  without_gil(call.elems(), [&] {
+  without_gil("cross_entropy", call.elems(), [&] {
     const KernelTable& kernels = runtime::kernels();
     call.main.rows ? kernels.cross_entropy(args) : kernels.cross_entropy_planes(args);
     if (grad && grad->copy_to)
@@ -352,9 +374,13 @@ py::object cross_entropy(py::handle logits, py::handle target, py::handle weight
     if (call.reduction == Reduction::mean && call.divisor == 0)
       value = std::numeric_limits<double>::quiet_NaN();
     loss = make_scalar(call.logits, args.dtype, value);
-  } else if (loss_view.ndim == 0 && call.logits.kind == ArrayKind::numpy) {
-    loss = loss[py::make_tuple()]; // a NumPy scalar, as NumPy's reductions give
+  } else {
+    loss = returned(loss);
   }
+  if (with_lse)
+    lse = returned(lse);
+  if (with_argmax)
+    argmax = returned(argmax);
   if (!with_grad && !with_lse && !with_argmax)
     return loss;
   return py::make_tuple(loss, grad ? grad->array : py::none(), lse, argmax);
@@ -392,8 +418,9 @@ Output softmax_output(const TensorView& like, py::handle out, const char* operat
 
 // Runs `kernel` with `view` as its output, through a temporary where the strides do not fit.
 template <class Kernel>
-void with_fitting_output(const TensorView& view, int axis, const TensorView& model,
-                         const MainOperand& main, SoftmaxArgs& args, Kernel kernel) {
+void with_fitting_output(const char* operation, const TensorView& view, int axis,
+                         const TensorView& model, const MainOperand& main, SoftmaxArgs& args,
+                         Kernel kernel) {
   TensorView target = view, temporary;
   py::object owner;
   ClassArray strides;
@@ -405,7 +432,7 @@ void with_fitting_output(const TensorView& view, int axis, const TensorView& mod
   }
   args.output = swap_if(main.swapped, strides);
   args.nontemporal = args.output.data != args.input.data && writes_past_cache(view.bytes());
-  without_gil(view.size(), [&] {
+  without_gil(operation, view.size(), [&] {
     kernel(args);
     if (!direct)
       copy_elements(temporary, target);
@@ -434,12 +461,13 @@ py::object softmax(py::handle x, int64_t axis_argument, bool logarithm, py::hand
     check_overlap(output.view, input, operation, "out", "input");
   MainOperand main = main_operand(input, axis);
   SoftmaxArgs args = softmax_args(main, input.dtype, logarithm);
-  args.scratch_bytes_per_thread = main.rows ? row_scratch_bytes(args.classes, args.dtype) : 0;
+  args.scratch_bytes_per_thread = main.rows ? row_scratch_bytes(args.classes, args.dtype)
+                                            : plane_scratch_bytes(args.classes, args.dtype);
   const int64_t scratch_bytes = args.scratch_bytes_per_thread * runtime::thread_count();
   ScopedBuffer scratch{size_t(scratch_bytes)};
   args.scratch = allocated(scratch.data(), scratch_bytes);
-  with_fitting_output(output.view, axis, input, main, args, runtime::kernels().softmax);
-  return output.array;
+  with_fitting_output(operation, output.view, axis, input, main, args, runtime::kernels().softmax);
+  return out.is_none() ? returned(output.array) : output.array;
 }
 
 py::object softmax_backward(py::handle grad_output, py::handle forward_output,
@@ -461,8 +489,9 @@ py::object softmax_backward(py::handle grad_output, py::handle forward_output,
   SoftmaxArgs args = softmax_args(main, input.dtype, logarithm);
   ClassOperand grad_operand = class_operand(grad, axis, input, main);
   args.grad_output = grad_operand.strides;
-  with_fitting_output(output.view, axis, input, main, args, runtime::kernels().softmax_backward);
-  return output.array;
+  with_fitting_output(operation, output.view, axis, input, main, args,
+                      runtime::kernels().softmax_backward);
+  return out.is_none() ? returned(output.array) : output.array;
 }
 
 // --- nll_loss
@@ -506,11 +535,9 @@ py::object nll_loss(py::handle log_probabilities, py::handle target_object,
     loss = make_rows(input, axis, input.dtype, loss_view);
     args.row_loss = loss_view.data;
   }
-  without_gil(rows, [&] { runtime::kernels().nll_loss(args); });
+  without_gil(operation, rows, [&] { runtime::kernels().nll_loss(args); });
   if (reduction == Reduction::none)
-    return loss_view.ndim == 0 && input.kind == ArrayKind::numpy
-               ? py::object(loss[py::make_tuple()])
-               : loss;
+    return returned(loss);
   return make_scalar(input, input.dtype,
                      reduction == Reduction::mean ? args.loss_sum / targets.weight_sum
                                                   : args.loss_sum);
@@ -557,18 +584,30 @@ py::object nll_loss_backward(py::handle grad_output, py::handle log_probabilitie
     class_strides(result, axis, strides);
   }
   args.grad_input = strides;
-  without_gil(result.size(), [&] { runtime::kernels().nll_loss_backward(args); });
+  without_gil(operation, result.size(), [&] { runtime::kernels().nll_loss_backward(args); });
   return grad;
 }
 
 } // namespace
 
 void bind_losses(py::module_& m) {
-  m.def("cross_entropy", &cross_entropy);
-  m.def("softmax", &softmax);
-  m.def("softmax_backward", &softmax_backward);
-  m.def("nll_loss", &nll_loss);
-  m.def("nll_loss_backward", &nll_loss_backward);
+  def_fast<&cross_entropy>(m, "cross_entropy",
+                           {"input", "target", "weight", "ignore_index", "reduction",
+                            "label_smoothing", "z_loss", "softcap", "with_grad", "out",
+                            "return_lse", "return_argmax", "grad_output"});
+  def_fast<&number_of>(m, "number_of", {"array"});
+  def_fast<&softmax>(
+      m, "softmax", {"input", "axis", "logarithm", "out"}, 0,
+      [](PyObject* const* args) { return args[2] == Py_True ? "log_softmax" : "softmax"; });
+  def_fast<&softmax_backward>(
+      m, "softmax_backward", {"grad_output", "output", "axis", "logarithm", "out"}, 0,
+      [](PyObject* const* args) {
+        return args[3] == Py_True ? "log_softmax_backward" : "softmax_backward";
+      });
+  def_fast<&nll_loss>(m, "nll_loss", {"input", "target", "weight", "ignore_index", "reduction"});
+  def_fast<&nll_loss_backward>(
+      m, "nll_loss_backward",
+      {"grad_output", "input", "target", "weight", "ignore_index", "reduction"});
 }
 
 } // namespace dlk

@@ -3,6 +3,7 @@
 // written.
 #include "bindings/bind.h"
 #include "bindings/call.h"
+#include "bindings/fast_call.h"
 #include "bindings/norm_layout.h"
 #include "runtime/pool.h"
 #include "runtime/threads.h"
@@ -34,6 +35,11 @@ private:
   double* next_;
 };
 
+// Does backward need but a bit of what the activation was given?
+bool rectifies(const BatchNormArgs& args) {
+  return args.activation == NormActivation::relu || args.activation == NormActivation::leaky_relu;
+}
+
 // One call: its input, and everything that every function here checks alike.
 class NormCall {
 public:
@@ -56,9 +62,6 @@ public:
     parameter_dtype = input.dtype == DType::float64 ? DType::float64 : DType::float32;
   }
 
-  DType compute_dtype() const {
-    return input.dtype == DType::float64 ? DType::float64 : DType::float32;
-  }
   bool empty() const { return input.size() == 0; }
   int64_t work() const { return input.size(); }
 
@@ -67,9 +70,10 @@ public:
       return;
     const std::string name =
         PyUnicode_Check(activation.ptr()) ? std::string(py::str(activation)) : std::string();
-    args.activation = name == "silu" ? NormActivation::silu : NormActivation::rectify;
-    args.leaky = name == "leaky_relu";
-    args.negative_slope = args.leaky ? negative_slope : 0;
+    args.activation = name == "relu"         ? NormActivation::relu
+                      : name == "leaky_relu" ? NormActivation::leaky_relu
+                                             : NormActivation::silu;
+    args.negative_slope = negative_slope;
     DLK_CHECK(name == "relu" || name == "leaky_relu" || name == "silu", operation,
               ": activation: expected None, 'relu', 'leaky_relu' or 'silu', got ",
               std::string(py::repr(activation)));
@@ -211,8 +215,7 @@ public:
     if (object.is_none())
       return std::nullopt;
     TensorView mask = view_of(object, operation, "mask");
-    DLK_CHECK(args.activation == NormActivation::rectify, operation,
-              ": mask: expected none without relu or leaky_relu");
+    DLK_CHECK(rectifies(args), operation, ": mask: expected none without relu or leaky_relu");
     DLK_CHECK(mask.dtype == DType::uint8 && mask.ndim == 1 && mask.contiguous() &&
                   mask.size() == mask_bytes(),
               operation, ": mask: expected ", mask_bytes(), " contiguous uint8, got ",
@@ -222,13 +225,13 @@ public:
 
   void run_forward() {
     const KernelTable& kernels = runtime::kernels();
-    without_gil(work(), [&] {
+    without_gil(operation, work(), [&] {
       layout.rows ? kernels.batch_norm_rows(args) : kernels.batch_norm_planes(args);
     });
   }
   void run_backward() {
     const KernelTable& kernels = runtime::kernels();
-    without_gil(work(), [&] {
+    without_gil(operation, work(), [&] {
       layout.rows ? kernels.batch_norm_backward_rows(args)
                   : kernels.batch_norm_backward_planes(args);
     });
@@ -279,7 +282,7 @@ void check_apart(const TensorView& out, const TensorView& in, const char* operat
 }
 
 bool saves_mask(const BatchNormArgs& args, bool with_residual) {
-  return args.activation == NormActivation::rectify && with_residual;
+  return rectifies(args) && with_residual;
 }
 
 // "[1, 3]", as torch writes a size.
@@ -390,8 +393,8 @@ py::tuple batch_norm(py::handle input_object, py::handle weight_object, py::hand
       copy_elements(output.view, *output.copy_to);
   }
   if (training && save) {
-    save_mean = call.new_vector(call.compute_dtype(), args.mean);
-    save_invstd = call.new_vector(call.compute_dtype(), args.invstd);
+    save_mean = call.new_vector(DType::float64, args.mean);
+    save_invstd = call.new_vector(DType::float64, args.invstd);
   }
   if (training && !call.empty()) {
     // running = (1 - momentum) running + momentum statistic; the buffers of sums are free by now
@@ -510,8 +513,7 @@ py::tuple batch_norm_backward(py::handle grad_object, py::handle input_object,
                               py::handle save_mean_object, py::handle save_invstd_object,
                               bool training, double eps, py::handle activation,
                               double negative_slope, py::handle residual_object,
-                              py::handle mask_object,
-                              const std::tuple<bool, bool, bool, bool>& want) {
+                              py::handle mask_object, const py::tuple& want) {
   NormCall call(input_object, "batch_norm_backward");
   BatchNormArgs& args = call.args;
   const BackwardOperands operands(call, grad_object, weight_object, bias_object, activation,
@@ -528,7 +530,10 @@ py::tuple batch_norm_backward(py::handle grad_object, py::handle input_object,
     mean = call.vector(running_mean_object, "running_mean");
     spread = call.vector(running_var_object, "running_var");
   }
-  const auto [want_input, want_weight, want_bias, want_residual] = want;
+  DLK_CHECK(want.size() == 4, call.operation, ": want: expected 4 bools, got ", want.size());
+  const auto wants = [&](size_t which) { return as_flag(want[which], call.operation, "want"); };
+  const bool want_input = wants(0), want_weight = wants(1), want_bias = wants(2),
+             want_residual = wants(3);
   const bool writes = want_input || want_residual;
   const bool reduce = want_weight || want_bias || (training && want_input);
   args.training = training;
@@ -556,10 +561,8 @@ py::tuple batch_norm_backward(py::handle grad_object, py::handle input_object,
   if (want_bias)
     grad_bias = call.new_vector(call.parameter_dtype, args.sum_dy);
   if (want_weight) {
-    const bool is_float = call.compute_dtype() == DType::float32;
     for (int64_t channel = 0; channel < call.channels; ++channel)
-      args.sum_dy_xmu[channel] *=
-          is_float ? double(float(args.invstd[channel])) : args.invstd[channel];
+      args.sum_dy_xmu[channel] *= args.invstd[channel];
     grad_weight = call.new_vector(call.parameter_dtype, args.sum_dy_xmu);
   }
   return py::make_tuple(gradients.input, grad_weight, grad_bias, gradients.residual);
@@ -622,12 +625,25 @@ py::tuple batch_norm_backward_elemt(py::handle grad_object, py::handle input_obj
 } // namespace
 
 void bind_norm(py::module_& m) {
-  m.def("batch_norm", &batch_norm);
-  m.def("batch_norm_backward", &batch_norm_backward);
-  m.def("batch_norm_stats", &batch_norm_stats);
-  m.def("batch_norm_elemt", &batch_norm_elemt);
-  m.def("batch_norm_backward_reduce", &batch_norm_backward_reduce);
-  m.def("batch_norm_backward_elemt", &batch_norm_backward_elemt);
+  def_fast<&batch_norm>(m, "batch_norm",
+                        {"input", "weight", "bias", "running_mean", "running_var", "training",
+                         "momentum", "eps", "activation", "negative_slope", "residual", "save",
+                         "out"});
+  def_fast<&batch_norm_backward>(m, "batch_norm_backward",
+                                 {"grad_output", "input", "weight", "bias", "running_mean",
+                                  "running_var", "save_mean", "save_invstd", "training", "eps",
+                                  "activation", "negative_slope", "residual", "mask", "want"});
+  def_fast<&batch_norm_stats>(m, "batch_norm_stats", {"input"});
+  def_fast<&batch_norm_elemt>(m, "batch_norm_elemt",
+                              {"input", "weight", "bias", "mean", "invstd", "activation",
+                               "negative_slope", "residual", "save"});
+  def_fast<&batch_norm_backward_reduce>(m, "batch_norm_backward_reduce",
+                                        {"grad_output", "input", "weight", "bias", "mean", "invstd",
+                                         "activation", "negative_slope", "residual", "mask"});
+  def_fast<&batch_norm_backward_elemt>(
+      m, "batch_norm_backward_elemt",
+      {"grad_output", "input", "weight", "bias", "mean", "invstd", "sum_dy", "sum_dy_xmu", "count",
+       "activation", "negative_slope", "residual", "mask", "want_input", "want_residual"});
 }
 
 } // namespace dlk

@@ -1,5 +1,6 @@
 // Optimizer steps: over lists of arrays, and over the tensors of a ParameterTable.
 #include "bindings/bind.h"
+#include "bindings/call.h"
 #include "bindings/parameter_table.h"
 
 #include <pybind11/stl.h>
@@ -19,7 +20,9 @@ void optimizer_step(const std::string& kernel, const std::string& operation,
                     const py::list& settings, const std::vector<bool>& signed_slots,
                     const py::list& rounding, StepExtras& extras) {
   const OptimizerNames names{operation, slots, signed_slots, has_average};
-  OptimizerStep step(names);
+  SharedMemory memory;
+  memory.allow_as("params"); // a gradient is read before its parameter is written
+  OptimizerStep step(names, &memory);
   for (size_t setting = 0; setting < settings.size(); ++setting)
     step.add_setting(settings[setting], rounding[setting]);
   for (size_t index = 0; index < params.size(); ++index) {
@@ -38,15 +41,31 @@ void optimizer_step(const std::string& kernel, const std::string& operation,
     step.add(params[index], grads[index], own, setting_of[index].cast<int32_t>(),
              extras.writes_gradients(), index, index);
   }
+  const std::string found = memory.find();
+  DLK_CHECK(found.empty(), operation, ": ", found);
   step.run(optimizer_kernel(kernel), false, extras);
+}
+
+// Refuses what a step would refuse of parameters.
+void check_parameters(const std::string& operation, const py::list& params) {
+  SharedMemory memory;
+  for (size_t index = 0; index < params.size(); ++index) {
+    const std::string argument = text("params[", index, "]");
+    const TensorView view = output_view_of(params[index], operation.c_str(), argument.c_str());
+    check_floating(view, operation.c_str(), argument.c_str());
+    memory.add(view, "params", index, true);
+  }
+  const std::string found = memory.find();
+  DLK_CHECK(found.empty(), operation, ": ", found);
 }
 
 } // namespace
 
 void bind_optim(py::module_& m) {
   m.def("optimizer_step", &optimizer_step);
+  m.def("check_parameters", &check_parameters);
   py::class_<StepExtras>(m, "StepExtras")
-      .def(py::init<>())
+      .def(py::init(&make_by_init<StepExtras>))
       .def_readwrite("unscale", &StepExtras::unscale)
       .def_readwrite("max_norm", &StepExtras::max_norm)
       .def_readwrite("average_weight", &StepExtras::average_weight)
@@ -59,10 +78,11 @@ void bind_optim(py::module_& m) {
       .def_readonly("norm_is_double", &StepExtras::norm_is_double);
   m.def("torch_handles_available", &torch_handles_available);
   py::class_<ParameterTable>(m, "ParameterTable")
-      .def(py::init<const std::string&, const std::string&, const std::vector<std::string>&, bool,
-                    const std::vector<std::string>&, const py::list&, const py::list&,
-                    const py::dict&, const py::list&, bool, const std::vector<bool>&,
-                    const std::vector<bool>&>())
+      .def(py::init(
+          &make_by_init<ParameterTable, const std::string&, const std::string&,
+                        const std::vector<std::string>&, bool, const std::vector<std::string>&,
+                        const py::list&, const py::list&, const py::dict&, const py::list&, bool,
+                        const std::vector<bool>&, const std::vector<bool>&>))
       .def("step", &ParameterTable::step);
 }
 

@@ -1,9 +1,13 @@
 // What every binding does around a kernel: common checks, the GIL, memory.
 #pragma once
 
+#include "bindings/gil.h"
+#include "bindings/profiled_range.h"
 #include "bindings/tensor.h"
 #include "runtime/dispatch.h"
 
+#include <cmath>
+#include <limits>
 #include <new>
 
 namespace dlk {
@@ -11,11 +15,13 @@ namespace dlk {
 // Below this much work, giving the GIL up costs more than it lets others do.
 constexpr int64_t kReleaseGilElems = 8192;
 
-template <class Function> void without_gil(int64_t work_elems, Function function) {
+// Runs a kernel; torch's profiler, if it runs, sees it as "dlkernels::" and the operation's name.
+template <class Function>
+void without_gil(const char* operation, int64_t work_elems, Function function) {
+  const ProfiledRange range(operation);
   if (work_elems < kReleaseGilElems)
     return function();
-  py::gil_scoped_release release;
-  function();
+  with_gil_released(function);
 }
 
 template <class Pointer> Pointer allocated(Pointer data, size_t bytes) {
@@ -41,6 +47,19 @@ inline void check_floating(const TensorView& view, const char* operation, const 
   DLK_CHECK_TYPE(is_floating(view.dtype), operation, ": ", argument,
                  ": expected a floating dtype (float32, float64, bfloat16, float16), got ",
                  dtype_name(view.dtype));
+}
+
+// A number that a kernel takes in the type it computes in, float32 but for float64 arrays: that
+// must hold it, neither as infinity nor as 0; with `divides` its inverse too.
+inline void check_holds(double value, DType dtype, const char* operation, const char* argument,
+                        bool divides = false) {
+  constexpr double most = std::numeric_limits<float>::max();
+  if (dtype == DType::float64 || value == 0 || !std::isfinite(value))
+    return;
+  const double least = divides ? 1 / most : double(std::numeric_limits<float>::denorm_min());
+  DLK_CHECK(std::abs(value) <= most && std::abs(value) >= least, operation, ": ", argument,
+            ": expected a number that float32 can hold", divides ? ", and its inverse too" : "",
+            " (0, or from ", least, " to ", most, "), got ", value);
 }
 
 inline void check_same_dtype(const TensorView& view, const TensorView& as, const char* operation,

@@ -15,6 +15,7 @@ constexpr int32_t kDeviceCpu = 1;
 enum TypeCode : uint8_t { kInt = 0, kUInt = 1, kFloat = 2, kBfloat = 4, kComplex = 5, kBool = 6 };
 
 constexpr uint64_t kFlagReadOnly = 1;
+constexpr uint64_t kFlagIsCopied = 2;
 
 // Names of the capsules; a consumer renames the one it took.
 constexpr const char* kCapsuleName = "dltensor";

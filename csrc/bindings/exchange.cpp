@@ -1,5 +1,8 @@
 #include "bindings/exchange.h"
 
+#include "bindings/torch_handle.h"
+#include "bindings/torch_storage.h"
+
 #include <atomic>
 #include <mutex>
 
@@ -10,7 +13,7 @@ namespace {
 // need no lock, with or without the GIL. Types that do not fit are looked up at each call.
 struct Slot {
   std::atomic<PyTypeObject*> type{nullptr};
-  ExchangeType exchange{nullptr, nullptr};
+  ExchangeType exchange{};
 };
 constexpr size_t kSlots = 64;
 Slot slots[kSlots];
@@ -21,11 +24,11 @@ size_t first_slot(PyTypeObject* type) {
   return (address >> 4 ^ address >> 12) % kSlots;
 }
 
-ExchangeType look_up(PyTypeObject* type) {
-  PyObject* object = reinterpret_cast<PyObject*>(type);
-  if (!PyObject_HasAttrString(object, dlpack::kExchangeAttribute))
-    return {nullptr, nullptr};
-  const py::object capsule = py::handle(object).attr(dlpack::kExchangeAttribute);
+ExchangeType look_up(py::handle object) {
+  const py::handle type = py::type::handle_of(object);
+  if (!PyObject_HasAttrString(type.ptr(), dlpack::kExchangeAttribute))
+    return {};
+  const py::object capsule = type.attr(dlpack::kExchangeAttribute);
   auto* api = static_cast<const dlpack::ExchangeApi*>(
       PyCapsule_GetPointer(capsule.ptr(), dlpack::kExchangeCapsuleName));
   if (api == nullptr)
@@ -34,11 +37,17 @@ ExchangeType look_up(PyTypeObject* type) {
   while (api != nullptr && api->header.version.major != dlpack::kMajorVersion)
     api = reinterpret_cast<const dlpack::ExchangeApi*>(api->header.previous);
   if (api == nullptr)
-    return {nullptr, nullptr};
-  PyObject* is_neg = PyObject_GetAttrString(object, "is_neg");
-  if (is_neg == nullptr)
+    return {};
+  const bool is_torch = is_torch_tensor(object);
+  PyObject* is_neg = PyObject_GetAttrString(type.ptr(), "is_neg");
+  if (is_neg == nullptr) {
     PyErr_Clear();
-  return {api, is_neg};
+    return {api, nullptr, 0, is_torch};
+  }
+  const size_t place = tensor_place(object);
+  if (is_torch)
+    find_storage_fields(place);
+  return {api, is_neg, place, is_torch};
 }
 
 enum NumpyTypeNumber { kNumpyHalf = 23 }; // part of NumPy's ABI, as are the first 13 below
@@ -57,7 +66,15 @@ std::atomic<int> bfloat16_number{-1};
 
 } // namespace
 
-ExchangeType exchange_type(PyTypeObject* type) {
+bool is_torch_tensor(py::handle object) {
+  const py::dict modules = py::module_::import("sys").attr("modules");
+  if (!modules.contains("torch") || !py::hasattr(modules["torch"], "Tensor"))
+    return false;
+  return py::isinstance(object, modules["torch"].attr("Tensor"));
+}
+
+ExchangeType exchange_type(py::handle object) {
+  PyTypeObject* const type = Py_TYPE(object.ptr());
   size_t slot = first_slot(type);
   for (size_t step = 0; step < kSlots; ++step, slot = (slot + 1) % kSlots) {
     PyTypeObject* known = slots[slot].type.load(std::memory_order_acquire);
@@ -66,7 +83,7 @@ ExchangeType exchange_type(PyTypeObject* type) {
     if (known == nullptr)
       break;
   }
-  const ExchangeType found = look_up(type);
+  const ExchangeType found = look_up(object);
   if (found.api == nullptr)
     return found;
   const std::lock_guard<std::mutex> lock(slots_mutex);
@@ -83,6 +100,19 @@ ExchangeType exchange_type(PyTypeObject* type) {
     }
   }
   return found;
+}
+
+bool is_negated(py::handle object, const ExchangeType& type) {
+  if (type.tensor_place)
+    return is_negated(reinterpret_cast<const char*>(object.ptr()) + type.tensor_place);
+  if (!type.is_neg)
+    return false;
+  PyObject* arguments[] = {object.ptr()};
+  const auto negated =
+      py::reinterpret_steal<py::object>(PyObject_Vectorcall(type.is_neg, arguments, 1, nullptr));
+  if (!negated)
+    throw py::error_already_set();
+  return negated.ptr() == Py_True;
 }
 
 std::string take_python_error() {

@@ -9,11 +9,19 @@ namespace dlk {
 // A Python type that offers the DLPack C exchange API.
 struct ExchangeType {
   const dlpack::ExchangeApi* api;
-  PyObject* is_neg; // the type's own method (torch: is the negative bit set), or nullptr
+  PyObject* is_neg;    // the type's own method (torch: is the negative bit set), or nullptr
+  size_t tensor_place; // where its objects have what `is_negated` of torch_handle.h reads, or 0
+  bool is_torch;       // whose tensors may all be written to
 };
 
-// Looks the type up once and remembers it; `api` is nullptr when it offers none.
-ExchangeType exchange_type(PyTypeObject* type);
+// Whether this is a tensor of torch's.
+bool is_torch_tensor(py::handle object);
+
+// Looks the object's type up once and remembers it; `api` is nullptr when it offers none.
+ExchangeType exchange_type(py::handle object);
+
+// Does the object's memory hold the negation of its values? DLPack does not tell.
+bool is_negated(py::handle object, const ExchangeType& type);
 
 // The first line of the Python error that is set, which is cleared.
 std::string take_python_error();

@@ -116,8 +116,11 @@ void LossWalk::dense_strides(int64_t* strides) const {
   }
 }
 
-py::object LossWalk::result(LossResult which, py::handle out) {
+py::object LossWalk::result(LossResult which, py::handle out, bool wide) {
   TensorView& view = results_[which];
+  wide = wide && item_size(args_.dtype) == 2;
+  args_.results[which].wide = wide;
+  const DType dtype = wide ? DType::float32 : args_.dtype;
   const int lead = leader();
   const auto make = [&](TensorView& fresh) {
     if (axis_ < 0 && size_ != 0 && lead >= 0 && operands_[lead].view->ndim == ndim_ &&
@@ -125,11 +128,11 @@ py::object LossWalk::result(LossResult which, py::handle out) {
       TensorView like = *operands_[lead].view;
       like.array = model_.array;
       like.kind = model_.kind;
-      return make_array_like(like, args_.dtype, fresh);
+      return make_array_like(like, dtype, fresh);
     }
     int64_t strides[kMaxDims];
     dense_strides(strides);
-    return make_array(model_, args_.dtype, ndim_, shape_, strides, fresh);
+    return make_array(model_, dtype, ndim_, shape_, strides, fresh);
   };
   if (out.is_none())
     return make(view);

@@ -26,9 +26,9 @@ public:
   int64_t size() const { return size_; }
   int64_t lines() const { return line_elems_ ? size_ / line_elems_ : 0; }
 
-  // A new array of that shape, in the operands' order of memory; or `out`, whose memory is the
-  // result's if the kernel can walk it.
-  py::object result(LossResult which, py::handle out = py::none());
+  // A new array of that shape, in the operands' order of memory, with `wide` of float32 instead of
+  // a half type; or `out`, whose memory is the result's if the kernel can walk it.
+  py::object result(LossResult which, py::handle out = py::none(), bool wide = false);
 
   const TensorView& made(LossResult which) const { return results_[which]; }
 

@@ -1,5 +1,6 @@
 // The extension module: the runtime's own functions, and what each family of operations adds.
 #include "bindings/bind.h"
+#include "bindings/gil.h"
 #include "bindings/tensor.h"
 #include "runtime/dispatch.h"
 #include "runtime/malloc_tuning.h"
@@ -64,7 +65,7 @@ void bind_runtime(py::module_& module) {
   module.def("num_threads_limit", &runtime::num_threads_limit);
   module.def("thread_count", &runtime::thread_count);
   module.def("in_forked_child", &runtime::in_forked_child);
-  module.def("empty_cache", &runtime::empty_pool, py::call_guard<py::gil_scoped_release>());
+  module.def("empty_cache", [] { with_gil_released(&runtime::empty_pool); });
   module.def("memory_stats", &memory_stats);
   module.def("set_pool_limit", &runtime::set_pool_limit, "bytes"_a);
   module.def("tune_malloc", &runtime::tune_malloc, "enable"_a);

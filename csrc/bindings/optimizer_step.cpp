@@ -308,6 +308,16 @@ void OptimizerStep::add(py::handle param_object, py::handle grad_object, PyObjec
   for (const TensorView& view : operands.views)
     if (view.kind == ArrayKind::dlpack)
       owners_.push_back(view.owner);
+  if (memory_) {
+    memory_->add(param, "params", index, true);
+    if (operands.is_there[kGradStream])
+      memory_->add(own[kGradStream], "grads", index, writes_gradient);
+    for (size_t slot = 0; slot < names_->slots.size(); ++slot)
+      if (is_given(int(slot)))
+        memory_->add(own[names_->stream(slot)], names_->slots[slot].c_str(), index, true);
+    if (operands.is_there[kLowOperand])
+      memory_->add(own[kLowOperand], "master_low", index, true);
+  }
   if (codes && Walks(operands).count > 1)
     make_one_walk(operands, *codes, writes_gradient);
   add_walks(operands, setting, int32_t(number));
@@ -333,7 +343,39 @@ void OptimizerStep::check_gradients() const {
   }
 }
 
+void OptimizerStep::check_numbers() const {
+  const auto is_too_large = [](double number) {
+    return std::isfinite(number) && std::isinf(float(number));
+  };
+  std::vector<const double*> too_large(settings_.size());
+  bool any = false;
+  for (size_t setting = 0; setting < settings_.size(); ++setting) {
+    const double* numbers = settings_[setting].numbers;
+    const double* found = std::find_if(numbers, numbers + kOptimizerNumbers, is_too_large);
+    if (found == numbers + kOptimizerNumbers)
+      continue;
+    too_large[setting] = found;
+    any = true;
+  }
+  if (!any)
+    return;
+  for (const OptimizerArray& array : arrays_) {
+    if (!array.streams[kGradStream] || !too_large[size_t(array.setting)])
+      continue;
+    bool has_double = false;
+    for (int stream = 0; stream < kAverageStream; ++stream)
+      has_double |=
+          array.streams[stream] && layouts_[size_t(array.layout)].dtypes[stream] == DType::float64;
+    if (!has_double)
+      throw std::overflow_error(text(names_->operation,
+                                     ": step: expected numbers that float32 "
+                                     "holds, which is computed in, got ",
+                                     *too_large[size_t(array.setting)]));
+  }
+}
+
 void OptimizerStep::run(OptimizerKernel kernel, bool keeps_gil, StepExtras& extras) const {
+  check_numbers();
   std::vector<OptimizerChunk> chunks;
   chunks.reserve(arrays_.size());
   OptimizerArgs args{};
@@ -369,7 +411,7 @@ void OptimizerStep::run(OptimizerKernel kernel, bool keeps_gil, StepExtras& extr
     if (clips && array.streams[kGradStream] &&
         layouts_[size_t(array.layout)].dtypes[kGradStream] == DType::float64)
       extras.norm_is_double = true;
-  without_gil(keeps_gil ? 0 : args.total_elems, [&] {
+  without_gil(names_->operation.c_str(), keeps_gil ? 0 : args.total_elems, [&] {
     const KernelTable& table = runtime::kernels();
     if (looks) {
       table.grad_norm(args);

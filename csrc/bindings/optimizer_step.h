@@ -2,7 +2,8 @@
 // one-dimensional walks as their strides allow, and what the rule computes with.
 #pragma once
 
-#include "bindings/tensor.h"
+#include "bindings/made_by_init.h"
+#include "bindings/shared_memory.h"
 #include "runtime/dispatch.h"
 
 #include <vector>
@@ -27,7 +28,7 @@ struct OptimizerNames {
 };
 
 // What a step does besides its rule, and what it found. Python has it as `_core.StepExtras`.
-struct StepExtras {
+struct StepExtras : MadeByInit {
   double unscale = 1;        // factor of the gradients
   double max_norm = -1;      // clips their norm; negative: does not
   double average_weight = 0; // of the parameter in its average
@@ -62,7 +63,9 @@ void set_rounding(OptimizerSetting& setting, py::handle rounding);
 
 class OptimizerStep {
 public:
-  explicit OptimizerStep(const OptimizerNames& names) : names_(&names) {}
+  // memory: receives the arrays that are added, but for those of add_flat.
+  explicit OptimizerStep(const OptimizerNames& names, SharedMemory* memory = nullptr)
+      : names_(&names), memory_(memory) {}
 
   void reserve(size_t arrays) { arrays_.reserve(arrays); }
 
@@ -85,9 +88,12 @@ public:
   // Refuses a gradient that two parameters share, for a step that writes it.
   void check_gradients() const;
 
+  // Raises OverflowError, having written nothing, for a number that float32 cannot hold where it is
+  // computed in.
   void run(OptimizerKernel kernel, bool keeps_gil, StepExtras& extras) const;
 
 private:
+  void check_numbers() const;
   int32_t layout(const OptimizerLayout& layout);
   struct Operands;
   struct Walks;
@@ -95,6 +101,7 @@ private:
   void make_one_walk(Operands& operands, const TensorView& codes, bool writes_gradient);
 
   const OptimizerNames* names_;
+  SharedMemory* memory_;
   std::vector<OptimizerArray> arrays_;
   int32_t param_count_ = 0;
   std::vector<OptimizerLayout> layouts_;

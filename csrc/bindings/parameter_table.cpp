@@ -68,8 +68,10 @@ ParameterTable::ParameterTable(const std::string& operation, const std::string& 
     scalar_names_.append(
         py::reinterpret_steal<py::object>(PyUnicode_InternFromString(name.c_str())));
   if (format_count_) {
-    for (const std::string& name : slots)
+    for (const std::string& name : slots) {
+      code_names_.append(py::str(name + "_8bit"));
       format_names_.append(py::str(name + "_absmax"));
+    }
     format_names_.append(py::str("master_low"));
   }
   std::unordered_set<PyObject*> is_fresh;
@@ -96,8 +98,12 @@ ParameterTable::ParameterTable(const std::string& operation, const std::string& 
             *entry = py::reinterpret_borrow<py::object>(found);
           ++entry;
         };
-        for (py::handle name : names)
-          take(name);
+        for (size_t k = 0; k < slot_count_; ++k) {
+          const bool is_coded =
+              format_count_ && entry_of(own, PyList_GET_ITEM(code_names_.ptr(), Py_ssize_t(k)));
+          row.coded[k] = is_coded && !names[k].is_none();
+          take(row.coded[k] ? py::handle(code_names_[k]) : py::handle(names[k]));
+        }
         for (py::handle name : format_names_)
           take(name);
         for (py::handle name : scalar_names_)
@@ -115,8 +121,41 @@ ParameterTable::ParameterTable(const std::string& operation, const std::string& 
   live_.resize(rows_.size());
   for (size_t index = 0; index < rows_.size(); ++index)
     live_[index].row = &rows_[index];
+  check_memory();
   if (uses_handles_)
     make_handles();
+}
+
+void ParameterTable::check_memory() const {
+  SharedMemory memory;
+  const auto add = [&](py::handle tensor, const char* name, size_t index, bool is_written) {
+    FlatView flat;
+    if (flat_view(tensor, flat))
+      return memory.add(flat, name, index, is_written);
+    try {
+      memory.add(view_of(tensor, names_.operation.c_str(), name), name, index, is_written);
+    } catch (const TypeError&) { // nothing that a kernel could write
+    }
+  };
+  for (const Row& row : rows_) {
+    if (!row.plain)
+      continue;
+    const py::object* entry = &entries_[row.first];
+    const size_t index = number_of(row);
+    add(entry[0], "params", index, true);
+    const py::object grad = entry[0].attr("grad");
+    if (!grad.is_none() && is_plain(grad))
+      add(grad, "grads", index, false);
+    for (size_t k = 0; k < slot_count_; ++k)
+      if (entry[1 + k])
+        add(entry[1 + k], names_.slots[k].c_str(), index, true);
+    for (size_t k = 0; k < format_count_; ++k)
+      if (entry[1 + slot_count_ + k])
+        add(entry[1 + slot_count_ + k], k < slot_count_ ? "the scales of states" : "master_low",
+            index, true);
+  }
+  const std::string found = memory.find();
+  DLK_CHECK_TYPE(found.empty(), names_.operation, ": ", found);
 }
 
 void ParameterTable::make_handles() {
@@ -206,7 +245,8 @@ bool ParameterTable::has_its_states(const Row& row, PyObject* used) const {
   };
   const py::object* entry = &entries_[row.first + 1];
   for (size_t k = 0; k < slot_count_; ++k, ++entry) {
-    PyObject* name = PyTuple_GET_ITEM(used, Py_ssize_t(k));
+    PyObject* name = row.coded[k] ? PyList_GET_ITEM(code_names_.ptr(), Py_ssize_t(k))
+                                  : PyTuple_GET_ITEM(used, Py_ssize_t(k));
     if (name != Py_None && !is_same(name, *entry))
       return false;
   }

@@ -9,7 +9,7 @@
 
 namespace dlk {
 
-class ParameterTable {
+class ParameterTable : public MadeByInit {
 public:
   // operation, kernel: as OptimizerStep takes them. slots: the names of the rule's states, and of
   // the average if has_average, and scalars: of its numbers (0-d tensors), in a parameter's dict in
@@ -18,6 +18,9 @@ public:
   // fresh: states of these tensors are at their first step and hold nothing yet. uses_handles: see
   // torch_handles_available(). signed_slots: which slots have a sign, if some may be codes or the
   // parameter split; else empty. rounds: per group, whether bfloat16 states are rounded at random.
+  //
+  // TypeError for tensors that lie in one another's memory (parameters, states, and gradients as
+  // they are now): only in order are they updated as torch updates them.
   ParameterTable(const std::string& operation, const std::string& kernel,
                  const std::vector<std::string>& slots, bool has_average,
                  const std::vector<std::string>& scalars, const py::list& groups,
@@ -48,6 +51,7 @@ private:
     int32_t group, index; // index within its group
     bool plain;           // exactly a torch.Tensor or Parameter: a subclass may have no memory
     bool fresh;
+    bool coded[kOptimizerSlots + 1]; // which states are codes, under a name that says so
     bool has_states;      // own_state held what stands in entries_ when it had own_version
     uint64_t own_version; // 0: not known
     int32_t setting;      // the last one
@@ -93,6 +97,7 @@ private:
   bool keeps_gil() const { return total_elems_ < kKeepGilElems; }
 
   void make_handles();
+  void check_memory() const;
   bool fits(const py::list& groups, const py::list& used, const py::dict& state) const;
   bool has_its_states(const Row& row, PyObject* used) const;
   bool has_average(const Row& row) const;
@@ -121,7 +126,7 @@ private:
   std::vector<py::object> entries_;
   std::vector<TorchHandle> handles_;
   size_t slot_count_, scalar_count_, format_count_, per_row_;
-  py::list format_names_; // of the scales and the low half
+  py::list code_names_, format_names_; // of the codes; of the scales and the low half
   std::vector<bool> rounds_;
   std::vector<size_t> group_ends_;     // rows of group g end here
   std::vector<PyObject*> params_;      // of the rows

@@ -1,4 +1,5 @@
 // Arrays in: what a view is, and how it is read from each kind of array.
+#include "bindings/arguments.h"
 #include "bindings/exchange.h"
 
 #include <algorithm>
@@ -6,14 +7,6 @@
 
 namespace dlk {
 namespace {
-
-// A few words on what came, for errors: "numpy.ndarray".
-std::string type_text(py::handle object) {
-  const py::handle type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
-  const std::string module = py::str(type.attr("__module__"));
-  const std::string name = py::str(type.attr("__qualname__"));
-  return module == "builtins" ? name : module + "." + name;
-}
 
 std::string dlpack_type_text(dlpack::DataType type) {
   const char* kind = type.code == dlpack::kComplex ? "complex"
@@ -57,17 +50,10 @@ void read_dlpack(const dlpack::Tensor& tensor, TensorView& view, const char* ope
                  ": expected an array with memory of its own, got one without data");
 }
 
-// A torch tensor whose negative bit is set shows memory that holds its negation, and DLPack does
-// not tell. The bit comes with the imaginary part of a conjugated tensor, and that lies in memory
-// of pairs: every stride is even. Asking costs as much as the whole view, so only such views are
-// asked.
-bool may_be_negated(const TensorView& view) {
-  if (!is_floating(view.dtype))
-    return false;
-  for (int dim = 0; dim < view.ndim; ++dim)
-    if (view.shape[dim] > 1 && view.strides[dim] % 2 != 0)
-      return false;
-  return true;
+Access access_of(uint64_t dlpack_flags) {
+  return dlpack_flags & dlpack::kFlagReadOnly   ? Access::readonly
+         : dlpack_flags & dlpack::kFlagIsCopied ? Access::copied
+                                                : Access::writable;
 }
 
 void read_exchange(py::handle object, const ExchangeType& type, TensorView& view,
@@ -78,6 +64,7 @@ void read_exchange(py::handle object, const ExchangeType& type, TensorView& view
       throw TypeError(text(operation, ": ", argument, ": expected a dense CPU array, got ",
                            type_text(object), ", which cannot be read: ", take_python_error()));
     view.owner = py::reinterpret_borrow<py::object>(object);
+    view.access = type.is_torch ? Access::writable : Access::unknown;
     read_dlpack(tensor, view, operation, argument);
   } else {
     dlpack::ManagedTensorVersioned* managed = nullptr;
@@ -89,20 +76,13 @@ void read_exchange(py::handle object, const ExchangeType& type, TensorView& view
       if (held->deleter)
         held->deleter(held);
     });
-    view.readonly = (managed->flags & dlpack::kFlagReadOnly) != 0;
+    view.access = access_of(managed->flags);
     read_dlpack(managed->tensor, view, operation, argument);
   }
   view.kind = ArrayKind::exchange;
-  if (type.is_neg && may_be_negated(view)) {
-    PyObject* arguments[] = {object.ptr()};
-    const auto negated =
-        py::reinterpret_steal<py::object>(PyObject_Vectorcall(type.is_neg, arguments, 1, nullptr));
-    if (!negated)
-      throw py::error_already_set();
-    DLK_CHECK_TYPE(negated.ptr() != Py_True, operation, ": ", argument,
-                   ": expected a tensor without the negative bit, got one with it; call "
-                   "resolve_neg() first");
-  }
+  DLK_CHECK_TYPE(!is_negated(object, type), operation, ": ", argument,
+                 ": expected a tensor without the negative bit, got one with it; call "
+                 "resolve_neg() first");
 }
 
 void read_numpy(const py::array& array, TensorView& view, const char* operation,
@@ -119,7 +99,7 @@ void read_numpy(const py::array& array, TensorView& view, const char* operation,
   view.kind = ArrayKind::numpy;
   view.ndim = static_cast<int>(array.ndim());
   view.data = const_cast<void*>(array.data());
-  view.readonly = !array.writeable();
+  view.access = array.writeable() ? Access::writable : Access::readonly;
   view.owner = array;
   const int64_t item_bytes = item_size(view.dtype);
   for (int dim = 0; dim < view.ndim; ++dim) {
@@ -155,14 +135,28 @@ template <class Managed> py::object take_over(py::handle capsule, const char* us
   return owner;
 }
 
+// What `__dlpack_device__` gave: (type, number), the type an enum in some libraries.
+void check_device(const py::object& device, const std::string& type, const char* operation,
+                  const char* argument) {
+  int64_t numbers[2];
+  bool is_pair = PyTuple_Check(device.ptr()) && PyTuple_GET_SIZE(device.ptr()) == 2;
+  for (int which = 0; is_pair && which < 2; ++which) {
+    numbers[which] = PyLong_AsLongLong(PyTuple_GET_ITEM(device.ptr(), which));
+    is_pair = !PyErr_Occurred();
+    PyErr_Clear();
+  }
+  DLK_CHECK_TYPE(is_pair, operation, ": ", argument, ": expected an array, got ", type,
+                 ", whose __dlpack_device__ gives no pair of integers");
+  DLK_CHECK_TYPE(numbers[0] == dlpack::kDeviceCpu, operation, ": ", argument,
+                 ": expected an array in CPU memory, got one on another device (DLPack device ",
+                 numbers[0], ":", numbers[1], ")");
+}
+
 void read_capsule(py::handle object, TensorView& view, const char* operation,
                   const char* argument) {
   py::object capsule;
   try {
-    const auto device = object.attr("__dlpack_device__")().cast<std::pair<int, int>>();
-    DLK_CHECK_TYPE(device.first == dlpack::kDeviceCpu, operation, ": ", argument,
-                   ": expected an array in CPU memory, got one on another device (DLPack device ",
-                   device.first, ":", device.second, ")");
+    check_device(object.attr("__dlpack_device__")(), type_text(object), operation, argument);
     const py::object dlpack = object.attr("__dlpack__");
     try {
       using namespace py::literals;
@@ -187,12 +181,13 @@ void read_capsule(py::handle object, TensorView& view, const char* operation,
                    managed->version.major);
     view.owner =
         take_over<dlpack::ManagedTensorVersioned>(capsule, dlpack::kUsedVersionedCapsuleName);
-    view.readonly = (managed->flags & dlpack::kFlagReadOnly) != 0;
+    view.access = access_of(managed->flags);
     read_dlpack(managed->tensor, view, operation, argument);
   } else if (PyCapsule_IsValid(capsule.ptr(), dlpack::kCapsuleName)) {
     const auto* managed = static_cast<dlpack::ManagedTensor*>(
         PyCapsule_GetPointer(capsule.ptr(), dlpack::kCapsuleName));
     view.owner = take_over<dlpack::ManagedTensor>(capsule, dlpack::kUsedCapsuleName);
+    view.access = is_torch_tensor(object) ? Access::writable : Access::unknown;
     read_dlpack(managed->tensor, view, operation, argument);
   } else {
     throw TypeError(text(operation, ": ", argument, ": expected a DLPack capsule from ",
@@ -246,7 +241,7 @@ TensorView view_of(py::handle object, const char* operation, const char* argumen
     DLK_CHECK_TYPE(!is_masked_array(object), operation, ": ", argument,
                    ": expected a plain array, got a masked array; fill it first");
     read_numpy(py::reinterpret_borrow<py::array>(object), view, operation, argument);
-  } else if (const ExchangeType type = exchange_type(Py_TYPE(object.ptr())); type.api) {
+  } else if (const ExchangeType type = exchange_type(object); type.api) {
     read_exchange(object, type, view, operation, argument);
   } else if (py::hasattr(object, "__dlpack__") && py::hasattr(object, "__dlpack_device__")) {
     read_capsule(object, view, operation, argument);
@@ -258,9 +253,9 @@ TensorView view_of(py::handle object, const char* operation, const char* argumen
 }
 
 bool flat_view(py::handle object, FlatView& view) {
-  const ExchangeType type = exchange_type(Py_TYPE(object.ptr()));
+  const ExchangeType type = exchange_type(object);
   dlpack::Tensor tensor;
-  if (!type.api || !type.api->tensor_from_object)
+  if (!type.is_torch || !type.api->tensor_from_object || is_negated(object, type))
     return false;
   if (type.api->tensor_from_object(object.ptr(), &tensor) != 0) {
     PyErr_Clear();
@@ -278,19 +273,37 @@ bool flat_view(py::handle object, FlatView& view) {
   view.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
   view.shape = tensor.shape;
   view.ndim = tensor.ndim;
-  // A row-major array of two or more has an odd stride, so its negative bit is not set; a smaller
-  // one would have to be asked.
-  return view.size > 1;
+  return true;
+}
+
+// What a library says in managed tensors alone.
+static Access exchanged_access(py::handle object) {
+  dlpack::ManagedTensorVersioned* managed = nullptr;
+  const ExchangeType type = exchange_type(object);
+  if (type.api->managed_tensor_from_object(object.ptr(), &managed) != 0) {
+    PyErr_Clear();
+    return Access::unknown;
+  }
+  const Access access = access_of(managed->flags);
+  if (managed->deleter)
+    managed->deleter(managed);
+  return access;
 }
 
 TensorView output_view_of(py::handle object, const char* operation, const char* argument) {
   TensorView view = view_of(object, operation, argument);
-  DLK_CHECK(!view.readonly, operation, ": ", argument,
-            ": expected an array that can be written to, got a read-only one");
-  for (int dim = 0; dim < view.ndim; ++dim)
-    DLK_CHECK(view.shape[dim] <= 1 || view.strides[dim] != 0 || view.size() == 0, operation, ": ",
-              argument,
-              ": expected each element in a place of its own, got an expanded (broadcast) array");
+  if (view.access == Access::unknown && view.kind == ArrayKind::exchange)
+    view.access = exchanged_access(object);
+  constexpr const char* expected = ": expected an array that can be written to, got ";
+  DLK_CHECK(view.access != Access::readonly, operation, ": ", argument, expected,
+            "a read-only one");
+  DLK_CHECK(view.access != Access::copied, operation, ": ", argument, expected, type_text(object),
+            ", which lends a copy of itself");
+  DLK_CHECK(view.access != Access::unknown, operation, ": ", argument, expected, type_text(object),
+            ", which does not say that it can be (by DLPack 1)");
+  DLK_CHECK(!overlaps_itself(view), operation, ": ", argument,
+            ": expected each element in a place of its own, got an array that overlaps itself "
+            "(expanded, or a sliding window)");
   return view;
 }
 

@@ -18,12 +18,14 @@ namespace py = pybind11;
 constexpr int kMaxDims = 64;
 
 enum class ArrayKind : uint8_t { numpy, exchange, dlpack };
+// Whether an array may be written to. `unknown`: its library does not say.
+enum class Access : uint8_t { writable, readonly, copied, unknown };
 
 struct TensorView {
   void* data = nullptr;
   DType dtype = DType::float32;
   ArrayKind kind = ArrayKind::numpy;
-  bool readonly = false;
+  Access access = Access::writable;
   int ndim = 0;
   int64_t shape[kMaxDims];
   int64_t strides[kMaxDims]; // in elements
@@ -41,12 +43,13 @@ struct TensorView {
 // foreign byte order, strides that are no multiple of the item, tensors whose negative bit is set.
 TensorView view_of(py::handle object, const char* operation, const char* argument);
 
-// The same for something that will be written to: read-only and expanded arrays are a ValueError.
+// The same for something that will be written to. A ValueError: read-only arrays, those of
+// libraries that neither are known to have arrays that may be written nor say so through DLPack 1,
+// and arrays with two elements in one place (expanded, sliding windows).
 TensorView output_view_of(py::handle object, const char* operation, const char* argument);
 
-// The quick look, for lists of thousands: a row-major array of a type with the exchange API, with
-// nothing owned and the shape left where it is. Returns false for everything else, which view_of
-// then takes or refuses.
+// The quick look, for lists of thousands: a row-major tensor of torch's, with nothing owned and the
+// shape left where it is. Returns false for everything else, which view_of then takes or refuses.
 struct FlatView {
   void* data;
   const int64_t* shape; // valid while the array lives
@@ -67,6 +70,10 @@ py::object make_array_like(const TensorView& like, DType dtype, TensorView& view
 // The strides of such an array.
 void dense_strides_like(const TensorView& like, int64_t* strides);
 
+// What is returned of a new array once it is written: of NumPy's 0-d ones the scalar, as NumPy's
+// own functions do.
+py::object returned(const py::object& made);
+
 // A 0-d result: a NumPy scalar for NumPy (as NumPy's own reductions give), else a 0-d array.
 py::object make_scalar(const TensorView& like, DType dtype, double value);
 
@@ -78,9 +85,16 @@ py::object contiguous_copy(const TensorView& source, TensorView& view);
 // Copies elements between two views of the same shape and dtype, any strides.
 void copy_elements(const TensorView& source, TensorView& destination);
 
+// Whether two elements of a view share a byte, as in expanded arrays and sliding windows. Exact,
+// except that where the search would take long the answer is yes.
+bool overlaps_itself(const TensorView& view);
+
+// Whether two views share a byte. Views in each other's gaps (x[::2] and x[1::2], columns of one
+// matrix) do not; where it is too hard to tell the answer is yes.
+bool share_memory(const TensorView& first, const TensorView& second);
+
 // Raises ValueError unless `out` either is exactly `in` (same start, shape and strides) or shares
-// no byte with it. Views in each other's gaps (x[::2] and x[1::2], columns of one matrix) pass;
-// where it is too hard to tell it is refused.
+// no byte with it.
 void check_overlap(const TensorView& out, const TensorView& in, const char* operation,
                    const char* out_argument, const char* in_argument);
 

@@ -104,23 +104,48 @@ bool apart_in_windows(const Span& a, int64_t a_item, const Span& b, int64_t b_it
   return extents[0] <= distance && distance + extents[1] <= window;
 }
 
-bool share_memory(const TensorView& first, const TensorView& second) {
-  if (first.size() == 0 || second.size() == 0)
-    return false;
-  const Span a(first), b(second);
-  if (a.high <= b.low || b.high <= a.low)
-    return false;
-  // Interleaved spans, as of x[::2] and x[1::2] or of columns of one matrix.
-  const int64_t a_item = item_size(first.dtype), b_item = item_size(second.dtype);
-  int64_t common = 0;
-  for (const Span* span : {&a, &b})
-    for (int dim = 0; dim < span->ndim; ++dim) {
-      common = std::gcd(common, span->stride_bytes[dim]);
-      if (apart_in_windows(a, a_item, b, b_item, span->stride_bytes[dim]))
-        return false;
+// Two elements of a view lie in one place if some steps along its dimensions, not all 0, lead back
+// to the start.
+struct Steps {
+  explicit Steps(const TensorView& view) {
+    for (int dim = 0; dim < view.ndim; ++dim) {
+      if (view.shape[dim] <= 1)
+        continue;
+      int place = ndim++;
+      for (; place > 0 && strides[place - 1] < std::llabs(view.strides[dim]); --place) {
+        strides[place] = strides[place - 1];
+        most[place] = most[place - 1];
+      }
+      strides[place] = std::llabs(view.strides[dim]);
+      most[place] = view.shape[dim] - 1;
     }
-  return common == 0 || !apart_in_windows(a, a_item, b, b_item, common);
-}
+    for (int dim = ndim; dim > 0; --dim)
+      reach[dim - 1] = reach[dim] + strides[dim - 1] * most[dim - 1];
+  }
+
+  // Whether steps along dimensions `dim` and after lead from `distance` to 0, tried from the
+  // largest stride down: only as many as the dimensions after it can make up for. Those of nested
+  // strides can make up for none.
+  bool meet(int dim, int64_t distance, bool moved) {
+    if (dim == ndim)
+      return moved && distance == 0;
+    if (--tries < 0)
+      return true;
+    const int64_t stride = strides[dim], rest = reach[dim + 1];
+    // distance + step * stride within [-rest, rest]; the first step of all goes forward.
+    const int64_t first = std::max(moved ? -most[dim] : 0, -((rest + distance) / stride));
+    const int64_t last = std::min(most[dim], (rest - distance) / stride);
+    for (int64_t step = first; step <= last; ++step)
+      if (meet(dim + 1, distance + step * stride, moved || step != 0))
+        return true;
+    return false;
+  }
+
+  int ndim = 0;
+  int tries = 10000;
+  int64_t strides[kMaxDims], most[kMaxDims]; // from the largest stride down
+  int64_t reach[kMaxDims + 1] = {};          // how far the dimensions from here on lead at most
+};
 
 bool same_place(const TensorView& a, const TensorView& b) {
   if (a.data != b.data || a.ndim != b.ndim || item_size(a.dtype) != item_size(b.dtype))
@@ -184,6 +209,34 @@ void copy_elements(const TensorView& source, TensorView& destination) {
         copy_blocks(*context.copy, begin * per_chunk, std::min(end * per_chunk, context.blocks));
       },
       &context);
+}
+
+bool share_memory(const TensorView& first, const TensorView& second) {
+  if (first.size() == 0 || second.size() == 0)
+    return false;
+  const Span a(first), b(second);
+  if (a.high <= b.low || b.high <= a.low)
+    return false;
+  // Interleaved spans, as of x[::2] and x[1::2] or of columns of one matrix.
+  const int64_t a_item = item_size(first.dtype), b_item = item_size(second.dtype);
+  int64_t common = 0;
+  for (const Span* span : {&a, &b})
+    for (int dim = 0; dim < span->ndim; ++dim) {
+      common = std::gcd(common, span->stride_bytes[dim]);
+      if (apart_in_windows(a, a_item, b, b_item, span->stride_bytes[dim]))
+        return false;
+    }
+  return common == 0 || !apart_in_windows(a, a_item, b, b_item, common);
+}
+
+bool overlaps_itself(const TensorView& view) {
+  if (view.dense() || view.size() == 0)
+    return false;
+  for (int dim = 0; dim < view.ndim; ++dim)
+    if (view.shape[dim] > 1 && view.strides[dim] == 0)
+      return true;
+  Steps steps(view);
+  return steps.meet(0, 0, false);
 }
 
 void check_overlap(const TensorView& out, const TensorView& in, const char* operation,

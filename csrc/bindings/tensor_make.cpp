@@ -1,6 +1,10 @@
 // Arrays out: results on memory of the pool, as the kind of array that came in.
 #include "bindings/bind.h"
 #include "bindings/exchange.h"
+#include "bindings/fast_call.h"
+#include "bindings/gil.h"
+#include "bindings/made_by_init.h"
+#include "bindings/torch_storage.h"
 #include "runtime/pool.h"
 
 #include <algorithm>
@@ -123,15 +127,18 @@ py::object make_exchange(const TensorView& like, DType dtype, TensorView& view, 
   fill_tensor(self->managed.tensor, view.data, dtype, view.ndim,
               reinterpret_cast<int64_t*>(block + sizeof(Export)), view.shape, view.strides);
   void* object = nullptr;
-  const ExchangeType type = exchange_type(Py_TYPE(like.array.ptr()));
+  const ExchangeType type = exchange_type(like.array);
   if (type.api->managed_tensor_to_object(&self->managed, &object) != 0)
     throw py::error_already_set(); // the tensor is theirs, even now
-  return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
+  auto tensor = py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
+  if (const ExchangeType made = exchange_type(tensor); made.is_torch)
+    make_resizable(tensor, made.tensor_place);
+  return tensor;
 }
 
 // What from_dlpack of another library is given: memory that offers itself through DLPack, as often
 // as it is asked.
-class Exporter {
+class Exporter : public MadeByInit {
 public:
   Exporter(std::shared_ptr<SharedBuffer> buffer, DType dtype, const TensorView& view)
       : buffer_(std::move(buffer)), dtype_(dtype), ndim_(view.ndim),
@@ -203,7 +210,7 @@ py::object make_dlpack(const TensorView& like, DType dtype, TensorView& view, si
   auto buffer = std::make_shared<SharedBuffer>(bytes);
   view.data = buffer->data();
   const py::object result =
-      from_dlpack_of(like.array)(py::cast(Exporter(std::move(buffer), dtype, view)));
+      from_dlpack_of(like.array)(py::cast(make_by_init<Exporter>(std::move(buffer), dtype, view)));
   // The result is written after this: it has to be on the memory it was given, not on a copy.
   if (bytes != 0) {
     const TensorView made = view_of(result, "from_dlpack", "result");
@@ -278,7 +285,7 @@ py::object make_array(const TensorView& like, DType dtype, int ndim, const int64
   const size_t bytes = bytes_of(dtype, ndim, shape);
   view.dtype = dtype;
   view.kind = like.kind;
-  view.readonly = false;
+  view.access = Access::writable;
   view.ndim = ndim;
   std::copy_n(shape, ndim, view.shape);
   if (strides && bytes != 0)
@@ -333,26 +340,32 @@ py::object make_array_like(const TensorView& like, DType dtype, TensorView& view
   return make_array(like, dtype, like.ndim, like.shape, strides, view);
 }
 
+py::object returned(const py::object& made) {
+  const bool is_scalar =
+      py::isinstance<py::array>(made) && py::reinterpret_borrow<py::array>(made).ndim() == 0;
+  return is_scalar ? py::object(made[py::tuple()]) : made;
+}
+
 py::object make_scalar(const TensorView& like, DType dtype, double value) {
   TensorView view;
-  py::object array;
   if (like.kind == ArrayKind::dlpack) {
     // Such libraries may read at once, so the value goes in first.
     auto buffer = std::make_shared<SharedBuffer>(static_cast<size_t>(item_size(dtype)));
     store_scalar(buffer->data(), dtype, value);
     view.ndim = 0;
-    return from_dlpack_of(like.array)(py::cast(Exporter(std::move(buffer), dtype, view)));
+    return from_dlpack_of(like.array)(
+        py::cast(make_by_init<Exporter>(std::move(buffer), dtype, view)));
   }
-  array = make_array(like, dtype, 0, nullptr, nullptr, view);
+  make_array(like, dtype, 0, nullptr, nullptr, view);
   store_scalar(view.data, dtype, value);
-  return like.kind == ArrayKind::numpy ? py::object(array[py::tuple()]) : array;
+  return returned(view.array);
 }
 
 py::object contiguous_copy(const TensorView& source, TensorView& view) {
   const size_t bytes = bytes_of(source.dtype, source.ndim, source.shape);
   view.dtype = source.dtype;
   view.kind = source.kind;
-  view.readonly = false;
+  view.access = Access::writable;
   view.ndim = source.ndim;
   std::copy_n(source.shape, source.ndim, view.shape);
   fill_row_major(view.ndim, view.shape, view.strides);
@@ -365,8 +378,7 @@ py::object contiguous_copy(const TensorView& source, TensorView& view) {
       throw std::bad_alloc();
     view.owner = capsule_of(view.data, bytes);
     if (bytes >= runtime::kPoolMinimumBytes) {
-      const py::gil_scoped_release release;
-      copy_elements(source, view);
+      with_gil_released([&] { copy_elements(source, view); });
     } else {
       copy_elements(source, view);
     }
@@ -374,8 +386,23 @@ py::object contiguous_copy(const TensorView& source, TensorView& view) {
   return view.owner;
 }
 
+// Of an array of this shape and these strides, in elements.
+static py::object overlaps_itself_at(const py::tuple& shape, const py::tuple& strides) {
+  constexpr const char* operation = "overlaps_itself";
+  TensorView view;
+  view.ndim = int(shape.size());
+  DLK_CHECK(view.ndim <= kMaxDims && shape.size() == strides.size(), operation,
+            ": strides: expected as many as sizes, at most ", kMaxDims);
+  for (int dim = 0; dim < view.ndim; ++dim) {
+    view.shape[dim] = as_integer(shape[size_t(dim)], operation, "shape", 0);
+    view.strides[dim] = as_integer(strides[size_t(dim)], operation, "strides");
+  }
+  return py::bool_(overlaps_itself(view));
+}
+
 void bind_exporter(py::module_& module) {
   using namespace py::literals;
+  def_fast<&overlaps_itself_at>(module, "overlaps_itself", {"shape", "strides"});
   // Keywords of the protocol that change nothing for fresh CPU memory are accepted.
   py::class_<Exporter>(module, "Exporter", "Memory of this library, for another's from_dlpack.")
       .def(

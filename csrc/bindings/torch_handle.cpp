@@ -10,7 +10,7 @@ namespace {
 constexpr int kHandleDTypes = int(DType::int16) + 1;
 
 // The first ones are torch's C interface to compiled models: they return 0, or an error. The last
-// two are C++: at::Tensor is one pointer, to its TensorImpl, and both pass and return references.
+// three are C++: at::Tensor is one pointer, to its TensorImpl, and all pass and return references.
 struct Functions {
   int32_t (*device_type_cpu)();
   int32_t (*dtypes[kHandleDTypes])() = {}; // by DType; nullptr for those that are not asked for
@@ -25,6 +25,7 @@ struct Functions {
   int32_t (*new_tensor_handle)(void* tensor, void** handle);
   void (*bump_version)(const void* tensor);
   void* (*grad)(const void* tensor_impl);
+  bool (*is_neg)(const void* tensor);
 
   int32_t cpu = 0, codes[kHandleDTypes] = {};
   bool found = true;
@@ -57,6 +58,7 @@ struct Functions {
     find(library, "aoti_torch_new_tensor_handle", new_tensor_handle);
     find(library, "_ZN5torch8autograd4impl12bump_versionERKN2at6TensorE", bump_version);
     find(library, "_ZNK3c1010TensorImpl4gradEv", grad);
+    find(library, "_ZN2at6native6is_negERKNS_6TensorE", is_neg);
     if (!found)
       return;
     cpu = device_type_cpu();
@@ -69,6 +71,10 @@ struct Functions {
 const Functions& functions() {
   static const Functions found;
   return found;
+}
+
+py::list addresses_of(const py::list& tensors) {
+  return py::module_::import("torch._C._aoti").attr("unsafe_alloc_void_ptrs_from_tensors")(tensors);
 }
 
 } // namespace
@@ -104,7 +110,7 @@ void* TorchTensor::data(DType dtype, int ndim, const int64_t* shape) const {
       torch.get_dtype(tensor_, &code) || code != torch.codes[int(dtype)] ||
       torch.get_dim(tensor_, &own_ndim) || own_ndim != ndim ||
       torch.get_sizes(tensor_, &own_shape) || !std::equal(shape, shape + ndim, own_shape) ||
-      torch.is_contiguous(tensor_, &contiguous) || !contiguous ||
+      torch.is_contiguous(tensor_, &contiguous) || !contiguous || torch.is_neg(tensor_) ||
       torch.get_data_ptr(tensor_, &data))
     return nullptr;
   return data;
@@ -114,9 +120,32 @@ void TorchTensor::increment_version() const {
   functions().bump_version(tensor_);
 }
 
+size_t tensor_place(py::handle tensor) {
+  if (!functions().found)
+    return 0;
+  py::list one;
+  one.append(tensor);
+  const py::list address = addresses_of(one);
+  const TorchHandle handle(PyCapsule_GetPointer(PyList_GET_ITEM(address.ptr(), 0), nullptr), true);
+  // The object's own part is that of the first type after `object`.
+  PyTypeObject* base = Py_TYPE(tensor.ptr());
+  while (base->tp_base && base->tp_base != &PyBaseObject_Type)
+    base = base->tp_base;
+  for (size_t place = sizeof(PyObject); place + sizeof(void*) <= size_t(base->tp_basicsize);
+       place += sizeof(void*)) {
+    const auto* bytes = reinterpret_cast<const char*>(tensor.ptr()) + place;
+    if (handle.is_at(bytes))
+      return place;
+  }
+  return 0;
+}
+
+bool is_negated(const void* tensor) {
+  return functions().is_neg(tensor);
+}
+
 std::vector<TorchHandle> torch_handles(const py::list& tensors) {
-  const py::list addresses =
-      py::module_::import("torch._C._aoti").attr("unsafe_alloc_void_ptrs_from_tensors")(tensors);
+  const py::list addresses = addresses_of(tensors);
   std::vector<TorchHandle> handles;
   handles.reserve(addresses.size());
   for (size_t index = 0; index < tensors.size(); ++index)

@@ -6,6 +6,7 @@
 
 #include "bindings/tensor.h"
 
+#include <cstring>
 #include <vector>
 
 namespace dlk {
@@ -18,14 +19,17 @@ class TorchTensor {
 public:
   explicit TorchTensor(void* tensor = nullptr) : tensor_(tensor) {}
 
-  // The address of a row-major CPU tensor of this dtype and shape; nullptr if it is anything else
-  // by now (`tensor.data = ...` puts other memory under the same tensor).
+  // The address of a row-major CPU tensor of this dtype and shape, not negated; nullptr if it is
+  // anything else by now (`tensor.data = ...` puts other memory under the same tensor).
   void* data(DType dtype, int ndim, const int64_t* shape) const;
 
   // Its gradient, kept alive by it; nothing where `tensor.grad` is None.
   TorchTensor grad() const;
 
   explicit operator bool() const { return tensor_ != nullptr; }
+
+  // Whether the same tensor is at this address too.
+  bool is_at(const void* tensor) const { return std::memcmp(tensor, tensor_, sizeof(void*)) == 0; }
 
   // Tells autograd of a write.
   void increment_version() const;
@@ -51,6 +55,13 @@ public:
 protected:
   void* tensor_;
 };
+
+// Where a Python tensor has its at::Tensor: bytes from the object's start; 0 if that is not found.
+size_t tensor_place(py::handle tensor);
+
+// Is the negative bit of an at::Tensor set? Its memory then holds the negated values, which DLPack
+// does not tell.
+bool is_negated(const void* tensor);
 
 // Owns one reference to a tensor.
 class TorchHandle : public TorchTensor {

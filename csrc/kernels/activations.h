@@ -103,7 +103,7 @@ template <class T> struct Hardswish {
   DLK_INLINE Vec<T> backward(Vec<T> g, Vec<T> x) const {
     const Vec<T> inside = fma(x, Vec<T>(T(1.0 / 3)), Vec<T>(T(0.5)));
     const Vec<T> slope = select(x >= Vec<T>(3), Vec<T>(1), inside);
-    return g * select(x <= Vec<T>(-3), Vec<T>(0), slope);
+    return select(x <= Vec<T>(-3), Vec<T>(0), g * slope);
   }
 };
 
@@ -129,7 +129,7 @@ template <class T> struct Sigmoid {
 };
 
 // dx = g (1 - y^2), by factors, of which the one that cancels is exact.
-// Reference: torch.tanh. Error: 4 ULP, gradient 2 eps.
+// Reference: torch.tanh. Error: 3.5 ULP, gradient 2 eps.
 template <class T> struct Tanh {
   explicit Tanh(const double*) {}
   DLK_INLINE Vec<T> forward(Vec<T> x) const { return tanh(x); }
@@ -183,6 +183,11 @@ template <class T> struct Selu : ExponentialUnit<T> {
   explicit Selu(const double*) : ExponentialUnit<T>(kScale, kScale * kAlpha, 1) {}
 };
 
+// sigmoid(x), to be restored when it has been multiplied.
+template <class T> DLK_INLINE Vec<T> guarded_sigmoid(Vec<T> x, const ExpTail<T>& tail) {
+  return select(x < Vec<T>(0), tail.e, Vec<T>(1)) / (Vec<T>(1) + tail.e);
+}
+
 // y = ln(1 + e^(beta x)) / beta; x where beta x > threshold. dx = g / (1 + e^(-beta x)); g there.
 // Reference: torch.nn.functional.softplus. Error: 3 ULP (+ |beta x| / 2 unless beta is a power of
 // two), gradient 3 ULP (likewise).
@@ -191,63 +196,77 @@ template <class T> struct Softplus {
       : beta_(T(p[0])), inverse_beta_(T(1 / p[0])), threshold_(T(p[1])) {}
   DLK_INLINE Vec<T> forward(Vec<T> x) const {
     const Vec<T> scaled = x * beta_;
-    return select(scaled > threshold_, x, softplus(scaled) * inverse_beta_);
+    const ExpTail<T> tail(scaled, scaled);
+    const Vec<T> y = (max(Vec<T>(0), scaled) + log1p_unit(tail.e)) * inverse_beta_;
+    return select(scaled > threshold_, x, tail.restored(y));
   }
   DLK_INLINE Vec<T> backward(Vec<T> g, Vec<T> x) const {
     const Vec<T> scaled = x * beta_;
-    return g * select(scaled > threshold_, Vec<T>(1), sigmoid(scaled));
+    const ExpTail<T> tail(scaled, scaled);
+    const Vec<T> dx = tail.restored(g * guarded_sigmoid(scaled, tail));
+    return select(scaled > threshold_, g, dx);
   }
 
 private:
   Vec<T> beta_, inverse_beta_, threshold_;
 };
 
-// What sigmoid(x) and its derivative are made of, without 1 - sigmoid(x): that cancels.
-template <class T> struct Logistic {
-  Vec<T> e, scale; // e^-|x| and 1 / (1 + e)
+// What sigmoid(x) and its derivative are made of, without 1 - sigmoid(x): that cancels. Each is to
+// be restored when it has been multiplied; with kBothTails the slope for large x too.
+template <class T, bool kBothTails = false> struct Logistic {
+  ExpTail<T> tail;
+  Vec<T> scale; // 1 / (1 + e)
   IntVec<T> is_negative;
 
   DLK_INLINE explicit Logistic(Vec<T> x)
-      : e(exp_nonpositive(-abs(x))), scale(Vec<T>(1) / (Vec<T>(1) + e)),
+      : tail(x, kBothTails ? -abs(x) : x), scale(Vec<T>(1) / (Vec<T>(1) + tail.e)),
         is_negative(x < Vec<T>(0)) {}
-  DLK_INLINE Vec<T> value() const { return scale * select(is_negative, e, Vec<T>(1)); }
-  DLK_INLINE Vec<T> slope() const { return e * scale * scale; }
+  DLK_INLINE Vec<T> value() const { return scale * select(is_negative, tail.e, Vec<T>(1)); }
+  DLK_INLINE Vec<T> slope() const { return tail.e * scale * scale; }
+  DLK_INLINE Vec<T> restored_value(Vec<T> product) const {
+    const Vec<T> restored = tail.restored(product);
+    return kBothTails ? select(is_negative, restored, product) : restored;
+  }
 };
 
 // Infinities, where the terms of x sigmoid(x) and its like are inf * 0, as the last finite number
-// that matters.
+// that matters: a factor of e^-|x|, which is 0 from there on.
+template <class T> DLK_INLINE Vec<T> above_exp(Vec<T> x) {
+  return max(Vec<T>(MathConstants<T>::kExpLowest), x);
+}
 template <class T> DLK_INLINE Vec<T> within_exp(Vec<T> x) {
-  constexpr T limit = -MathConstants<T>::kExpLowest;
-  return min(Vec<T>(limit), max(Vec<T>(-limit), x));
+  return min(Vec<T>(-MathConstants<T>::kExpLowest), above_exp(x));
 }
 
 // y = x sigmoid(x); dx = g (sigmoid(x) + x sigmoid'(x)). Reference: torch.nn.functional.silu.
-// Error: 3 ULP while e^x is normal, gradient 4 eps of its terms. y(-inf) is its limit, -0, as are
-// the derivatives at both infinities, where torch has NaN.
+// Error: 3 ULP, gradient 4 eps of its terms. y(-inf) is its limit, -0, as are the derivatives at
+// both infinities, where torch has NaN.
 template <class T> struct Silu {
   explicit Silu(const double*) {}
+  // To be restored.
+  DLK_INLINE static Vec<T> guarded(Vec<T> x, const ExpTail<T>& tail) {
+    const Vec<T> at = above_exp(x);
+    return select(x < Vec<T>(0), at * tail.e, at) / (Vec<T>(1) + tail.e);
+  }
   DLK_INLINE Vec<T> forward(Vec<T> x) const {
-    const Vec<T> e = exp_nonpositive(-abs(x));
-    const Vec<T> at = max(Vec<T>(MathConstants<T>::kExpLowest), x);
-    return select(x < Vec<T>(0), at * e, at) / (Vec<T>(1) + e);
+    const ExpTail<T> tail(x, x);
+    return tail.restored(guarded(x, tail));
   }
   DLK_INLINE Vec<T> backward(Vec<T> g, Vec<T> x) const {
-    const Vec<T> at = within_exp(x);
-    const Logistic<T> logistic(at);
-    return g * fma(at, logistic.slope(), logistic.value());
+    const Logistic<T> logistic(x);
+    return logistic.restored_value(g * fma(within_exp(x), logistic.slope(), logistic.value()));
   }
 };
 
 // y = x tanh(ln(1 + e^x)). With n = e^x that is x t, t = n (n + 2) / (n (n + 2) + 2), made from
 // e^-|x| on either side of 0; dx = g (t + x sigmoid(x) (1 - t^2)).
-// Reference: torch.nn.functional.mish. Error: 5 ULP while e^x is normal, gradient 8 eps of its
-// terms. Infinities as silu.
+// Reference: torch.nn.functional.mish. Error: 5 ULP, gradient 8 eps of its terms. Infinities as
+// silu.
 template <class T> struct Mish {
   explicit Mish(const double*) {}
   DLK_INLINE Vec<T> forward(Vec<T> x) const {
-    const Vec<T> at = max(Vec<T>(MathConstants<T>::kExpLowest), x);
-    const Parts parts(at);
-    return at * parts.top / (parts.top + parts.rest);
+    const Parts parts(x);
+    return parts.tail.restored(above_exp(x) * parts.top / (parts.top + parts.rest));
   }
   DLK_INLINE Vec<T> backward(Vec<T> g, Vec<T> x) const {
     const Vec<T> at = within_exp(x);
@@ -257,16 +276,18 @@ template <class T> struct Mish {
     const Vec<T> t = parts.top * inverse;
     // 1 - t^2 = (1 - t) (1 + t)
     const Vec<T> slope = parts.rest * inverse * (Vec<T>(1) + t);
-    const Vec<T> s = select(at < Vec<T>(0), parts.e, Vec<T>(1)) / (Vec<T>(1) + parts.e);
-    return g * fma(at * s, slope, t);
+    const Vec<T> e = parts.tail.e;
+    const Vec<T> s = select(at < Vec<T>(0), e, Vec<T>(1)) / (Vec<T>(1) + e);
+    return parts.tail.restored(g * fma(at * s, slope, t));
   }
 
 private:
   struct Parts { // t = top / (top + rest)
-    Vec<T> e, top, rest;
-    DLK_INLINE explicit Parts(Vec<T> x) : e(exp_nonpositive(-abs(x))) {
+    ExpTail<T> tail;
+    Vec<T> top, rest;
+    DLK_INLINE explicit Parts(Vec<T> x) : tail(x, x) {
       const IntVec<T> is_negative = x < Vec<T>(0);
-      const Vec<T> twice = e + e;
+      const Vec<T> e = tail.e, twice = e + e;
       top = select(is_negative, fma(e, e, twice), Vec<T>(1) + twice);
       rest = select(is_negative, Vec<T>(2), twice * e);
     }
@@ -276,40 +297,50 @@ private:
 // y = x P, P the normal distribution up to x, erfc(-x / sqrt(2)) / 2; dx = g (P + x p), p its
 // density. With approximate = "tanh" (parameter 1) P is (1 + tanh(u)) / 2 = sigmoid(2 u),
 // u = sqrt(2 / pi) (x + 0.044715 x^3), which keeps the digits that 1 + tanh(u) cancels.
-// Reference: torch.nn.functional.gelu. Error: float 6 ULP down to -5, 7.5 while P is normal, double
-// 9 ULP, gradient 8 (10) eps of its terms; with tanh (4 + |2 u|) ULP, since u is rounded. y(-inf)
-// is its limit, -0, as are y(inf) and the derivatives at both infinities, where torch has NaN.
+// Reference: torch.nn.functional.gelu. Error: float 6 ULP down to -5, 7 beyond, double 9 ULP,
+// gradient 8 (10) eps of its terms; with tanh (4 + |2 u|) ULP, since u is rounded. y(-inf) is its
+// limit, -0, as are y(inf) and the derivatives at both infinities, where torch has NaN.
 template <class T> struct Gelu {
   explicit Gelu(const double* p) : tanh_(p[0] != 0) {}
   DLK_INLINE Vec<T> forward(Vec<T> x) const {
     if (tanh_) {
       const Vec<T> at = max(Vec<T>(-kTanhLimit), x);
-      return at * sigmoid(twice_u(min(Vec<T>(kTanhLimit), at)));
+      const Vec<T> u = twice_u(min(Vec<T>(kTanhLimit), at));
+      const ExpTail<T> tail(u, u);
+      return tail.restored(at * guarded_sigmoid(u, tail));
     }
     // max(x, 0) - |x| P(-|x|), whose sign at 0 is that of x. Of a NaN the tail knows nothing.
     const Vec<T> size = min(abs(x), Vec<T>(MathConstants<T>::kNormalLimit));
-    return max(Vec<T>(T(-0.0)), x) - size * normal_tail(size, guarded_gauss(size));
+    return max(Vec<T>(T(-0.0)), x) - normal_tail(size, size * guarded_gauss(size));
   }
   DLK_INLINE Vec<T> backward(Vec<T> g, Vec<T> x) const {
     if (tanh_) {
       const Vec<T> at = min(Vec<T>(kTanhLimit), max(Vec<T>(-kTanhLimit), x));
       const Logistic<T> logistic(twice_u(at));
       const Vec<T> inner = fma(at * at, Vec<T>(T(3 * kCubic)), Vec<T>(T(kLinear)));
-      return g * fma(at * inner, logistic.slope(), logistic.value());
+      return logistic.restored_value(g * fma(at * inner, logistic.slope(), logistic.value()));
     }
-    constexpr T limit = MathConstants<T>::kNormalLimit;
+    using M = MathConstants<T>;
+    constexpr T limit = M::kNormalLimit;
     const Vec<T> above = max(Vec<T>(-limit), x);
     const Vec<T> at = min(Vec<T>(limit), above), number = min(above, Vec<T>(limit)); // of NaN limit
-    const Vec<T> e = guarded_gauss(number);
-    constexpr T scale = T(0.39894228040143267794) * MathConstants<T>::kGuardScale; // 1 / sqrt(2 pi)
+    const IntVec<T> is_deep = number < Vec<T>(-M::kNormalDeep); // as in ExpTail
+    const bool any_deep = any_lane(is_deep);
+    Vec<T> e = guarded_gauss(number);
+    if (__builtin_expect(any_deep, false))
+      e = select(is_deep, e * Vec<T>(1 / M::kGuardScale), e);
+    constexpr T scale = T(0.39894228040143267794) * M::kGuardScale; // 1 / sqrt(2 pi)
     const Vec<T> density = e * Vec<T>(scale);
-    return g * fma(at, density, normal_cdf(number, e));
+    Vec<T> dx = g * fma(at, density, normal_cdf(number, e));
+    if (__builtin_expect(any_deep, false))
+      dx = select(is_deep, dx * Vec<T>(M::kGuardScale), dx);
+    return dx;
   }
 
 private:
   static constexpr double kLinear = 1.5957691216057307117; // 2 sqrt(2 / pi)
   static constexpr double kCubic = 0.044715 * kLinear;
-  static constexpr T kTanhLimit = sizeof(T) == 4 ? T(11) : T(22); // sigmoid is 0 beyond
+  static constexpr T kTanhLimit = sizeof(T) == 4 ? T(11.75) : T(25); // e^(2 u) is 0 beyond
   DLK_INLINE static Vec<T> twice_u(Vec<T> x) {
     return x * fma(x * x, Vec<T>(T(kCubic)), Vec<T>(T(kLinear)));
   }

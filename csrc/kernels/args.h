@@ -98,7 +98,7 @@ struct CrossEntropyArgs {
   double* row_lse = nullptr; // [rows] log-sum-exp of the (capped) logits
   int64_t* row_argmax = nullptr;
   bool visit_ignored = false;      // fill row_lse and row_argmax of ignored rows too
-  double* loss_partials = nullptr; // one a chunk of rows (or of tiles)
+  double* loss_partials = nullptr; // two a chunk of rows (or a tile): a sum and what it lost
   double loss_sum = 0;             // sum of row_scale * ce + z_scale * z_loss * lse^2
   // scratch: scratch_bytes_per_thread for each of runtime::thread_count() threads
   void* scratch = nullptr;
@@ -108,8 +108,16 @@ struct CrossEntropyArgs {
 
 // Rows a chunk takes and what it needs; fixed by the data, never by the threads. The binding sizes
 // loss_partials and scratch with it.
-constexpr int64_t kRowBlockElems = 2048; // a block of a row that stays in L1 between its passes
-constexpr int64_t kPlaneTile = 64;       // positions a tile takes when the classes are strided
+
+// A block of a row: stays in L1 between its passes, and its sum is made in lanes of the computing
+// type, the row's in double. float64 has no digits to spare for long lanes.
+constexpr int64_t kRowBlockElems = 2048;
+[[gnu::always_inline]] constexpr int64_t row_block_elems(int64_t compute_bytes) {
+  return compute_bytes == 8 ? 256 : kRowBlockElems;
+}
+[[gnu::always_inline]] constexpr int64_t compute_bytes_of(DType dtype) {
+  return dtype == DType::float64 ? 8 : 4;
+}
 
 [[gnu::always_inline]] constexpr int64_t row_chunk(int64_t classes) {
   return classes >= 32768 ? 1 : 32768 / (classes < 16 ? 16 : classes);
@@ -118,9 +126,29 @@ constexpr int64_t kPlaneTile = 64;       // positions a tile takes when the clas
   return (total + chunk - 1) / chunk;
 }
 [[gnu::always_inline]] constexpr int64_t row_scratch_bytes(int64_t classes, DType dtype) {
-  const int64_t compute_bytes = dtype == DType::float64 ? 8 : 4;
-  const int64_t elems = classes + chunk_count(classes, kRowBlockElems);
+  const int64_t compute_bytes = compute_bytes_of(dtype);
+  const int64_t elems = classes + chunk_count(classes, row_block_elems(compute_bytes));
   return (elems * compute_bytes + 63) / 64 * 64;
+}
+
+// Where the classes are strided: positions that a tile takes, at most kPlaneTile; whether all its
+// classes are kept in scratch, or a block of them; and all its scratch.
+constexpr int64_t kPlaneTile = 64;
+[[gnu::always_inline]] constexpr int64_t plane_tile(int64_t classes, int64_t compute_bytes) {
+  return classes * compute_bytes <= 2048 ? kPlaneTile : kPlaneTile / 2; // 128 KB
+}
+[[gnu::always_inline]] constexpr bool plane_keeps(int64_t classes, int64_t compute_bytes) {
+  return classes * compute_bytes <= 16384; // 512 KB
+}
+[[gnu::always_inline]] constexpr int64_t plane_scratch_classes(int64_t classes,
+                                                               int64_t compute_bytes) {
+  return plane_keeps(classes, compute_bytes) ? classes : row_block_elems(compute_bytes);
+}
+[[gnu::always_inline]] constexpr int64_t plane_scratch_bytes(int64_t classes, DType dtype) {
+  const int64_t compute_bytes = compute_bytes_of(dtype);
+  const int64_t rows = plane_scratch_classes(classes, compute_bytes) +
+                       chunk_count(classes, row_block_elems(compute_bytes));
+  return (rows * plane_tile(classes, compute_bytes) * compute_bytes + 63) / 64 * 64;
 }
 
 struct SoftmaxArgs {

@@ -8,6 +8,7 @@ namespace dlk {
 constexpr int kLossDims = 8;
 struct LossArray {
   void* data = nullptr;
+  bool wide = false; // a result that is summed yet: in the computing type, not rounded to dtype
   double value = 1;
   int64_t strides[kLossDims];
 };
@@ -31,9 +32,10 @@ struct LossArgs {
   bool nontemporal = false;
   double* partials = nullptr; // forward, one a piece: see loss_pieces
   bool lines = false;         // sum each line (along the last dimension) by itself, into
-  void* line_sums = nullptr;  // [lines] of dtype
-  double loss_sum = 0;        // result, of all; without `lines`
-  int32_t refused = 0;        // result: LossRefusal
+  void* line_sums = nullptr;  // [lines] of sums_dtype
+  DType sums_dtype = DType::float32;
+  double loss_sum = 0; // result, of all; without `lines`
+  int32_t refused = 0; // result: LossRefusal
 };
 
 // Pieces whose sums are made one by one: stretches of elements, or of each line.

@@ -9,7 +9,7 @@ namespace dlk {
 // - rows: the channels lie side by side. A row is `width` elements, a multiple of 16 and of the
 //   channels; element j of row b lies at b * batch_stride + j and belongs to channel j % channels.
 //   After the `batches` whole rows come `tail` elements, whole groups of channels.
-enum class NormActivation : int32_t { none, rectify, silu };
+enum class NormActivation : int32_t { none, relu, leaky_relu, silu };
 
 struct BatchNormArgs {
   DType dtype; // of the arrays
@@ -17,8 +17,7 @@ struct BatchNormArgs {
   int64_t batches, channels, positions; // rows: positions is 1
   int64_t width = 0, tail = 0;          // rows
   NormActivation activation = NormActivation::none;
-  bool leaky = false; // rectify: multiply what is negative by the slope, instead of dropping it
-  double negative_slope = 0;
+  double negative_slope = 0; // leaky_relu
   ClassArray input;
   ClassArray residual;      // data == nullptr: none
   ClassArray output;        // forward: y; backward: dx (data == nullptr: not wanted)
@@ -38,8 +37,8 @@ struct BatchNormArgs {
   bool reduce = false;      // forward: compute the statistics; backward: the sums
   bool elementwise = false; // forward: write the output; backward: the gradients that are wanted
   bool training = false;    // backward: the statistics are those of the input, and differentiated
-  // Few channels, or channels too long for a cache: two passes that share out chunks of every
-  // channel, instead of one that shares out channels.
+  // Few channels, or (rows) channels of more than a few elements: two passes that share out chunks
+  // of every channel, instead of one that shares out channels.
   bool split = false;
   int64_t slab_columns = 64; // rows, not split: channels that one item takes, at most 64
   double* scratch = nullptr; // norm_scratch_doubles
@@ -57,7 +56,7 @@ struct DoubleVectorArgs {
 
 constexpr int64_t kNormChunkElems = 8192;    // planes: elements of a channel that one sum takes
 constexpr int64_t kNormSlabColumns = 64;     // the most of slab_columns
-constexpr int64_t kNormCoefficients = 5;     // of a channel
+constexpr int64_t kNormCoefficients = 6;     // of a channel
 constexpr int64_t kNormTablePadding = 16;    // rows: a vector may start on a table's last element
 constexpr int64_t kNormWideColumns = 512;    // rows, split: short rows are written together
 constexpr int64_t kNormColumnsPerItem = 512; // rows, split: columns of a chunk that one item takes

@@ -74,6 +74,7 @@ struct MaxoutArgs {
   void* output = nullptr;            // forward: y (rows, cols); backward: dx
   uint8_t* index = nullptr;          // forward writes (optional), backward reads
   bool nontemporal = false;
+  bool bad_index = false; // result of backward: some number in the index is no piece's
 };
 
 [[gnu::always_inline]] constexpr int64_t maxout_index_bits(int64_t pieces) {

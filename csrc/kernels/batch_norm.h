@@ -1,121 +1,12 @@
-// What the kernels of batch normalization share: what is applied after the normalization, where a
-// channel's numbers come from, which elements a loop covers, and the loop that writes.
-//
-// Every function that needs the value before the activation computes it as
-//   z = fma(x - mean, scale, shift) [+ residual], scale = invstd * weight, shift = bias,
-// from the statistics rounded to the computing type, so that backward sees forward's to the bit.
+// What the kernels of batch normalization share: which elements a loop covers, and the loop that
+// writes.
 #pragma once
 
+#include "kernels/batch_norm_channel.h"
 #include "kernels/bit_mask.h"
 #include "kernels/wide_sums.h"
-#include "simd/math.h"
 
 namespace dlk::DLK_ISA {
-
-// --- what follows the normalization
-
-template <class C> struct NoActivation {
-  static constexpr bool kIdentity = true, kMasks = false;
-  explicit NoActivation(const BatchNormArgs&) {}
-  DLK_INLINE Vec<C> forward(Vec<C> z) const { return z; }
-  DLK_INLINE Vec<C> backward(Vec<C> g, Vec<C>) const { return g; }
-};
-
-// relu and leaky_relu. NaN stays NaN, and lets the gradient pass.
-template <class C> struct Rectifier {
-  static constexpr bool kIdentity = false, kMasks = true;
-  Vec<C> slope;
-  IntVec<C> keep; // zeros drop what is negative
-  explicit Rectifier(const BatchNormArgs& args)
-      : slope(C(args.negative_slope)), keep(args.leaky ? -1 : 0) {}
-  DLK_INLINE Vec<C> negative(Vec<C> v) const { return from_bits<C>(bits_of(v * slope) & keep); }
-  DLK_INLINE Vec<C> forward(Vec<C> z) const { return select(z < Vec<C>(C(0)), negative(z), z); }
-  DLK_INLINE IntVec<C> passes(Vec<C> z) const { return (z <= Vec<C>(C(0))) ^ IntVec<C>(-1); }
-  DLK_INLINE Vec<C> masked(Vec<C> g, IntVec<C> mask) const { return select(mask, g, negative(g)); }
-  DLK_INLINE Vec<C> backward(Vec<C> g, Vec<C> z) const { return masked(g, passes(z)); }
-};
-
-// z / (1 + e^-z), with the derivative s (1 + z (1 - s)), s = 1 / (1 + e^-z).
-template <class C> struct Silu {
-  static constexpr bool kIdentity = false, kMasks = false;
-  explicit Silu(const BatchNormArgs&) {}
-  DLK_INLINE Vec<C> forward(Vec<C> z) const { return z / (Vec<C>(C(1)) + exp(-z)); }
-  DLK_INLINE Vec<C> backward(Vec<C> g, Vec<C> z) const {
-    const Vec<C> one(C(1)), s = one / (one + exp(-z));
-    return g * (s * fma(z, one - s, one));
-  }
-};
-
-// Calls f with a value of the storage type, and with the functor for what follows.
-template <class F> DLK_INLINE void with_norm_types(const BatchNormArgs& args, F f) {
-  with_storage_type(args.dtype, [&](auto type) {
-    using C = Compute<decltype(type)>;
-    switch (args.activation) {
-    case NormActivation::none:
-      return f(type, NoActivation<C>(args));
-    case NormActivation::rectify:
-      return f(type, Rectifier<C>(args));
-    default:
-      return f(type, Silu<C>(args));
-    }
-  });
-}
-
-// --- a channel's numbers, rounded to the computing type
-
-template <class C> struct Coefficients {
-  C mean, scale, shift;
-  C slope = 0, offset = 0; // backward: dx = dy * scale + (x - mean) * slope + offset
-
-  Coefficients(const BatchNormArgs& args, int64_t channel)
-      : mean(C(args.mean[channel])),
-        scale(C(double(C(args.invstd[channel])) * (args.weight ? args.weight[channel] : 1))),
-        shift(C(args.bias ? args.bias[channel] : 0)) {}
-
-  // dx = scale (dy - mean(dy) - (x - mean) invstd^2 mean(dy (x - mean)))
-  void differentiate_statistics(const BatchNormArgs& args, int64_t channel) {
-    const double invstd = double(C(args.invstd[channel]));
-    const double factor = -invstd * (args.weight ? args.weight[channel] : 1) / args.count;
-    offset = C(factor * args.sum_dy[channel]);
-    slope = C(factor * invstd * invstd * args.sum_dy_xmu[channel]);
-  }
-};
-
-DLK_INLINE double inverse_std(double m2, double count, double eps) {
-  return (Vec<double>(1) / sqrt(Vec<double>(m2 / count + eps))).part[0][0];
-}
-
-// Planes: one channel in every lane.
-template <class C> struct PlaneCoefficients {
-  Vec<C> mean_, scale_, shift_, slope_, offset_;
-  explicit PlaneCoefficients(const Coefficients<C>& c)
-      : mean_(c.mean), scale_(c.scale), shift_(c.shift), slope_(c.slope), offset_(c.offset) {}
-  DLK_INLINE Vec<C> mean(int64_t) const { return mean_; }
-  DLK_INLINE Vec<C> scale(int64_t) const { return scale_; }
-  DLK_INLINE Vec<C> shift(int64_t) const { return shift_; }
-  DLK_INLINE Vec<C> slope(int64_t) const { return slope_; }
-  DLK_INLINE Vec<C> offset(int64_t) const { return offset_; }
-};
-
-// Rows: kNormCoefficients arrays, `stride` apart.
-template <class C> struct RowCoefficients {
-  C* table;
-  int64_t stride;
-  void set(int64_t column, const Coefficients<C>& c) const {
-    C* p = table + column;
-    p[0] = c.mean;
-    p[stride] = c.scale;
-    p[2 * stride] = c.shift;
-    p[3 * stride] = c.slope;
-    p[4 * stride] = c.offset;
-  }
-  RowCoefficients from(int64_t column) const { return {table + column, stride}; }
-  DLK_INLINE Vec<C> mean(int64_t i) const { return load(table + i); }
-  DLK_INLINE Vec<C> scale(int64_t i) const { return load(table + stride + i); }
-  DLK_INLINE Vec<C> shift(int64_t i) const { return load(table + 2 * stride + i); }
-  DLK_INLINE Vec<C> slope(int64_t i) const { return load(table + 3 * stride + i); }
-  DLK_INLINE Vec<C> offset(int64_t i) const { return load(table + 4 * stride + i); }
-};
 
 // --- blocks: `runs` runs of `size` elements that lie side by side
 

@@ -38,8 +38,15 @@ DLK_INLINE Vec<Compute<T>> gradient_at(const Activation& activation, const Chann
   return g;
 }
 
-// dx = dy scale + (x - mean) slope + offset (the last two with batch statistics alone), and the
-// residual's gradient dy.
+// The sums of a channel, of which dy_xmu is that of dy (x - C(mean)).
+template <class C>
+DLK_INLINE void finish_sums(const BatchNormArgs& args, int64_t channel, double dy, double dy_xmu) {
+  args.sum_dy[channel] = dy;
+  args.sum_dy_xmu[channel] = Split<C>(args.mean[channel]).off(dy_xmu, dy);
+}
+
+// dx = (dy - dy_mean) scale + (x - mean) slope + offset, or dy scale where the statistics were
+// given; and the residual's gradient dy.
 template <class T, class Activation, class Channel>
 DLK_BLOCK void write_gradients(bool training, const Activation& activation_of_all,
                                const Channel& channel_of_all, const Block<T>& block) {
@@ -67,7 +74,7 @@ DLK_BLOCK void write_gradients(bool training, const Activation& activation_of_al
                         return;
                       if (training)
                         store_lanes(dx + i,
-                                    fma(dy, channel.scale(i),
+                                    fma(dy - channel.dy_mean(i), channel.scale(i),
                                         fma(centred, channel.slope(i), channel.offset(i))),
                                     lanes);
                       else

@@ -7,7 +7,8 @@
 //
 // Bytes per float32 element: 12 (16 with the residual's gradient) while one channel of x and of the
 // gradient fits in the cache: both sums are taken, then it is read again, last part first. Else 20.
-// Error: sums in double; dx in the computing type, in proportion to its largest term.
+// Error: sums in double, of dy (x - C(mean)), from which what C(mean) lacks is taken; dx in the
+// computing type, in proportion to its largest term, of which mean(dy) and the mean are none.
 // Tried: fetching the next channel while one is written gained a tenth; fetching ahead in the pass
 // that writes lost; converting dy and x - mean to double through memory made no difference.
 // Reference: torch.nn.functional.batch_norm.
@@ -78,8 +79,7 @@ void channel_by_channel(BatchNormArgs& args, const Activation& activation) {
         total.dy += chunk.dy;
         total.dy_xmu += chunk.dy_xmu;
       }
-      args.sum_dy[channel] = total.dy;
-      args.sum_dy_xmu[channel] = total.dy_xmu;
+      finish_sums<Compute<T>>(args, channel, total.dy, total.dy_xmu);
       if (args.elementwise) {
         Block<T> block(args, args.batches - 1, channel, 0, args.batches, args.positions, -1);
         block.fetch_next_channel(args, channel);
@@ -100,12 +100,13 @@ void chunk_by_chunk(BatchNormArgs& args, const Activation& activation) {
     });
     const int64_t chunks = norm_chunks(args);
     for (int64_t channel = 0; channel < args.channels; ++channel) {
-      args.sum_dy[channel] = args.sum_dy_xmu[channel] = 0;
+      Sums total;
       const double* partial = args.scratch + 2 * channel * chunks;
       for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-        args.sum_dy[channel] += partial[2 * chunk];
-        args.sum_dy_xmu[channel] += partial[2 * chunk + 1];
+        total.dy += partial[2 * chunk];
+        total.dy_xmu += partial[2 * chunk + 1];
       }
+      finish_sums<Compute<T>>(args, channel, total.dy, total.dy_xmu);
     }
   }
   if (args.elementwise)

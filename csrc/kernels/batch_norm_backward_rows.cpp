@@ -86,10 +86,8 @@ void column_by_column(BatchNormArgs& args, const Activation& activation) {
       for (int64_t i = 0; i < 2 * columns; ++i)
         sums[i] += chunk[i];
     }
-    for (int64_t i = 0; i < columns; ++i) {
-      args.sum_dy[column + i] = sums[i];
-      args.sum_dy_xmu[column + i] = sums[columns + i];
-    }
+    for (int64_t i = 0; i < columns; ++i)
+      finish_sums<C>(args, column + i, sums[i], sums[columns + i]);
     if (args.elementwise) {
       SlabTable<C> full(args, column, columns, args.training);
       write_gradients<T>(args.training, activation, full.coefficients(),
@@ -125,11 +123,12 @@ template <class T, class Activation> void sums(BatchNormArgs& args, const Activa
       }
   });
   for (int64_t channel = 0; channel < args.channels; ++channel) {
-    args.sum_dy[channel] = args.sum_dy_xmu[channel] = 0;
+    double dy = 0, dy_xmu = 0;
     for (int64_t i = channel; i < width; i += args.channels) {
-      args.sum_dy[channel] += total[i];
-      args.sum_dy_xmu[channel] += total[width + i];
+      dy += total[i];
+      dy_xmu += total[width + i];
     }
+    finish_sums<Compute<T>>(args, channel, dy, dy_xmu);
   }
 }
 

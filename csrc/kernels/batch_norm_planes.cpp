@@ -5,8 +5,11 @@
 // fits in L2: its statistics are taken, then it is written while it is there. Else 12.
 // Statistics: sums in double of x - K and (x - K)^2, K the first element of a chunk of 8192. K is
 // one of the elements, so (mean - K)^2 is at most m2 and the difference that gives m2 loses at most
-// 13 of double's 53 bits. Chunks are merged in order (Chan, Golub, LeVeque 1979).
-// Error: mean and variance are rounded once; y as the centred form in the computing type.
+// 13 of double's 53 bits. A float32 result does not need those; for a float64 one the sums are
+// taken a second time, with the chunk's mean as K. Chunks are merged in order (Chan, Golub, LeVeque
+// 1979).
+// Error: the variance is rounded once, the mean not before x - mean is; y as the centred form in
+// the computing type.
 // Tried: sums without fetching 8 KiB ahead took 1.4 times as long (planes of 49 KiB), conversions
 // to double from a register instead of from memory 1.05 times. Fetching the next channel while one
 // is written gained a quarter where two fit in L2; where they do not, a sixth with 32 MB of L3 (and
@@ -26,15 +29,11 @@ template <class C> struct MomentSums {
   }
 };
 
-// Elements [begin, end) of a channel.
+// Elements [begin, end) of a channel, by the sums of x - shift and of its square.
 template <class T>
-DLK_BLOCK Moments chunk_moments(const BatchNormArgs& args, int64_t channel, int64_t begin,
-                                int64_t end) {
+DLK_INLINE Moments moments_about(const BatchNormArgs& args, int64_t channel, int64_t begin,
+                                 int64_t end, Compute<T> shift) {
   using C = Compute<T>;
-  const Block<T> first(args, begin / args.positions, channel, begin % args.positions, 1, 1);
-  C shift = load_scalar(first.input.data);
-  if (!(shift - shift == 0)) // infinite or NaN: what it does to the sums comes from its own addend
-    shift = 0;
   const Wide<C> wide_shift = widen(Vec<C>(shift));
   MomentSums<C> sums[2]; // so that no addition waits for the one before
   for_each_plane_block(args.positions, begin, end,
@@ -56,6 +55,22 @@ DLK_BLOCK Moments chunk_moments(const BatchNormArgs& args, int64_t channel, int6
   const double count = double(end - begin), total = sum_lanes(sum);
   const double m2 = sum_lanes(squares) - total * (total / count);
   return {count, double(shift) + total / count, m2 < 0 ? 0 : m2};
+}
+
+// What an infinite or NaN element does to the sums comes from its own addend.
+template <class C> DLK_INLINE C finite_or_zero(C shift) {
+  return shift - shift == 0 ? shift : C(0);
+}
+
+template <class T>
+DLK_BLOCK Moments chunk_moments(const BatchNormArgs& args, int64_t channel, int64_t begin,
+                                int64_t end) {
+  const Block<T> first(args, begin / args.positions, channel, begin % args.positions, 1, 1);
+  Moments moments =
+      moments_about<T>(args, channel, begin, end, finite_or_zero(load_scalar(first.input.data)));
+  if constexpr (sizeof(Compute<T>) == sizeof(double))
+    moments = moments_about<T>(args, channel, begin, end, finite_or_zero(moments.mean));
+  return moments;
 }
 
 void finish_channel(const BatchNormArgs& args, int64_t channel, const Moments& moments) {

@@ -16,21 +16,17 @@
 namespace dlk::DLK_ISA {
 namespace {
 
-// Means and m2 of rows [begin, end) of the block's columns, from its first column on, for as many
-// vectors as stay in registers.
+// Means and m2 of the block's columns, from `x` on, by the sums of x - shift and of its square; for
+// as many vectors as stay in registers.
 template <int kVecs, class T>
-DLK_INLINE void column_moments(const Block<T>& block, int64_t column, double* mean, double* m2) {
+DLK_INLINE void column_moments_about(const double* shifts, const Block<T>& block, const T* x,
+                                     double* mean, double* m2) {
   using C = Compute<T>;
   constexpr int64_t lanes = Vec<C>::kLanes;
-  const T* x = block.input.at(0) + column;
-  alignas(kVecBytes) double shifts[kVecs * lanes];
   Wide<C> sum[kVecs], squares[kVecs];
 #pragma GCC unroll 4
-  for (int v = 0; v < kVecs; ++v) {
-    const Vec<C> first = load(x + v * lanes), zero(C(0));
-    store(shifts + v * lanes, widen(select(first - first == zero, first, zero)));
+  for (int v = 0; v < kVecs; ++v)
     sum[v] = squares[v] = wide_zero<C>();
-  }
   for (int64_t run = 0; run < block.runs; ++run, x += block.input.stride) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVecs; ++v) {
@@ -47,6 +43,29 @@ DLK_INLINE void column_moments(const Block<T>& block, int64_t column, double* me
     const Wide<C> average = sum[v] / count;
     store(mean + v * lanes, load_doubles<C>(shifts + v * lanes) + average);
     store(m2 + v * lanes, max(zero, squares[v] - sum[v] * average));
+  }
+}
+
+// As batch_norm_planes.cpp chooses its shifts.
+template <int kVecs, class T>
+DLK_INLINE void column_moments(const Block<T>& block, int64_t column, double* mean, double* m2) {
+  using C = Compute<T>;
+  constexpr int64_t lanes = Vec<C>::kLanes;
+  const T* x = block.input.at(0) + column;
+  alignas(kVecBytes) double shifts[kVecs * lanes];
+  const auto shift_by = [&](int v, Vec<C> value) DLK_BODY {
+    const Vec<C> zero(C(0));
+    store(shifts + v * lanes, widen(select(value - value == zero, value, zero)));
+  };
+#pragma GCC unroll 4
+  for (int v = 0; v < kVecs; ++v)
+    shift_by(v, load(x + v * lanes));
+  column_moments_about<kVecs>(shifts, block, x, mean, m2);
+  if constexpr (sizeof(C) == sizeof(double)) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v)
+      shift_by(v, load(mean + v * lanes));
+    column_moments_about<kVecs>(shifts, block, x, mean, m2);
   }
 }
 

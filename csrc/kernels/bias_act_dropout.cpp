@@ -2,6 +2,7 @@
 // transformer's feed-forward layer in one pass.
 //
 //   backward: dx = activation'(x + bias) * (grad * factor); dbias = the sum of dx's rows
+// What is dropped is 0 in both, whatever it was.
 //
 // Backward adds the bias and draws the mask again, so x is all that is kept. Blocks of 1024
 // elements go through a buffer in L1 in the computing type, so that an activation is compiled once
@@ -92,13 +93,13 @@ void load_block(const BiasActDropoutArgs& args, int64_t begin, int64_t size, C* 
   });
 }
 
-template <class C> DLK_INLINE Vec<C> keep_at(const uint64_t* words, int64_t i, Vec<C> factor) {
-  return keep(uint32_t(words[i / kDrawElems] >> (i % kDrawElems)), factor);
+template <class C> DLK_INLINE Vec<C> keep_at(const uint64_t* words, int64_t i, Vec<C> value) {
+  return keep(uint32_t(words[i / kDrawElems] >> (i % kDrawElems)), value);
 }
 
 template <class T> void forward(const BiasActDropoutArgs& args) {
   using C = Compute<T>;
-  const KeepMask mask(args.seed, args.limit);
+  const KeepMask mask(args.seed, args.limit, args.factor);
   const Vec<C> factor(C(args.factor));
   const auto activate = forward_of<C>(args.activation);
   parallel_elements(args.rows * args.columns, [&](int64_t begin, int64_t end) {
@@ -113,7 +114,7 @@ template <class T> void forward(const BiasActDropoutArgs& args) {
       const bool aligned = reinterpret_cast<uintptr_t>(y) % (Vec<C>::kLanes * sizeof(T)) == 0;
       const bool nontemporal = args.nontemporal && aligned; // a step must not straddle words
       for_each_vec_to(y, size, nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
-        store_lanes(y + i, load(values + i) * keep_at(words, i, factor), lanes);
+        store_lanes(y + i, keep_at(words, i, load(values + i) * factor), lanes);
       });
     }
   });
@@ -121,7 +122,7 @@ template <class T> void forward(const BiasActDropoutArgs& args) {
 
 template <class T> void backward(const BiasActDropoutArgs& args) {
   using C = Compute<T>;
-  const KeepMask mask(args.seed, args.limit);
+  const KeepMask mask(args.seed, args.limit, args.factor);
   const Vec<C> factor(C(args.factor));
   const auto differentiate = backward_of<C>(args.activation);
   const int64_t columns = args.columns, chunk_rows = bias_chunk_rows(args.rows);
@@ -142,10 +143,11 @@ template <class T> void backward(const BiasActDropoutArgs& args) {
         load_block<T>(args, begin, size, values);
         mask.draw(words, begin, size);
         const T* g = static_cast<const T*>(args.grad_output) + begin;
-        for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
-          store(grad + i, load_lanes(g + i, lanes) * keep_at(words, i, factor));
-        });
+        for_each_vec<C>(size, [&](int64_t i, auto lanes)
+                                  DLK_BODY { store(grad + i, load_lanes(g + i, lanes) * factor); });
         differentiate(grad, values, size, args.parameters);
+        for (int64_t i = 0; i < size; i += Vec<C>::kLanes)
+          store(grad + i, keep_at(words, i, load(grad + i)));
         T* dx = static_cast<T*>(args.output) + begin;
         for_each_vec_to(dx, size, args.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
           store_lanes(dx + i, load_lanes(grad + i, lanes), lanes);

@@ -40,6 +40,23 @@ template <class T> DLK_INLINE double grad_output_of(const CrossEntropyArgs& args
              : args.grad_output;
 }
 
+// What multiplies the cross-entropy's gradient: softmax of a single class is 1 whatever its logit.
+DLK_INLINE double cross_entropy_scale(const CrossEntropyArgs& args) {
+  return args.classes == 1 ? 0 : args.row_scale;
+}
+
+// The loss of a chunk with all its digits, so that the sum does not depend on where chunks end.
+DLK_INLINE void keep_partial(const CrossEntropyArgs& args, int64_t chunk, CompensatedSum loss) {
+  args.loss_partials[2 * chunk] = loss.sum;
+  args.loss_partials[2 * chunk + 1] = loss.lost == loss.lost ? loss.lost : 0; // NaN beside inf
+}
+DLK_INLINE double sum_of_partials(const CrossEntropyArgs& args, int64_t chunks) {
+  CompensatedSum sum;
+  for (int64_t part = 0; part < 2 * chunks; ++part)
+    sum.add(args.loss_partials[part]);
+  return sum.total();
+}
+
 // The part of a target that every class has: weight * (probability * keep + uniform), where `keep`
 // is 1 - label_smoothing and `uniform` label_smoothing / classes.
 template <class T> struct SoftTarget {
@@ -84,18 +101,25 @@ template <class T> DLK_INLINE int64_t argmax_strided(const T* x, int64_t stride,
 // --- one row, in blocks small enough for L1
 
 // function(first, size) for each block of a row
-template <class Function> DLK_INLINE void for_each_block(int64_t classes, Function function) {
-  for (int64_t first = 0; first < classes; first += kRowBlockElems)
-    function(first, classes - first < kRowBlockElems ? classes - first : kRowBlockElems);
+template <class C, class Function>
+DLK_INLINE void for_each_block(int64_t classes, Function function) {
+  constexpr int64_t block = row_block_elems(sizeof(C));
+  for (int64_t first = 0; first < classes; first += block)
+    function(first, classes - first < block ? classes - first : block);
 }
 
-// softcap * tanh(x / softcap) of a block.
+// tanh(x / softcap), and softcap times that.
+template <class C> DLK_INLINE Vec<C> squashed(Vec<C> x, double softcap) {
+  return tanh(x * Vec<C>(C(1 / softcap)));
+}
+template <class C> DLK_INLINE Vec<C> capped(Vec<C> x, double softcap) {
+  return squashed(x, softcap) * Vec<C>(C(softcap));
+}
 template <class T>
-DLK_BLOCK void cap_values(const T* x, int64_t size, double softcap, Compute<T>* capped) {
+DLK_BLOCK void cap_values(const T* x, int64_t size, double softcap, Compute<T>* to) {
   using C = Compute<T>;
   for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
-    const Vec<C> t = tanh(load_lanes(x + i, lanes) * Vec<C>(C(1 / softcap)));
-    store_lanes(capped + i, t * Vec<C>(C(softcap)), lanes);
+    store_lanes(to + i, capped(load_lanes(x + i, lanes), softcap), lanes);
   });
 }
 
@@ -124,6 +148,18 @@ template <class C> struct RowScratch {
         anchors(exps + classes) {}
 };
 
+// Above this exponent of two, plus kExp2Rounding, a value stands out from its anchor.
+template <class C> constexpr C kAnchorMoves = kExp2Rounding<C> + C(1);
+
+// A sum of exponentials relative to `from`, made relative to `to`.
+DLK_INLINE void scale_sum(CompensatedSum& sum, double from, double to) {
+  if (sum.sum == 0)
+    return;
+  const double factor = exp_scalar(from - to);
+  sum.sum *= factor;
+  sum.lost *= factor;
+}
+
 // Log-sum-exp of a row, block after block: sum of e^(x - anchor), in double.
 //
 // The anchor is the first block's largest value; later blocks are summed without looking first, and
@@ -131,14 +167,13 @@ template <class C> struct RowScratch {
 // row's largest is never far from the anchor, where the argument would be coarse.
 template <class C> struct RowExpSum {
   C anchor = 0; // a value of the row, 0 while there are only -inf
-  double sum = 0;
+  CompensatedSum sum;
   bool anchored = false;
 
   DLK_INLINE void set_anchor(C top) {
     if (!(top > C(-__builtin_inf())))
       return;
-    if (sum != 0)
-      sum *= exp_scalar(double(anchor) - double(top));
+    scale_sum(sum, double(anchor), double(top));
     anchored = true;
     anchor = top;
   }
@@ -150,11 +185,11 @@ template <class C> struct RowExpSum {
     if (!anchored)
       set_anchor(block_max(x, size));
     C highest, part = sum_block<kKeep>(x, size, exps, ahead, highest);
-    if (highest > kExp2Rounding<C> + C(1)) {
+    if (highest > kAnchorMoves<C>) {
       set_anchor(block_max(x, size));
       part = sum_block<kKeep>(x, size, exps, ahead, highest);
     }
-    sum += double(part);
+    sum.add(double(part));
     return anchor;
   }
 
@@ -177,47 +212,5 @@ template <class C> struct RowExpSum {
     return sum_lanes(total);
   }
 };
-
-// --- one tile of up to kPlaneTile positions, the classes strided; positions lie side by side
-
-// Per position: reference = the largest value (0 where all are -inf), sum of e^(x - reference).
-template <class T>
-DLK_BLOCK void plane_exp_sums(const T* x, int64_t class_stride, int64_t classes, int64_t positions,
-                              double softcap, Compute<T>* reference, double* sum) {
-  using C = Compute<T>;
-  constexpr int64_t kClassBlock = 16;
-  const Vec<C> lowest(C(-__builtin_inf())), zero(C(0));
-  const auto value = [&](const T* p, auto lanes) DLK_BODY {
-    const Vec<C> v = load_lanes(p, lanes);
-    return softcap == 0 ? v : tanh(v * Vec<C>(C(1 / softcap))) * Vec<C>(C(softcap));
-  };
-  alignas(kVecBytes) C running[kPlaneTile], part[Vec<C>::kLanes], rescale[Vec<C>::kLanes];
-  for (int64_t s = 0; s < kPlaneTile; ++s) {
-    running[s] = C(-__builtin_inf());
-    sum[s] = 0;
-  }
-  for (int64_t first = 0; first < classes; first += kClassBlock) {
-    const int64_t stop = first + kClassBlock < classes ? first + kClassBlock : classes;
-    for_each_vec<C>(positions, [&](int64_t s, auto lanes) DLK_BODY {
-      const Vec<C> old = load(running + s);
-      Vec<C> top = old;
-      for (int64_t c = first; c < stop; ++c)
-        top = max(top, value(x + c * class_stride + s, lanes));
-      store(running + s, top);
-      const Vec<C> shift = select(top == lowest, zero, top);
-      Vec<C> block_sum(C(0));
-      for (int64_t c = first; c < stop; ++c)
-        block_sum = block_sum + exp_nonpositive(value(x + c * class_stride + s, lanes) - shift);
-      store(part, block_sum);
-      store(rescale, select(old == lowest, zero, exp_nonpositive(old - shift)));
-      for (int64_t lane = 0; lane < Vec<C>::kLanes; ++lane)
-        sum[s + lane] = sum[s + lane] * double(rescale[lane]) + double(part[lane]);
-    });
-  }
-  for (int64_t s = 0; s < kPlaneTile; s += Vec<C>::kLanes) {
-    const Vec<C> top = load(running + s);
-    store(reference + s, select(top == lowest, zero, top));
-  }
-}
 
 } // namespace dlk::DLK_ISA

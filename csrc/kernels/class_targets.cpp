@@ -27,7 +27,9 @@ template <class T> void look_over(ClassTargetsArgs& args) {
       const int64_t stop = (chunk + 1) * per_chunk < rows ? (chunk + 1) * per_chunk : rows;
       for (int64_t row = chunk * per_chunk; row < stop; ++row) {
         const int64_t target = load_index(args.target, row / args.positions, row % args.positions);
-        if (target == args.ignore_index)
+        // A uint64 above 2^63 is read as a negative number, and is none.
+        const bool is_huge = args.target.dtype == DType::uint64 && target < 0;
+        if (target == args.ignore_index && !is_huge)
           continue;
         if (target < 0 || target >= args.classes) {
           bad_row = row;

@@ -12,12 +12,14 @@
 // with it: the 8 bytes that scaling the gradient would be, without float16's small values lost to a
 // rounding before the scale.
 // Error: loss and lse within 2 ULP of the type computed in; gradient within 8 eps of p_c * scale.
+// The cross-entropy of a single class has no gradient: exactly 0.
 // Reference: torch.nn.functional.cross_entropy; z_loss: Chowdhery et al., PaLM, 2022; softcap:
 // Gemma 2. Tried and lost: the second exponential instead of the scratch row (compute doubles); a
 // backward kernel from the saved log-sum-exp (no faster, and other bits than the gradient made in
 // forward); writing a row between the blocks of the next (no faster, and two scratch rows crowd
 // L2); fetching the next row in both phases (a quarter slower).
 #include "kernels/class_rows.h"
+#include "kernels/short_cross_entropy.h"
 
 namespace dlk::DLK_ISA {
 namespace {
@@ -108,7 +110,7 @@ template <class T> struct RowKernel {
         g = fma(target.soft.at(first + i, lanes), Vec<C>(-scale), g);
       g = g - select(equal(indices, IntVec<C>(Int(hit - i))), Vec<C>(hard), Vec<C>(C(0)));
       if (args.softcap != 0) {
-        const Vec<C> t = tanh(load_lanes(x + i, lanes) * Vec<C>(C(1 / args.softcap)));
+        const Vec<C> t = squashed(load_lanes(x + i, lanes), args.softcap);
         g = g * fma(-t, t, Vec<C>(C(1)));
       }
       store_lanes(grad + i, g, lanes);
@@ -121,31 +123,34 @@ template <class T> struct RowKernel {
   template <bool kGrad>
   void forward_row(const T* x, const T* next, const Target& target, double grad_output, T* grad,
                    const RowScratch<C>& scratch, double& ce, double& lse) const {
-    alignas(kVecBytes) C capped[kRowBlockElems];
+    constexpr int64_t block_elems = row_block_elems(sizeof(C));
+    alignas(kVecBytes) C block[block_elems];
     RowExpSum<C> row;
-    double mass = 0, dot = 0, target_value = 0;
+    CompensatedSum mass, dot;
+    double target_value = 0;
     // `values` are the block's logits, softcapped or as they lie
     const auto add_block = [&](const auto* values, int64_t first, int64_t size) DLK_BODY {
       const double old = double(row.anchor);
       const C anchor =
           row.template add<kGrad>(values, size, scratch.exps + first, x + first + kRowBlockElems);
       if constexpr (kGrad)
-        scratch.anchors[first / kRowBlockElems] = anchor;
+        scratch.anchors[first / block_elems] = anchor;
       if (has_soft) {
-        dot += mass * (old - double(row.anchor));
-        mass += mass_of(target.soft, first, size);
-        dot += dot_of(target.soft, first, values, size, row.anchor);
+        if (old != double(row.anchor))
+          dot.add(mass.total() * (old - double(row.anchor)));
+        mass.add(mass_of(target.soft, first, size));
+        dot.add(dot_of(target.soft, first, values, size, row.anchor));
       }
       if (target.index >= first && target.index < first + size)
         target_value = double(load_scalar(values + (target.index - first)));
     };
-    for_each_block(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
+    for_each_block<C>(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
       if (args.softcap == 0)
         return add_block(x + first, first, size);
-      cap_values(x + first, size, args.softcap, capped);
-      add_block(static_cast<const C*>(capped), first, size);
+      cap_values(x + first, size, args.softcap, block);
+      add_block(static_cast<const C*>(block), first, size);
     });
-    const double log_sum = log_scalar(row.sum);
+    const double sum = row.sum.total(), log_sum = log_scalar(sum);
     lse = double(row.anchor) + log_sum;
     if (target.ignored)
       return;
@@ -156,14 +161,14 @@ template <class T> struct RowKernel {
       ce += target.hard * (gap < 0 ? 0 : gap); // lse >= x_y but for rounding
     }
     if (has_soft)
-      ce += mass * log_sum - dot;
+      ce += mass.total() * log_sum - dot.total();
     if constexpr (kGrad) {
-      const double scale = args.row_scale * grad_output;
+      const double scale = cross_entropy_scale(args) * grad_output;
       const double coefficient =
-          scale * (target.hard + mass) + grad_output * args.z_scale * 2 * args.z_loss * lse;
-      for_each_block(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
-        double factor = coefficient / row.sum;
-        const C block_anchor = scratch.anchors[first / kRowBlockElems];
+          scale * (target.hard + mass.total()) + grad_output * args.z_scale * 2 * args.z_loss * lse;
+      for_each_block<C>(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
+        double factor = coefficient / sum;
+        const C block_anchor = scratch.anchors[first / block_elems];
         if (block_anchor != row.anchor)
           factor *= exp_scalar(double(block_anchor) - double(row.anchor));
         write_block(target, first, x + first, scratch.exps + first, size, C(factor), C(scale),
@@ -217,13 +222,10 @@ template <class T, bool kGrad> void forward(CrossEntropyArgs& args) {
           store_scalar(static_cast<T*>(args.row_loss) + row,
                        C(target.ignored ? 0 : ce + args.z_loss * lse * lse));
       }
-      args.loss_partials[chunk] = chunk_loss.total();
+      keep_partial(args, chunk, chunk_loss);
     }
   });
-  CompensatedSum sum;
-  for (int64_t chunk = 0; chunk < chunks; ++chunk)
-    sum.add(args.loss_partials[chunk]);
-  args.loss_sum = sum.total();
+  args.loss_sum = sum_of_partials(args, chunks);
 }
 
 } // namespace
@@ -231,6 +233,9 @@ template <class T, bool kGrad> void forward(CrossEntropyArgs& args) {
 void cross_entropy(CrossEntropyArgs& args) noexcept {
   with_storage_type(args.dtype, [&](auto type) {
     using T = decltype(type);
+    if (takes_short_rows<T>(args))
+      return args.grad_logits.data ? short_cross_entropy<T, true>(args)
+                                   : short_cross_entropy<T, false>(args);
     args.grad_logits.data ? forward<T, true>(args) : forward<T, false>(args);
   });
 }

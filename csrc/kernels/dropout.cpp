@@ -5,8 +5,9 @@
 //   alpha_dropout  y = x * (kept ? a : 0) + (kept ? b : b + a alpha'), which keeps mean 0 and
 //                  variance 1: alpha' = -1.7580993, a = 1 / sqrt((alpha'^2 p + 1)(1 - p)),
 //                  b = -a alpha' p
-// The product is made, not selected around, so a dropped NaN or infinity gives NaN, as torch's
-// does. Each is its own backward: the same factors on grad_output, without the shift.
+// What is dropped is gone, whatever it was: a dropped NaN or infinity gives 0 (the shift, the
+// residual) too, where torch multiplies it by 0 and has NaN. Each is its own backward: the same
+// factors on grad_output, without the shift.
 //
 // The mask is a function of seed and element (dropout.h). Backward draws it again, or reads a bit
 // per element that forward has kept. Bytes per float32 element: 8 forward, 8 backward (1/8 more
@@ -32,7 +33,7 @@ static_assert(kMapChunkElems % kDrawElems == 0);
 template <class C> struct Scale {
   Vec<C> factor;
   explicit Scale(const DropoutArgs& args) : factor(C(args.factor)) {}
-  DLK_INLINE Vec<C> operator()(Vec<C> x, uint32_t bits) const { return x * keep(bits, factor); }
+  DLK_INLINE Vec<C> operator()(Vec<C> x, uint32_t bits) const { return keep(bits, x * factor); }
 };
 
 template <class C> struct ScaleAndShift {
@@ -40,7 +41,7 @@ template <class C> struct ScaleAndShift {
   explicit ScaleAndShift(const DropoutArgs& args)
       : factor(C(args.factor)), kept(C(args.kept_shift)), dropped(C(args.dropped_shift)) {}
   DLK_INLINE Vec<C> operator()(Vec<C> x, uint32_t bits) const {
-    return fma(x, keep(bits, factor), choose(bits, kept, dropped));
+    return choose(bits, fma(x, factor, kept), dropped);
   }
 };
 
@@ -67,15 +68,13 @@ template <class T> void elements(const DropoutArgs& args) {
   const T* x = static_cast<const T*>(args.input);
   const T* residual = static_cast<const T*>(args.residual);
   T* y = static_cast<T*>(args.output);
-  const KeepMask mask(args.seed, args.limit);
+  const KeepMask mask(args.seed, args.limit, args.factor);
   if (residual) {
     const Vec<C> factor(C(args.factor));
     parallel_elements(args.size, [&](int64_t begin, int64_t end) {
       drawn_to(args, y, mask, begin, end, [&](int64_t i, auto lanes, uint32_t bits) DLK_BODY {
-        store_lanes(
-            y + i,
-            fma(load_lanes(x + i, lanes), keep(bits, factor), load_lanes(residual + i, lanes)),
-            lanes);
+        const Vec<C> r = load_lanes(residual + i, lanes);
+        store_lanes(y + i, choose(bits, fma(load_lanes(x + i, lanes), factor, r), r), lanes);
       });
     });
     return;
@@ -94,7 +93,7 @@ template <class T> void planes(const DropoutArgs& args) {
   using C = Compute<T>;
   const T* x = static_cast<const T*>(args.input);
   T* y = static_cast<T*>(args.output);
-  const KeepMask mask(args.seed, args.limit);
+  const KeepMask mask(args.seed, args.limit, args.factor);
   with_formula<C>(args, [&](const auto& formula) {
     parallel_elements(args.size, [&](int64_t begin, int64_t end) {
       int64_t drawn = -1;
@@ -124,7 +123,7 @@ template <class T> void channels_last(const DropoutArgs& args) {
   constexpr int lanes_per_vec = Vec<C>::kLanes;
   const T* x = static_cast<const T*>(args.input);
   T* y = static_cast<T*>(args.output);
-  const KeepMask mask(args.seed, args.limit);
+  const KeepMask mask(args.seed, args.limit, args.factor);
   const int64_t channels = args.channels, row_words = chunk_count(channels, kDrawElems);
   const int64_t rows = args.size / channels, images = rows / args.plane;
   parallel_chunks(images, images * channels, [&](int64_t begin, int64_t end, int) {

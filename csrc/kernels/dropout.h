@@ -3,7 +3,7 @@
 // Element e of an array, counted as if it were row-major, has number e % 8 (16 bits) of Philox
 // block e / 8 (counter words 0 and 1; words 2 and 3 are 0) under the seed as key. It is kept where
 // that number is at most `limit`: a fraction of (limit + 1) / 65536, which is 1 - p to within
-// 2^-17.
+// 2^-17. With a factor of 0 none is.
 #pragma once
 
 #include "simd/loops.h"
@@ -13,7 +13,8 @@ namespace dlk::DLK_ISA {
 
 class KeepMask {
 public:
-  KeepMask(uint64_t seed, uint16_t limit) : random_(seed), limit_(limit) {}
+  KeepMask(uint64_t seed, uint16_t limit, double factor)
+      : random_(seed), limit_(limit), some_(factor == 0 ? 0 : ~uint64_t{0}) {}
 
   // The second counter word of the elements around `index`: the same for 2^35 of them, so that a
   // loop over a chunk makes what follows from it once.
@@ -25,7 +26,7 @@ public:
   // 64.
   DLK_INLINE uint64_t aligned(int64_t first, IntVec<double> high) const {
     const IntVec<double> block = IntVec<double>(first / 8) + philox_lanes(), zero(0);
-    return at_most(random_(PhiloxWords{{block, high, zero, zero}}), limit_);
+    return at_most(random_(PhiloxWords{{block, high, zero, zero}}), limit_) & some_;
   }
 
   // The same, not inlined: for what is not a long loop.
@@ -50,6 +51,7 @@ public:
 private:
   Philox random_;
   uint16_t limit_;
+  uint64_t some_;
 };
 
 // `kept` in the lanes whose bit is set, else `dropped`.

@@ -4,7 +4,9 @@
 // Bytes per float32 element: 4 for each operand that is an array of its own, 4 for each gradient:
 // 12 for a loss of two arrays and the gradient of its input (torch: 32 for mse_loss, 84 for
 // binary_cross_entropy_with_logits). A gradient is what the functor gives times the gradient of the
-// loss and the scale, rounded once for each product. Reference: autograd of torch.nn.functional.
+// loss and the scale, rounded once for each product; one that is summed yet, along the dimensions
+// in which its operand was broadcast, is not rounded to a half type first. Reference: autograd of
+// torch.nn.functional.
 #include "kernels/elementwise_loss_loops.h"
 
 namespace dlk::DLK_ISA {
@@ -13,6 +15,9 @@ namespace {
 template <class T, bool kWithValue, class Loss> void gradients(LossArgs& args, const Loss loss) {
   using C = Compute<T>;
   const Vec<C> scale(C(args.scale)), third_offset(C(args.third_offset));
+  const bool wide_input = args.results[kGradInput].wide,
+             wide_target = args.results[kGradTarget].wide,
+             wide_third = args.results[kGradThird].wide;
   for_each_piece<T>(args, [&](int64_t begin, int64_t end) {
     WideSum sum;
     BadLanes<C> bad;
@@ -38,11 +43,11 @@ template <class T, bool kWithValue, class Loss> void gradients(LossArgs& args, c
           factor = scale * grad_output.at(i, lanes);
         }
         if (d_input)
-          store_lanes(d_input + i, at.d_input() * factor, lanes);
+          store_result(d_input, i, wide_input, at.d_input() * factor, lanes);
         if (Loss::kOperands > 1 && d_target)
-          store_lanes(d_target + i, at.d_target() * factor, lanes);
+          store_result(d_target, i, wide_target, at.d_target() * factor, lanes);
         if (Loss::kOperands > 2 && d_third)
-          store_lanes(d_third + i, (at.d_third() - third_offset) * factor, lanes);
+          store_result(d_third, i, wide_third, (at.d_third() - third_offset) * factor, lanes);
       });
     });
     if constexpr (kWithValue && Loss::kChecks)

@@ -56,6 +56,16 @@ DLK_INLINE void for_each_step(const LossLine<T>& line, int64_t size, bool nontem
     body(index, PartialVec{size - index});
 }
 
+// Stores a result that may be wide. Such a one is never streamed.
+template <class T, class Lanes>
+DLK_INLINE void store_result(T* p, int64_t i, bool wide, Vec<Compute<T>> v, Lanes lanes) {
+  if constexpr (kIsHalf<T>) {
+    if (wide)
+      return store_lanes(reinterpret_cast<Compute<T>*>(p) + i, v, lanes);
+  }
+  store_lanes(p + i, v, lanes);
+}
+
 // The operands of a loss at index `i` of a line; those it does not read are left out.
 template <class T, class Loss> struct LossReader {
   LossStream<T> x, t, w, p;
@@ -123,7 +133,8 @@ DLK_BLOCK int64_t place_line(const LossArgs& args, int64_t index, int64_t end, S
     int64_t offset = column * array.strides[last];
     for (int dim = 0; dim < last; ++dim)
       offset += place[dim] * array.strides[dim];
-    return static_cast<T*>(array.data) + offset;
+    return array.wide ? reinterpret_cast<T*>(static_cast<C*>(array.data) + offset)
+                      : static_cast<T*>(array.data) + offset;
   };
   for (int which = 0; which < kLossOperands; ++which) {
     const LossArray& array = args.operands[which];
@@ -153,8 +164,7 @@ DLK_INLINE void for_each_line(const LossArgs& args, int64_t begin, int64_t end, 
 }
 
 // The sums of the pieces, together or line by line.
-template <class T>
-DLK_BLOCK void add_up(LossArgs& args, int64_t lines, int64_t per_line, int64_t pieces) {
+inline DLK_BLOCK void add_up(LossArgs& args, int64_t lines, int64_t per_line, int64_t pieces) {
   const int64_t sums = args.lines ? lines : 1;
   for (int64_t which = 0; which < sums; ++which) {
     CompensatedSum total;
@@ -163,7 +173,10 @@ DLK_BLOCK void add_up(LossArgs& args, int64_t lines, int64_t per_line, int64_t p
       total.add(args.partials[piece]);
     args.loss_sum = total.total();
     if (args.lines)
-      store_scalar(static_cast<T*>(args.line_sums) + which, Compute<T>(args.loss_sum));
+      with_storage_type(args.sums_dtype, [&](auto type) {
+        using T = decltype(type);
+        store_scalar(static_cast<T*>(args.line_sums) + which, Compute<T>(args.loss_sum));
+      });
   }
 }
 
@@ -187,7 +200,7 @@ template <class T, class Sum> DLK_INLINE void for_each_piece(LossArgs& args, Sum
           sum(first, limit - first < kLossPieceElems ? limit : first + kLossPieceElems);
     }
   });
-  add_up<T>(args, lines, per_line, pieces);
+  add_up(args, lines, per_line, pieces);
 }
 
 // Notes which operands were outside of the loss's domain.

@@ -89,13 +89,14 @@ template <class T> struct L1Loss : NoParameters<T> {
 template <class T> struct SmoothL1Loss {
   static constexpr int kOperands = 2;
   static constexpr bool kChecks = false;
-  T beta;
-  explicit SmoothL1Loss(const double* parameters) : beta(T(parameters[0])) {}
+  T beta; // not 0, where d / beta at 0 would be NaN
+  explicit SmoothL1Loss(const double* parameters)
+      : beta(T(parameters[0]) > 0 ? T(parameters[0]) : MathConstants<T>::kSmallestNormal) {}
   struct At {
     Vec<T> d, beta;
     DLK_INLINE Vec<T> value() const {
       const Vec<T> size = abs(d), half(T(0.5));
-      return select(size >= beta, size - half * beta, half * size * size / beta);
+      return select(size >= beta, size - half * beta, half * size / beta * size);
     }
     DLK_INLINE Vec<T> d_input() const {
       return select(abs(d) >= beta, copy_sign(Vec<T>(1), d), d / beta);
@@ -244,7 +245,7 @@ template <class T> struct GaussianNllLoss {
   struct At {
     Vec<T> d, variance, constant;
     DLK_INLINE Vec<T> value() const {
-      return Vec<T>(T(0.5)) * (log(variance) + d * d / variance) + constant;
+      return Vec<T>(T(0.5)) * (log(variance) + d * (d / variance)) + constant;
     }
     DLK_INLINE Vec<T> d_input() const { return d / variance; }
     DLK_INLINE Vec<T> d_target() const { return -d_input(); }

@@ -2,7 +2,8 @@
 // ones. A NaN wins, the first one.
 //
 // Bytes per float32 element of y, with b = ceil(log2(k)): forward 4 k + 4 + b / 8, backward
-// 4 + b / 8 + 4 k (view, max and scatter in torch keep 8 bytes of index). Exact.
+// 4 + b / 8 + 4 k (view, max and scatter in torch keep 8 bytes of index). Exact. A number in the
+// index that no piece has is reported.
 // Reference: Goodfellow et al., Maxout Networks, 2013.
 #include "simd/loops.h"
 
@@ -96,7 +97,7 @@ template <class T, bool kInterleaved> void forward(const MaxoutArgs& args) {
   });
 }
 
-template <class T, bool kInterleaved> void backward(const MaxoutArgs& args) {
+template <class T, bool kInterleaved> void backward(MaxoutArgs& args) {
   using C = Compute<T>;
   using Int = typename IntVec<C>::Int;
   const int64_t pieces = args.pieces, bits = maxout_index_bits(pieces);
@@ -110,13 +111,19 @@ template <class T, bool kInterleaved> void backward(const MaxoutArgs& args) {
       const Vec<C> grad = load_lanes(g + i, lanes);
       const IntVec<C> winner =
           load_index<C>(args.index + row * row_bytes + group_offset(begin + i, bits), bits);
+      IntVec<C> known(Int(0));
       for (int64_t number = 0; number < pieces; ++number) {
-        const Vec<C> part = select(equal(winner, IntVec<C>(Int(number))), grad, Vec<C>(0));
+        const IntVec<C> wins = equal(winner, IntVec<C>(Int(number)));
+        known = known | wins;
+        const Vec<C> part = select(wins, grad, Vec<C>(0));
         if constexpr (kInterleaved)
           scatter(dx + i * pieces + number, pieces, part, lanes);
         else
           store_lanes(dx + number * args.cols + i, part, lanes);
       }
+      const uint32_t all = (1u << lane_count(lanes, Vec<C>::kLanes)) - 1;
+      if ((mask_bits(known) & all) != all)
+        __atomic_store_n(&args.bad_index, true, __ATOMIC_RELAXED);
     };
     if constexpr (kInterleaved)
       for_each_vec<C>(end - begin, body);

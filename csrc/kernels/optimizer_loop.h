@@ -50,11 +50,10 @@ template <class C> DLK_INLINE Vec<C> maximum(Vec<C> a, Vec<C> b) {
 }
 
 // A rule with overwrites() does not read its first state where that is true.
-template <class Rule>
-DLK_INLINE auto overwrites(const Rule& rule, int) -> decltype(rule.overwrites()) {
-  return rule.overwrites();
+template <class Rule> constexpr auto may_overwrite(int) -> decltype(&Rule::overwrites, true) {
+  return true;
 }
-template <class Rule> DLK_INLINE bool overwrites(const Rule&, ...) {
+template <class> constexpr bool may_overwrite(...) {
   return false;
 }
 
@@ -141,8 +140,8 @@ DLK_BLOCK void update_piece(const OptimizerArgs& args, const OptimizerArray& arr
   if (is_bare(extras, array, layout))
     return with_storage_type(layout.dtypes[kParamStream], [&](auto type) DLK_BODY {
       using T = decltype(type);
-      if constexpr (kMask & 1)
-        if (args.past_cache && overwrites(Rule<Compute<T>>(setting.numbers), 0))
+      if constexpr (kMask & 1 && may_overwrite<Rule<Compute<T>>>(0))
+        if (args.past_cache && Rule<Compute<T>>(setting.numbers).overwrites())
           return update_streams<Rule, kMask, T, true>(setting.numbers, array.streams, begin,
                                                       end - begin);
       update_streams<Rule, kMask, T>(setting.numbers, array.streams, begin, end - begin);

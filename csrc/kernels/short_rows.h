@@ -131,15 +131,16 @@ template <class T, int kVecs, class Whole, class Last> struct ShortRows {
 
   DLK_INLINE void gradient(bool logarithm, const T* y, const T* g, T* dx) const {
     Values<1> out, grad, term;
-    Vec<C> total[1];
+    Vec<C> total(C(0));
     read<1>({y}, out, C(0));
     read<1>({g}, grad, C(0));
-    each<1>([&](int row, int i)
-                DLK_BODY { term[row][i] = logarithm ? grad[row][i] : grad[row][i] * out[row][i]; });
-    reduce<PlusLanes<C>, 1>(term, total);
     each<1>([&](int row, int i) DLK_BODY {
-      term[row][i] = logarithm ? fma(-exp(out[row][i]), total[row], grad[row][i])
-                               : out[row][i] * (grad[row][i] - total[row]);
+      total = logarithm ? total + grad[row][i] : fma(grad[row][i], out[row][i], total);
+    });
+    total = reduce_to_lanes<PlusLanes<C>>(total);
+    each<1>([&](int row, int i) DLK_BODY {
+      term[row][i] = logarithm ? fma(-exp(out[row][i]), total, grad[row][i])
+                               : out[row][i] * (grad[row][i] - total);
     });
     write<1>({dx}, term);
   }

@@ -4,11 +4,13 @@
 //   dx = y (g - sum g y)   or    dx = g - e^y sum g
 //
 // Bytes per float32 element: forward 8, backward 12; a row of up to four vectors stays in registers
-// (short_rows.h); a longer one (or a tile of 64 positions where the axis is strided) is read again
-// from L2, its exponentials kept in a scratch row. Error: 4 ULP forward; backward 8 eps of the
-// terms. Sums in chunks of 2048 combined in double. Reference: torch.softmax, torch.log_softmax.
-#include "kernels/class_rows.h"
+// (short_rows.h); of a longer one the exponentials, or of log_softmax the row itself, are read
+// again from L2, as they are of a tile of up to 64 positions where the axis is strided
+// (class_planes.h; 8192 classes and more: 12 and an exponential more). Error: 4 ULP forward;
+// backward 8 eps of the terms. Sums in blocks (row_block_elems) combined in double. The same bits
+// however rows lie. Reference: torch.softmax, torch.log_softmax.
 #include "kernels/short_rows.h"
+#include "kernels/softmax_planes.h"
 
 namespace dlk::DLK_ISA {
 namespace {
@@ -16,15 +18,16 @@ namespace {
 template <class T>
 void forward_row(const SoftmaxArgs& args, const T* x, T* y, const RowScratch<Compute<T>>& scratch) {
   using C = Compute<T>;
+  constexpr int64_t block = row_block_elems(sizeof(C));
   RowExpSum<C> row;
-  for_each_block(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
+  for_each_block<C>(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
     const T* ahead = x + first + kRowBlockElems;
-    scratch.anchors[first / kRowBlockElems] =
+    scratch.anchors[first / block] =
         args.logarithm ? row.template add<false>(x + first, size, scratch.exps, ahead)
                        : row.template add<true>(x + first, size, scratch.exps + first, ahead);
   });
-  const double log_sum = args.logarithm ? log_scalar(row.sum) : 0;
-  for_each_block(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
+  const double sum = row.sum.total(), log_sum = args.logarithm ? log_scalar(sum) : 0;
+  for_each_block<C>(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
     if (args.logarithm) {
       const Vec<C> shift(row.anchor), log_sum_vec{C(log_sum)}, zero(C(0));
       for_each_vec_to(y + first, size, args.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
@@ -33,8 +36,8 @@ void forward_row(const SoftmaxArgs& args, const T* x, T* y, const RowScratch<Com
       });
       return;
     }
-    double scale = 1 / row.sum;
-    const C block_anchor = scratch.anchors[first / kRowBlockElems];
+    double scale = 1 / sum;
+    const C block_anchor = scratch.anchors[first / block];
     if (block_anchor != row.anchor)
       scale *= exp_scalar(double(block_anchor) - double(row.anchor));
     const Vec<C> factor{C(scale)};
@@ -46,16 +49,16 @@ void forward_row(const SoftmaxArgs& args, const T* x, T* y, const RowScratch<Com
 
 template <class T> void backward_row(const SoftmaxArgs& args, const T* y, const T* g, T* dx) {
   using C = Compute<T>;
-  double sum = 0;
-  for_each_block(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
+  CompensatedSum sum;
+  for_each_block<C>(args.classes, [&](int64_t first, int64_t size) DLK_BODY {
     Vec<C> part(C(0));
     for_each_vec<C>(size, [&](int64_t i, auto lanes) DLK_BODY {
       const Vec<C> grad = load_lanes(g + first + i, lanes);
       part = args.logarithm ? part + grad : fma(grad, load_lanes(y + first + i, lanes), part);
     });
-    sum += double(sum_lanes(part));
+    sum.add(double(sum_lanes(part)));
   });
-  const Vec<C> total{C(sum)};
+  const Vec<C> total{C(sum.total())};
   for_each_vec_to(dx, args.classes, args.nontemporal, [&](int64_t i, auto lanes) DLK_BODY {
     const Vec<C> grad = load_lanes(g + i, lanes), out = load_lanes(y + i, lanes);
     store_lanes(dx + i, args.logarithm ? fma(-exp(out), total, grad) : out * (grad - total), lanes);
@@ -167,67 +170,30 @@ template <class T, bool kBackward> void rows(SoftmaxArgs& args) {
                   });
 }
 
-template <class T> void forward_tile(const SoftmaxArgs& args, const T* x, T* y, int64_t positions) {
-  using C = Compute<T>;
-  alignas(kVecBytes) C reference[kPlaneTile], factor[kPlaneTile];
-  double sum[kPlaneTile];
-  plane_exp_sums(x, args.input.class_stride, args.classes, positions, 0, reference, sum);
-  for (int64_t s = 0; s < positions; ++s)
-    factor[s] = C(args.logarithm ? log_scalar(sum[s]) : 1 / sum[s]);
-  for (int64_t c = 0; c < args.classes; ++c)
-    for_each_vec<C>(positions, [&](int64_t s, auto lanes) DLK_BODY {
-      const Vec<C> shifted =
-          load_lanes(x + c * args.input.class_stride + s, lanes) - load(reference + s);
-      const Vec<C> value =
-          args.logarithm ? shifted - load(factor + s) : exp_nonpositive(shifted) * load(factor + s);
-      store_lanes(y + c * args.output.class_stride + s, value, lanes);
-    });
-}
-
-template <class T>
-void backward_tile(const SoftmaxArgs& args, const T* y, const T* g, T* dx, int64_t positions) {
-  using C = Compute<T>;
-  alignas(kVecBytes) C total[kPlaneTile], part[Vec<C>::kLanes];
-  double sum[kPlaneTile] = {};
-  const auto terms = [&](int64_t c, int64_t s, auto lanes, Vec<C>& grad, Vec<C>& out) DLK_BODY {
-    grad = load_lanes(g + c * args.grad_output.class_stride + s, lanes);
-    out = load_lanes(y + c * args.input.class_stride + s, lanes);
-  };
-  for (int64_t c = 0; c < args.classes; ++c)
-    for_each_vec<C>(positions, [&](int64_t s, auto lanes) DLK_BODY {
-      Vec<C> grad, out;
-      terms(c, s, lanes, grad, out);
-      store(part, args.logarithm ? grad : grad * out);
-      for (int64_t lane = 0; lane < Vec<C>::kLanes; ++lane)
-        sum[s + lane] += double(part[lane]);
-    });
-  for (int64_t s = 0; s < kPlaneTile; ++s)
-    total[s] = C(sum[s]);
-  for (int64_t c = 0; c < args.classes; ++c)
-    for_each_vec<C>(positions, [&](int64_t s, auto lanes) DLK_BODY {
-      Vec<C> grad, out;
-      terms(c, s, lanes, grad, out);
-      const Vec<C> sums = load(total + s);
-      store_lanes(dx + c * args.output.class_stride + s,
-                  args.logarithm ? fma(-exp(out), sums, grad) : out * (grad - sums), lanes);
-    });
-}
-
 template <class T, bool kBackward> void planes(SoftmaxArgs& args) {
-  const int64_t tiles_per_batch = chunk_count(args.positions, kPlaneTile);
+  using C = Compute<T>;
+  const int64_t tile_size = kBackward ? kPlaneTile : plane_tile(args.classes, sizeof(C));
+  const int64_t tiles_per_batch = chunk_count(args.positions, tile_size);
   parallel_chunks(args.batches * tiles_per_batch, args.batches * args.positions * args.classes,
-                  [&](int64_t begin, int64_t end, int) {
+                  [&](int64_t begin, int64_t end, int thread) {
+                    PlaneExpSum<T> row(args.scratch, args.scratch_bytes_per_thread, thread,
+                                       args.input, args.classes, 0);
+                    TileSums<C> sums;
                     for (int64_t tile = begin; tile < end; ++tile) {
                       const int64_t batch = tile / tiles_per_batch,
-                                    first = tile % tiles_per_batch * kPlaneTile;
+                                    first = tile % tiles_per_batch * tile_size;
                       const int64_t left = args.positions - first;
-                      const int64_t positions = left < kPlaneTile ? left : kPlaneTile;
+                      const int64_t positions = left < tile_size ? left : tile_size;
                       const T* x = at<T>(args.input, batch, first);
                       T* y = at_output<T>(args, batch, first);
-                      if constexpr (kBackward)
-                        backward_tile(args, x, at<T>(args.grad_output, batch, first), y, positions);
-                      else
-                        forward_tile(args, x, y, positions);
+                      if constexpr (kBackward) {
+                        const T* g = at<T>(args.grad_output, batch, first);
+                        backward_tile(args, sums, x, g, y, positions);
+                        continue;
+                      }
+                      row.set(x, positions);
+                      args.logarithm ? log_softmax_tile(args, row, sums, y)
+                                     : softmax_tile(args, row, sums, y);
                     }
                   });
 }

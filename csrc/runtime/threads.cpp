@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <mutex>
 #include <omp.h>
@@ -69,6 +71,59 @@ private:
   bool raised_;
 };
 
+// The stack that libgomp gives its threads; 0 for the system's default.
+size_t team_stack_bytes() {
+  for (const char* name : {"OMP_STACKSIZE", "GOMP_STACKSIZE"}) {
+    const char* text = std::getenv(name);
+    if (text == nullptr)
+      continue;
+    char* rest;
+    const unsigned long long number = std::strtoull(text, &rest, 10);
+    rest += std::strspn(rest, " ");
+    const int unit = *rest ? *rest & ~0x20 : 'K'; // upper case
+    const int shift = unit == 'B' ? 0 : unit == 'K' ? 10 : unit == 'M' ? 20 : unit == 'G' ? 30 : -1;
+    if (number != 0 && shift >= 0)
+      return size_t(number) << shift;
+  }
+  return 0;
+}
+
+// Whether the system has `count` more threads to give. They live side by side for a moment.
+bool can_create_threads(int count) {
+  static const size_t stack_bytes = team_stack_bytes();
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  if (stack_bytes != 0)
+    pthread_attr_setstacksize(&attributes, stack_bytes);
+  std::mutex gate;
+  pthread_t threads[kMaxThreads];
+  int created = 0;
+  gate.lock();
+  const auto wait = [](void* gate) -> void* {
+    const std::lock_guard<std::mutex> passed(*static_cast<std::mutex*>(gate));
+    return nullptr;
+  };
+  while (created < count && pthread_create(&threads[created], &attributes, wait, &gate) == 0)
+    ++created;
+  gate.unlock();
+  pthread_attr_destroy(&attributes);
+  for (int thread = 0; thread < created; ++thread)
+    pthread_join(threads[thread], nullptr);
+  return created == count;
+}
+
+// libgomp ends the process where it cannot create a thread, so whether it can is tried before the
+// calling thread starts a larger team than it had. (Each thread that starts teams has its own.)
+bool can_start_team(int threads) {
+  static thread_local int largest_team = 1;
+  if (threads <= largest_team)
+    return true;
+  if (!can_create_threads(std::min(threads - largest_team, kMaxThreads)))
+    return false;
+  largest_team = threads;
+  return true;
+}
+
 } // namespace
 
 void configure_threads_at_import() {
@@ -86,7 +141,7 @@ void parallel_for(int64_t chunk_count, int64_t work_elems, ChunkFunction functio
     return;
   const int64_t available = work_elems < kGrainElems ? 1 : thread_count();
   const int participants = static_cast<int>(std::min(available, chunk_count));
-  if (participants <= 1) {
+  if (participants <= 1 || !can_start_team(std::max(limit_here(), omp_get_max_threads()))) {
     function(context, 0, chunk_count, 0);
     return;
   }

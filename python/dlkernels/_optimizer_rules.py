@@ -6,8 +6,10 @@ The arithmetic here is torch's own, on Python floats, in the order of ``torch/op
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -27,10 +29,80 @@ __all__ = [
     "RPROP",
     "SGD",
     "Rule",
+    "check_types",
+    "is_number",
+    "overflow_text",
 ]
 
 Group = Mapping[str, Any]
 Numbers = tuple[float, ...]
+
+
+#: Arguments that are two numbers, and that are True or False; the others are one number.
+_PAIRS = ("betas", "etas", "step_sizes")
+_FLAGS = (
+    "amsgrad",
+    "bias_correction",
+    "centered",
+    "decoupled_weight_decay",
+    "maximize",
+    "nesterov",
+)
+#: Keys of a group that are no arguments of the rule.
+_FORMAT_KEYS = ("state_dtype", "master", "seed", "min_8bit_size", "rounding_step")
+_STEP_KEYS = ("max_grad_norm", "write_back", "ema_decay", "zero_grads", "scaler_in_step")
+_NOT_HERE = ("params", *_FORMAT_KEYS, *_STEP_KEYS, "ema_steps")
+
+
+def is_number(value: Any) -> bool:
+    """Whether this is a real number, or an array of no dimensions that holds one."""
+    if isinstance(value, (Real, np.bool_)):
+        return True
+    if getattr(value, "shape", None) != () or not hasattr(value, "__float__"):
+        return False
+    return getattr(value.dtype, "kind", "f") in "fiubV"  # V: ml_dtypes
+
+
+def check_types(operation: str, group: Group) -> None:
+    """Raises for an argument that is no number, pair of numbers or flag where it should be.
+
+    Args:
+        operation: Who is asked.
+        group: A parameter group; of its keys those that are the rule's.
+
+    Raises:
+        TypeError: It is something else.
+        ValueError: It is another number of numbers.
+    """
+    for name, value in group.items():
+        if name in _NOT_HERE:
+            continue
+        if name in _PAIRS:
+            expected = "a pair of numbers"
+            holds = isinstance(value, (tuple, list, np.ndarray)) and all(map(is_number, value))
+            if holds and len(value) != 2:
+                raise ValueError(
+                    f"{operation}: {name}: expected {expected}, got {reprlib.repr(value)}"
+                )
+        elif name in _FLAGS:
+            expected, holds = "True or False", isinstance(value, (bool, np.bool_))
+        else:
+            expected, holds = "a number", is_number(value)
+        if not holds:
+            raise TypeError(f"{operation}: {name}: expected {expected}, got {reprlib.repr(value)}")
+
+
+def overflow_text(error: OverflowError, groups: Iterable[Group]) -> str:
+    """What is wrong where a number of a step is finite, but not in float32; with the arguments that
+    are so themselves."""
+    largest = float(np.finfo(np.float32).max)
+    named = {
+        f"{name}={float(value)}"
+        for group in groups
+        for name, value in group.items()
+        if name not in _NOT_HERE and is_number(value) and largest < abs(float(value)) < np.inf
+    }
+    return f"{error} ({', '.join(sorted(named))})" if named else str(error)
 
 
 def _uses_all(group: Group) -> tuple[bool, ...]:

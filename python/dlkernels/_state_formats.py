@@ -1,14 +1,17 @@
 """States of optimizers in fewer bits, for both fronts: which parameters have them, and how they
 become float32 and come from it. The formats are ``csrc/simd/dynamic_map.h`` and ``split_float.h``.
 
-A state in eight bits is the array of codes under its own name, in the parameter's shape and order
-in memory, and ``<name>_absmax``, one float32 for each 256 of its elements as they lie there. The
-low halves of a parameter's float32 are ``master_low``.
+A state in eight bits is ``<name>_8bit``, the array of codes in the parameter's shape and order in
+memory, and ``<name>_absmax``, one float32 for each 256 of its elements as they lie there. Under its
+own name there is nothing that another library could take for it. The low halves of a parameter's
+float32 are ``master_low``.
 """
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 from dlkernels import _core
@@ -18,9 +21,12 @@ __all__ = [
     "DEFAULTS",
     "LOW",
     "check",
+    "codes_name",
     "decode",
     "encode",
     "has_formats",
+    "held",
+    "is_scales",
     "join",
     "kind_of",
     "options",
@@ -57,12 +63,18 @@ def options(
 
 
 def check(operation: str, rule: Rule, group: Mapping[str, Any]) -> None:
-    """Raises ValueError for what a group cannot have."""
+    """Raises ValueError for what a group cannot have, TypeError for what is no such thing."""
+    for name in ("seed", "min_8bit_size"):
+        if not isinstance(group.get(name, 0), Integral):
+            got = reprlib.repr(group[name])
+            raise TypeError(f"{operation}: {name}: expected an integer, got {got}")
     for name, known in (("state_dtype", ("bf16", "8bit")), ("master", ("split16",))):
         value = group.get(name)
-        if value is not None and value not in known:
+        if value is not None and not (isinstance(value, str) and value in known):
             expected = ", ".join(map(repr, (None, *known)))
-            raise ValueError(f"{operation}: {name}: expected one of {expected}, got {value!r}")
+            raise ValueError(
+                f"{operation}: {name}: expected one of {expected}, got {reprlib.repr(value)}"
+            )
     if group.get("state_dtype") is None:
         return
     if not rule.signed:
@@ -108,9 +120,24 @@ def signed_slots(rule: Rule, groups: list[dict[str, Any]]) -> list[bool]:
     return list(rule.signed or [True] * len(rule.slots))
 
 
+def codes_name(name: str) -> str:
+    """What the codes of a state in eight bits are called."""
+    return f"{name}_8bit"
+
+
+def held(state: Mapping[str, Any], name: str) -> Any:
+    """A state, or its codes; None without one."""
+    return state.get(codes_name(name), state.get(name))
+
+
 def scales_name(name: str) -> str:
     """What the scales of a state in eight bits are called."""
     return f"{name}_absmax"
+
+
+def is_scales(name: str) -> bool:
+    """Whether a state's name is that of scales."""
+    return name.endswith("_absmax")
 
 
 def scale_count(size: int) -> int:

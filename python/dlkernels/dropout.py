@@ -9,7 +9,8 @@ Element ``e`` has the ``e % 8``-th number of 16 bits of block ``e // 8`` of Phil
 et al., SC 2011) under the seed as key, and is kept where that number is less than
 ``(1 - p) * 65536``, rounded to a whole number: the fraction kept is ``1 - p`` to within 2^-17.
 
-What is dropped is multiplied by 0, as in torch: there NaN stays NaN, and infinity becomes NaN.
+What is dropped becomes 0 (`alpha_dropout`: what stands for it) whatever it was, and so does its
+gradient: infinity and NaN too, where torch multiplies by 0 and has NaN.
 """
 
 from __future__ import annotations
@@ -18,7 +19,16 @@ import operator
 from typing import Any
 
 from dlkernels import _core
-from dlkernels.activations import ACTIVATIONS, Array, _choice, as_array
+from dlkernels._arguments import (
+    Array,
+    as_array,
+    as_optional,
+    as_output,
+    flag,
+    number,
+    type_text,
+)
+from dlkernels.activations import ACTIVATIONS, _choice
 
 __all__ = [
     "alpha_dropout",
@@ -60,17 +70,25 @@ def seed_bits(operation: str, seed: Any) -> int:
     """
     try:
         value = operator.index(seed)
-    except TypeError:
-        raise TypeError(f"{operation}: seed: expected a whole number, got {seed!r}") from None
+    except (TypeError, ValueError, RuntimeError):
+        got = type_text(seed)
+        raise TypeError(f"{operation}: seed: expected a whole number, got {got}") from None
     if not -(2**63) <= value < 2**64:
         raise ValueError(f"{operation}: seed: expected a number of 64 bits, got {value}")
     return value % 2**64
 
 
 def _checked_p(operation: str, p: float) -> float:
-    if not 0 <= p <= 1:
+    value = number(p, operation, "p")
+    if not 0 <= value <= 1:
         raise ValueError(f"{operation}: p: expected a probability in [0, 1], got {p}")
-    return float(p)
+    return value
+
+
+def _used_p(operation: str, p: float, training: bool) -> float:
+    """The probability to drop, 0 where not training."""
+    p = _checked_p(operation, p)
+    return p if flag(training, operation, "training") else 0.0
 
 
 def _run(
@@ -88,15 +106,26 @@ def _run(
 ) -> Any:
     """What every function here but the fused ones does."""
     p = _checked_p(operation, p)
-    x = as_array(x)
-    if not training or p == 0:
+    x = as_array(x, operation, "grad_output" if backward else "input")
+    if not flag(training, operation, "training") or p == 0:
         if out is None:
             return x
         alpha, p, bits = False, 0.0, 0
     else:
         bits = seed_bits(operation, seed)
     return _core.dropout(
-        operation, x, None, out, bits, p, alpha, plane_dims, ndim, backward, None, False
+        operation,
+        x,
+        None,
+        as_output(out, operation),
+        bits,
+        p,
+        alpha,
+        plane_dims,
+        ndim,
+        backward,
+        None,
+        False,
     )
 
 
@@ -405,9 +434,11 @@ def dropout_add(
     """
     if residual is None:
         raise TypeError("dropout_add: residual: expected an array, got None")
-    p = _checked_p("dropout_add", p) if training else 0.0
+    p = _used_p("dropout_add", p, training)
     bits = seed_bits("dropout_add", seed) if p else 0
-    x, residual = as_array(x), as_array(residual)
+    x = as_array(x, "dropout_add", "input")
+    residual = as_array(residual, "dropout_add", "residual", x)
+    out = as_output(out, "dropout_add")
     return _core.dropout("dropout_add", x, residual, out, bits, p, False, 0, 0, False, None, False)
 
 
@@ -435,8 +466,9 @@ def dropout_add_backward(
         >>> dx.tolist(), dresidual.tolist()
         ([2.0, 0.0, 2.0, 0.0], [1.0, 1.0, 1.0, 1.0])
     """
-    grad_output = as_array(grad_output)
-    return dropout_backward(grad_output, p, training, seed=seed), grad_output
+    grad_output = as_array(grad_output, "dropout_add_backward", "grad_output")
+    dx = _run("dropout_add_backward", grad_output, None, p, training, seed, backward=True)
+    return dx, grad_output
 
 
 def activation_numbers(activation: str, parameters: dict[str, Any]) -> tuple[int, float, float]:
@@ -457,12 +489,11 @@ def activation_numbers(activation: str, parameters: dict[str, Any]) -> tuple[int
         >>> activation_numbers("relu", {})[1:]
         (0.0, 0.0)
     """
-    row = ACTIVATIONS.get(activation)
+    row = ACTIVATIONS.get(activation) if isinstance(activation, str) else None
     if row is None:
         names = ", ".join(sorted(ACTIVATIONS))
-        raise ValueError(
-            f"bias_act_dropout: activation: expected one of {names}; got {activation!r}"
-        )
+        got = repr(activation) if isinstance(activation, str) else type_text(activation)
+        raise ValueError(f"bias_act_dropout: activation: expected one of {names}; got {got}")
     unknown = parameters.keys() - {parameter.name for parameter in row.parameters}
     if unknown:
         raise TypeError(
@@ -476,7 +507,7 @@ def activation_numbers(activation: str, parameters: dict[str, Any]) -> tuple[int
         numbers.append(
             _choice(activation, parameter.name, parameter.choices, value)
             if parameter.choices
-            else float(value)
+            else number(value, "bias_act_dropout", parameter.name)
         )
     first, second = [*numbers, 0.0, 0.0][:2]
     return row.index, first, second
@@ -519,11 +550,13 @@ def bias_act_dropout(
         >>> bias_act_dropout(x, np.ones(4), "relu", 0.5, seed=1).tolist()
         [[4.0, 0.0, 8.0, 0.0]]
     """
-    p = _checked_p("bias_act_dropout", p) if training else 0.0
+    p = _used_p("bias_act_dropout", p, training)
     bits = seed_bits("bias_act_dropout", seed) if p else 0
     numbers = activation_numbers(activation, parameters)
-    bias = None if bias is None else as_array(bias)
-    return _core.bias_act_dropout(as_array(x), bias, out, bits, p, *numbers)
+    x = as_array(x, "bias_act_dropout", "input")
+    bias = as_optional(bias, "bias_act_dropout", "bias", x)
+    out = as_output(out, "bias_act_dropout")
+    return _core.bias_act_dropout(x, bias, out, bits, p, *numbers)
 
 
 def bias_act_dropout_backward(
@@ -563,8 +596,12 @@ def bias_act_dropout_backward(
         >>> dx.tolist(), dbias.tolist()
         ([[2.0, 0.0, 2.0, 0.0]], [2.0, 0.0, 2.0, 0.0])
     """
-    p = _checked_p("bias_act_dropout_backward", p) if training else 0.0
-    bits = seed_bits("bias_act_dropout_backward", seed) if p else 0
+    operation = "bias_act_dropout_backward"
+    p = _used_p(operation, p, training)
+    bits = seed_bits(operation, seed) if p else 0
     numbers = activation_numbers(activation, parameters)
+    x = as_array(x, operation, "input")
+    bias = as_optional(bias, operation, "bias", x)
+    grad_output = as_array(grad_output, operation, "grad_output", x)
     dx, dbias = _core.bias_act_dropout_backward(grad_output, x, bias, bits, p, *numbers)
     return dx, dbias

@@ -16,13 +16,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dlkernels import _core
+from dlkernels._arguments import (
+    Array,
+    as_array,
+    as_optional,
+    as_output,
+    flag,
+    integer,
+    number,
+    type_text,
+)
 from dlkernels.activations import define
-from dlkernels.losses import _as_array
 
 __all__: list[str] = []
-
-#: A NumPy array, or any array on the CPU with ``__dlpack__``; sequences of numbers are converted.
-Array = Any
 
 _REDUCTIONS = ("none", "mean", "sum")
 
@@ -97,7 +103,13 @@ class Loss:
         return self.indices[key], float(a), float(b)
 
     def checked_numbers(self, **parameters: Any) -> tuple[int, float, float]:
-        """The same, or a ValueError."""
+        """The same, or a TypeError or ValueError."""
+        for parameter in self.parameters:
+            value = parameters[parameter.name]
+            if parameter.annotation == "bool":
+                flag(value, self.name, parameter.name)
+            elif value is not None or "None" not in parameter.annotation:
+                parameters[parameter.name] = number(value, self.name, parameter.name)
         message = self.error(**parameters)
         if message is not None:
             raise ValueError(f"{self.name}: {message}")
@@ -106,10 +118,15 @@ class Loss:
     def bits(self, wrt: Sequence[str]) -> int:
         """The operands in `wrt` as the kernels take them: a bit for each."""
         bits = 0
+        if not isinstance(wrt, (str, list, tuple)):
+            raise TypeError(
+                f"{self.name}: wrt: expected some of {self.differentiable}, got {type_text(wrt)}"
+            )
         for name in (wrt,) if isinstance(wrt, str) else wrt:
-            if name not in self.differentiable:
+            if not isinstance(name, str) or name not in self.differentiable:
+                got = repr(name) if isinstance(name, str) else type_text(name)
                 raise ValueError(
-                    f"{self.name}: wrt: expected some of {self.differentiable}, got {name!r}"
+                    f"{self.name}: wrt: expected some of {self.differentiable}, got {got}"
                 )
             bits |= 1 << (*self.inputs, *(o.name for o in self.operands)).index(name)
         if not bits:
@@ -135,9 +152,11 @@ Example:{example}
 """
 
 
-def _number(value: Any) -> Any:
-    """A Python number as a float: the same everywhere; arrays pass, sequences are converted."""
-    return float(value) if isinstance(value, (int, float)) else _as_array(value)
+def _variance(value: Any, operation: str, argument: str, like: Array) -> Any:
+    """A Python number as a float: the same everywhere; or an array."""
+    if isinstance(value, (int, float)):
+        return number(value, operation, argument)
+    return as_array(value, operation, argument, like)
 
 
 def _with_gradients(
@@ -163,14 +182,21 @@ def _define(row: Loss) -> None:
     extra = [a.text for a in (*row.operands, *row.parameters) if a not in needed]
     positional = [*(f"{name}: Array" for name in row.inputs), *(o.text for o in needed)]
     passed = ", ".join(f"{p.name}={p.name}" for p in row.parameters)
-    operands = [f"as_array({name})" for name in row.inputs] + ["None"] * (2 - len(row.inputs))
+    # Errors have the kernels' names; numbers and sequences take the dtype of the first operand.
+    first = f"({row.inputs[0]} := as_array({row.inputs[0]}, row.name, 'input'))"
+    operands = [first] + [
+        f"as_array({name}, row.name, 'target', {row.inputs[0]})" for name in row.inputs[1:]
+    ]
+    operands += ["None"] * (2 - len(row.inputs))
     thirds = [
-        f"number({o.name})" if o.default is None else f"as_optional({o.name})" for o in row.operands
+        f"{'variance' if o.default is None else 'as_optional'}({o.name}, row.name, {o.name!r}, "
+        f"{row.inputs[0]})"
+        for o in row.operands
     ]
     operands += [*thirds, "None", "None"][:2]
     if of_distributions:
         positional.append("axis: int = -1")
-        reduction = "'none', axis"
+        reduction = "'none', integer(axis, row.name, 'axis')"
     else:
         extra.append(f"reduction: str = {row.reduction!r}")
         reduction = "reduction, None"
@@ -178,9 +204,12 @@ def _define(row: Loss) -> None:
     constants = {
         "row": row,
         "core": _core.elementwise_loss,
-        "as_array": _as_array,
-        "as_optional": lambda value: None if value is None else _as_array(value),
-        "number": _number,
+        "Array": Array,
+        "as_array": as_array,
+        "as_optional": as_optional,
+        "as_output": as_output,
+        "integer": integer,
+        "variance": _variance,
         "with_gradients": _with_gradients,
     }
     described = [
@@ -207,13 +236,13 @@ def _define(row: Loss) -> None:
         returns=f"{sums}{suffix}, of the input's dtype.",
         example=row.example,
     )
-    first = row.inputs[0]
     name = f"{row.name}_with_grad"
-    arguments += f", wrt: Sequence[str] = ({first!r},), out: Array | None = None"
+    arguments += f", wrt: Sequence[str] = ({row.inputs[0]!r},), out: Array | None = None"
     gradients = define(
         name,
         f"({arguments}) -> tuple[Any, ...]",
-        f"with_gradients(row, (bits := row.bits(wrt)), {core}, bits, out, None), wrt)",
+        f"with_gradients(row, (bits := row.bits(wrt)), {core}, bits, as_output(out, row.name), "
+        "None), wrt)",
         globals(),
         **constants,
     )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dlkernels import _core
-from dlkernels.activations import Array
+from dlkernels._arguments import Array, as_output, as_pixels, number, type_text
 
 __all__ = ["denormalize", "normalize"]
 
@@ -21,39 +21,48 @@ _LAYOUTS = ("HWC", "CHW")
 
 def is_channels_last(operation: str, argument: str, layout: str) -> bool:
     """Whether a layout has its channels last; what is none is a ValueError."""
-    if layout not in _LAYOUTS:
-        raise ValueError(f"{operation}: {argument}: expected 'HWC' or 'CHW', got {layout!r}")
+    if not isinstance(layout, str) or layout not in _LAYOUTS:
+        got = repr(layout) if isinstance(layout, str) else type_text(layout)
+        raise ValueError(f"{operation}: {argument}: expected 'HWC' or 'CHW', got {got}")
     return layout == "HWC"
 
 
 def numbers(operation: str, argument: str, values: Any) -> list[float]:
     """A number, or one per channel, as a list; what is neither is an error."""
+    if isinstance(values, (int, float)):
+        return [number(values, operation, argument)]
+    if isinstance(values, (list, tuple)):
+        return [number(value, operation, argument) for value in values]
     try:
-        if isinstance(values, (int, float)):
-            return [float(values)]
-        if isinstance(values, (list, tuple)):
-            return [float(value) for value in values]
-        array = np.atleast_1d(np.asarray(values, dtype=np.float64))
-    except (TypeError, ValueError):
+        array = np.atleast_1d(np.asarray(values))
+    except (TypeError, ValueError, RuntimeError):
+        array = np.asarray(None)
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise TypeError(
-            f"{operation}: {argument}: expected a number or one per channel, got {values!r}"
-        ) from None
+            f"{operation}: {argument}: expected a number or one per channel, got "
+            f"{type_text(values)}"
+        )
     if array.ndim != 1:
         raise ValueError(
             f"{operation}: {argument}: expected a number or one per channel, got shape "
             f"{array.shape}"
         )
-    listed: list[float] = array.tolist()
+    listed: list[float] = array.astype(np.float64).tolist()
     return listed
 
 
-def _dtype_name(dtype: Any) -> str:
+def _dtype_name(operation: str, dtype: Any) -> str:
     """ "" for None."""
     if dtype is None:
         return ""
     if isinstance(dtype, str) or str(dtype).startswith("torch."):
         return str(dtype).removeprefix("torch.")
-    return str(np.dtype(dtype).name)
+    try:
+        return str(np.dtype(dtype).name)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{operation}: dtype: expected a floating dtype, got {type_text(dtype)}"
+        ) from None
 
 
 def _run(
@@ -69,15 +78,15 @@ def _run(
 ) -> Any:
     return _core.image_normalize(
         operation,
-        x,
-        out,
+        as_pixels(x, operation),
+        as_output(out, operation),
         numbers(operation, "mean", mean),
         numbers(operation, "std", std),
         scale,
         operation == "denormalize",
         is_channels_last(operation, "layout", layout),
         is_channels_last(operation, "out_layout", out_layout),
-        _dtype_name(dtype),
+        _dtype_name(operation, dtype),
     )
 
 

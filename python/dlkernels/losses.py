@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from dlkernels import _core
+from dlkernels._arguments import Array, as_array, as_optional, as_output, as_target, number
 
 __all__ = [
     "cross_entropy",
@@ -25,16 +24,6 @@ __all__ = [
     "softmax",
     "softmax_backward",
 ]
-
-#: A NumPy array, or any array on the CPU with ``__dlpack__``; sequences of numbers are converted.
-Array = Any
-
-
-def _as_array(value: Array) -> Array:
-    """Turns Python numbers and sequences into arrays; arrays pass untouched."""
-    if isinstance(value, (list, tuple, int, float)):
-        return np.asarray(value)
-    return value
 
 
 def cross_entropy(
@@ -90,10 +79,11 @@ def cross_entropy(
         >>> round(float(cross_entropy(logits, np.array([0, 1]))), 4)
         0.1269
     """
+    logits = as_array(logits, "cross_entropy", "input")
     result = _core.cross_entropy(
-        _as_array(logits),
-        _as_array(target),
-        weight,
+        logits,
+        as_target(target, "cross_entropy", logits),
+        as_optional(weight, "cross_entropy", "weight", logits),
         ignore_index,
         reduction,
         label_smoothing,
@@ -159,17 +149,18 @@ def cross_entropy_with_grad(
         >>> dlogits.tolist()
         [[0.25, 0.25, 0.25, -0.75]]
     """
+    logits = as_array(logits, "cross_entropy", "input")
     loss, grad, lse, argmax = _core.cross_entropy(
-        _as_array(logits),
-        _as_array(target),
-        weight,
+        logits,
+        as_target(target, "cross_entropy", logits),
+        as_optional(weight, "cross_entropy", "weight", logits),
         ignore_index,
         reduction,
         label_smoothing,
         z_loss,
         _softcap(softcap),
         True,
-        out,
+        as_output(out, "cross_entropy"),
         return_lse,
         return_argmax,
         1.0,
@@ -182,11 +173,12 @@ def _softcap(softcap: float | None) -> float:
     """The kernels' form of `softcap`: 0 for none."""
     if softcap is None:
         return 0.0
-    if not softcap > 0:
+    cap = number(softcap, "cross_entropy", "softcap")
+    if not cap > 0:
         raise ValueError(
             f"cross_entropy: softcap: expected a positive number or None, got {softcap}"
         )
-    return softcap
+    return cap
 
 
 def nll_loss(
@@ -219,9 +211,16 @@ def nll_loss(
         >>> float(nll_loss(np.array([[-0.5, -1.0]]), np.array([1])))
         1.0
     """
-    return _core.nll_loss(
-        _as_array(log_probabilities), _as_array(target), weight, ignore_index, reduction
-    )
+    operands = _nll_operands("nll_loss", log_probabilities, target, weight)
+    return _core.nll_loss(*operands, ignore_index, reduction)
+
+
+def _nll_operands(
+    operation: str, input: Array, target: Array, weight: Array | None
+) -> tuple[Array, Array, Array | None]:
+    input = as_array(input, operation, "input")
+    weight = as_optional(weight, operation, "weight", input)
+    return input, as_target(target, operation, input), weight
 
 
 def nll_loss_backward(
@@ -257,16 +256,13 @@ def nll_loss_backward(
         >>> nll_loss_backward(1.0, np.array([[-0.5, -1.0]]), np.array([1])).tolist()
         [[0.0, -1.0]]
     """
-    if not isinstance(grad_output, float) and np.ndim(grad_output) == 0:
-        grad_output = float(grad_output)
-    return _core.nll_loss_backward(
-        grad_output,
-        _as_array(log_probabilities),
-        _as_array(target),
-        weight,
-        ignore_index,
-        reduction,
-    )
+    operation = "nll_loss_backward"
+    operands = _nll_operands(operation, log_probabilities, target, weight)
+    if not isinstance(grad_output, float):
+        grad_output = as_array(grad_output, operation, "grad_output", operands[0])
+        if getattr(grad_output, "shape", None) == ():
+            grad_output = number(grad_output, operation, "grad_output")
+    return _core.nll_loss_backward(grad_output, *operands, ignore_index, reduction)
 
 
 def nll_loss_with_grad(
@@ -300,7 +296,8 @@ def nll_loss_with_grad(
         >>> float(loss), grad.tolist()
         (1.0, [[0.0, -1.0]])
     """
-    arguments = _as_array(log_probabilities), _as_array(target), weight, ignore_index
+    operands = _nll_operands("nll_loss", log_probabilities, target, weight)
+    arguments = *operands, ignore_index
     loss = _core.nll_loss(*arguments, reduction)
     of_sum = "sum" if reduction == "none" else reduction
     return loss, _core.nll_loss_backward(1.0, *arguments, of_sum)
@@ -330,7 +327,7 @@ def softmax(x: Array, axis: int = -1, *, out: Array | None = None) -> Any:
         >>> softmax(np.array([[3.0, 7.0, 4.0]])).round(4).tolist()
         [[0.0171, 0.9362, 0.0466]]
     """
-    return _core.softmax(_as_array(x), axis, False, out)
+    return _core.softmax(as_array(x, "softmax", "input"), axis, False, as_output(out, "softmax"))
 
 
 def log_softmax(x: Array, axis: int = -1, *, out: Array | None = None) -> Any:
@@ -354,7 +351,9 @@ def log_softmax(x: Array, axis: int = -1, *, out: Array | None = None) -> Any:
         >>> log_softmax(np.zeros(4)).round(4).tolist()
         [-1.3863, -1.3863, -1.3863, -1.3863]
     """
-    return _core.softmax(_as_array(x), axis, True, out)
+    return _core.softmax(
+        as_array(x, "log_softmax", "input"), axis, True, as_output(out, "log_softmax")
+    )
 
 
 def softmax_backward(
@@ -376,7 +375,16 @@ def softmax_backward(
         TypeError: As `softmax`.
         ValueError: As `softmax`; also where the shapes differ.
     """
-    return _core.softmax_backward(grad_output, output, axis, False, out)
+    return _softmax_backward("softmax_backward", grad_output, output, axis, out)
+
+
+def _softmax_backward(
+    operation: str, grad_output: Array, output: Array, axis: int, out: Array | None
+) -> Any:
+    output = as_array(output, operation, "output")
+    grad_output = as_array(grad_output, operation, "grad_output", output)
+    logarithm = operation == "log_softmax_backward"
+    return _core.softmax_backward(grad_output, output, axis, logarithm, as_output(out, operation))
 
 
 def log_softmax_backward(
@@ -398,4 +406,4 @@ def log_softmax_backward(
         TypeError: As `softmax_backward`.
         ValueError: As `softmax_backward`.
     """
-    return _core.softmax_backward(grad_output, output, axis, True, out)
+    return _softmax_backward("log_softmax_backward", grad_output, output, axis, out)

@@ -11,11 +11,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from dlkernels import _core
+from dlkernels._arguments import Array, as_array, as_optional, as_output
 
 __all__ = ["batch_norm", "batch_norm_backward"]
-
-#: A NumPy array, or any array on the CPU with ``__dlpack__``.
-Array = Any
 
 
 class BatchNormGradients(NamedTuple):
@@ -93,10 +91,18 @@ def batch_norm(
         >>> batch_norm(x, mean, var, activation="relu").round(4).tolist()
         [[0.6139, 1.4392], [2.368, 1.4392], [4.1222, 6.836]]
     """
+    operation = "batch_norm"
+    input = as_array(input, operation, "input")
+    if training is True:  # they are written to
+        running_mean = as_output(running_mean, operation, "running_mean")
+        running_var = as_output(running_var, operation, "running_var")
+    else:
+        running_mean = as_optional(running_mean, operation, "running_mean", input)
+        running_var = as_optional(running_var, operation, "running_var", input)
     return _core.batch_norm(
         input,
-        weight,
-        bias,
+        as_optional(weight, operation, "weight", input),
+        as_optional(bias, operation, "bias", input),
         running_mean,
         running_var,
         training,
@@ -104,9 +110,9 @@ def batch_norm(
         eps,
         activation,
         negative_slope,
-        residual,
+        as_optional(residual, operation, "residual", input),
         False,
-        out,
+        as_output(out, operation),
     )[0]
 
 
@@ -157,21 +163,23 @@ def batch_norm_backward(
         >>> grads.input.round(4).tolist(), grads.weight.round(4).tolist()
         ([[0.1021], [-0.2041], [0.1021]], [-1.2247])
     """
+    operation = "batch_norm_backward"
+    input = as_array(input, operation, "input")
     return BatchNormGradients(
         *_core.batch_norm_backward(
-            grad_output,
+            as_array(grad_output, operation, "grad_output", input),
             input,
-            weight,
-            bias,
-            running_mean,
-            running_var,
+            as_optional(weight, operation, "weight", input),
+            as_optional(bias, operation, "bias", input),
+            as_optional(running_mean, operation, "running_mean", input),
+            as_optional(running_var, operation, "running_var", input),
             None,
             None,
             training,
             eps,
             activation,
             negative_slope,
-            residual,
+            as_optional(residual, operation, "residual", input),
             None,
             (True, weight is not None, bias is not None, residual is not None),
         )

@@ -14,12 +14,18 @@ import numpy as np
 from dlkernels import _core
 from dlkernels import _optimizer_rules as rules
 from dlkernels import _state_formats as formats
+from dlkernels._arguments import as_output, is_torch_tensor
 from dlkernels._optimizer_extras import (
     AVERAGE,
+    AVERAGED,
     Extra,
     Extras,
     StepArguments,
+    count_average,
+    extras_of,
     inverse_scale,
+    take_extras,
+    unchosen,
     with_keywords,
 )
 
@@ -69,14 +75,19 @@ class _Optimizer:
             raise TypeError(
                 f"{self._name}.__init__() got an unexpected keyword argument {min(unknown)!r}"
             )
-        self._extras = Extras(**extras)
         self.grad_norm: float | None = None
         self.found_inf = False
         self._shows_averages = False
-        self.defaults = defaults
+        self.defaults = {**defaults, **vars(Extras(**extras).checked(self._name)), AVERAGED: 0}
+        del self.defaults["scaler_in_step"]
         self.param_groups: list[dict[str, Any]] = []
         self.state: list[dict[str, Any]] = []
-        entries: list[Any] = list(params)
+        if _is_array(params) or isinstance(params, dict):
+            raise TypeError(
+                f"{self._name}: params: expected a list of arrays or of dicts, "
+                f"got {type(params).__name__}"
+            )
+        entries = _listed(self._name, params)
         if not entries:
             raise ValueError(f"{self._name}: params: expected at least one array, got none")
         if not isinstance(entries[0], dict):
@@ -88,18 +99,42 @@ class _Optimizer:
     def _name(self) -> str:
         return type(self).__name__
 
+    def __repr__(self) -> str:
+        lines = [f"{self._name} (\n"]
+        for index, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {index}\n")
+            hidden = ["params", *unchosen(group)]
+            if not formats.has_formats(group):
+                hidden += formats.DEFAULTS
+            lines += [f"    {key}: {group[key]}\n" for key in sorted(group) if key not in hidden]
+        return "".join([*lines, ")"])
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds parameters: a dict with ``"params"`` and that group's own values of the arguments.
 
         Raises:
-            ValueError: A key is unknown, or a value out of range.
+            TypeError: Something is no array of a floating dtype, or a value is no number.
+            ValueError: A key is unknown, a value out of range, or an array is read-only, overlaps
+                itself or shares memory with another.
         """
-        group = {**self.defaults, **param_group, "params": list(param_group["params"])}
+        if not isinstance(param_group, dict):
+            raise TypeError(
+                f"{self._name}: params: expected a dict, as others are, "
+                f"got {type(param_group).__name__}"
+            )
+        if "params" not in param_group:
+            raise ValueError(f"{self._name}: params: expected a group with 'params', got none")
+        params = param_group["params"]
+        params = [params] if _is_array(params) else _listed(self._name, params)
+        group = {**self.defaults, **param_group, "params": params}
         unknown = set(group) - {*self.defaults, "params"}
         if unknown:
             raise ValueError(f"{self._name}: params: unknown keys {sorted(unknown)} in a group")
+        rules.check_types(self._name, group)
         self._rule.check(group)
+        _core.check_parameters(self._name, [*self._parameters(), *params])
         self._check_formats(group)
+        take_extras(self._name, [*self.param_groups, group], param_group)
         self.param_groups.append(group)
         self.state += [{} for _ in group["params"]]
 
@@ -120,9 +155,19 @@ class _Optimizer:
         dtype = np.float32 if formats.has_formats(group) and is_half else None
         for name, fill in zip(rule.used_slots(group), rule.fill(group), strict=False):
             if name is not None:
-                state[name] = np.full_like(param, fill, dtype=dtype, subok=False)
+                state[name] = self._filled(name, param, fill, dtype)
         self._format_state(group, param, state)
         return state
+
+    def _filled(self, name: str, param: Array, fill: float, dtype: Any) -> Array:
+        with np.errstate(over="ignore"):
+            filled = np.full_like(param, fill, dtype=dtype, subok=False)
+        if np.isfinite(fill) and not np.isfinite(filled).all():
+            raise ValueError(
+                f"{self._name}: {name}: expected to start from a number that {filled.dtype} holds, "
+                f"got {fill}"
+            )
+        return filled
 
     def _format_state(self, group: dict[str, Any], param: Array, state: dict[str, Any]) -> None:
         """Brings a state to its group's formats."""
@@ -132,19 +177,21 @@ class _Optimizer:
         has_master = group["master"] is not None and like.dtype.name == "bfloat16"
         kind = formats.kind_of(group, like.size, has_master)
         wide = np.float64 if like.dtype == np.float64 else np.float32
-        for name, signed in zip(self._rule.used_slots(group), self._rule.signed, strict=True):
-            if kind is None or name is None or name not in state:
+        slots = self._rule.used_slots(group)
+        for name, signed in zip(slots, self._rule.signed or [True] * len(slots), strict=True):
+            if kind is None or name is None or formats.held(state, name) is None:
                 continue
-            value, scales = state[name], formats.scales_name(name)
-            if value.dtype == np.uint8:
+            codes, scales = formats.codes_name(name), formats.scales_name(name)
+            if codes in state:
                 if kind == "8bit":
                     continue
-                value = self._decoded(name, value, state.pop(scales), signed)
+                state[name] = self._decoded(name, state.pop(codes), state.pop(scales), signed)
+            value = state[name]
             if kind == "8bit":
-                codes = np.empty_like(like, dtype=np.uint8, subok=False)
-                absmax = np.empty(formats.scale_count(like.size), np.float32)
-                formats.encode(self._name, name, value, codes, absmax, signed)
-                state[name], state[scales] = codes, absmax
+                del state[name]
+                state[codes] = np.empty_like(like, dtype=np.uint8, subok=False)
+                state[scales] = np.empty(formats.scale_count(like.size), np.float32)
+                formats.encode(self._name, name, value, state[codes], state[scales], signed)
             else:
                 state[name] = value.astype(_bfloat16() if kind == "bf16" else wide)
         if has_master and formats.LOW not in state:
@@ -166,20 +213,27 @@ class _Optimizer:
                 is True.
 
         Raises:
-            RuntimeError: Within ``ema_weights()``.
+            RuntimeError: Within ``ema_weights()``; or something is a torch tensor that requires
+                grad, outside ``torch.no_grad()``: `dlkernels.torch.optim` is for those.
             TypeError: Something is no array, or not of a floating dtype.
-            ValueError: The number of gradients, a shape or a group's value is wrong, or a parameter
-                is read-only, or a gradient that is to be written. Nothing is updated then.
+            ValueError: The number of gradients, a shape or a group's value is wrong, a parameter
+                is read-only, or a gradient that is to be written; parameters and states share
+                memory, or a gradient does with one of them (but may be its own parameter); or
+                float32, where it is computed in, cannot hold a number of the step. Nothing is
+                updated then.
         """
         if self._shows_averages:
             raise RuntimeError(f"{self._name}: step: called within ema_weights()")
         rule = self._rule
-        averages = self._extras.ema_decay is not None
-        extras = self._extras.for_kernel(
-            1.0 if grad_scale is None else inverse_scale(grad_scale), grad_scale is not None, False
+        options = extras_of(self._name, self.param_groups)
+        averages = options.ema_decay is not None
+        extras = options.for_kernel(
+            self.param_groups,
+            1.0 if grad_scale is None else inverse_scale(self._name, grad_scale),
+            grad_scale is not None,
+            False,
         )
-        extras.average_copies = not any(AVERAGE in state for state in self.state)
-        grads = list(grads)
+        grads = _listed(self._name, grads, "grads")
         if len(grads) != len(self.state):
             raise ValueError(
                 f"{self._name}: grads: expected {len(self.state)} arrays, got {len(grads)}"
@@ -195,6 +249,7 @@ class _Optimizer:
         updates: list[tuple[int, dict[str, Any]]] = []
         next_scalars: list[rules.Numbers] = []
         for number, group in enumerate(self.param_groups):
+            rules.check_types(self._name, group)
             rule.check(group)
             names = rule.used_slots(group)
             for param in group["params"]:
@@ -210,7 +265,12 @@ class _Optimizer:
                     states.append(tuple(own))
                     setting_of.append(0)
                     continue
-                fresh = any(name is not None and name not in state for name in names)
+                as_output(param, self._name, "params")
+                is_torch_tensor(grads[index], self._name, "grads")
+                fresh = any(
+                    name is not None and name not in state and formats.codes_name(name) not in state
+                    for name in names
+                )
                 lacks_low = group.get("master") is not None and formats.LOW not in state
                 if fresh or lacks_low or any(name not in state for name in rule.scalars):
                     state = {**self._fresh_state(group, param), **state}
@@ -222,9 +282,9 @@ class _Optimizer:
                     settings.append(numbers)
                     rounding.append(formats.rounding(group))
                 for name in names:
-                    if name is not None and state[name] is None:
+                    if name is not None and formats.held(state, name) is None:
                         raise TypeError(f"{self._name}: {name}: expected an array, got NoneType")
-                own = [None if name is None else state[name] for name in names]
+                own = [None if name is None else formats.held(state, name) for name in names]
                 if averages:
                     if AVERAGE not in state:
                         state = {**state, AVERAGE: _average_like(param, own)}
@@ -234,29 +294,36 @@ class _Optimizer:
                 states.append(tuple(own))
                 setting_of.append(setting)
                 updates.append((index, state))
-        _core.optimizer_step(
-            rule.kernel,
-            self._name,
-            [*rule.slots, *([AVERAGE] if averages else [])],
-            averages,
-            params,
-            grads,
-            states,
-            setting_of,
-            settings,
-            signed,
-            rounding,
-            extras,
-        )
+        try:
+            _core.optimizer_step(
+                rule.kernel,
+                self._name,
+                [*rule.slots, *([AVERAGE] if averages else [])],
+                averages,
+                params,
+                grads,
+                states,
+                setting_of,
+                settings,
+                signed,
+                rounding,
+                extras,
+            )
+        except OverflowError as error:
+            raise ValueError(rules.overflow_text(error, self.param_groups)) from None
         self.found_inf = extras.is_skipped
         if extras.max_norm >= 0:
-            norm = extras.norm
-            self.grad_norm = norm if extras.norm_is_double else float(np.float32(norm))
+            with np.errstate(over="ignore"):
+                self.grad_norm = float(
+                    (np.float64 if extras.norm_is_double else np.float32)(extras.norm)
+                )
         if extras.is_skipped:
             return
         for index, state in updates:
             state.update(zip(rule.scalars, next_scalars[setting_of[index]], strict=True))
             self.state[index] = state
+        if averages and updates:
+            count_average(self.param_groups)
         for group in self.param_groups:
             if formats.rounding(group):
                 group["rounding_step"] += 1
@@ -268,7 +335,7 @@ class _Optimizer:
         Raises:
             RuntimeError: No averages are kept (``ema_decay`` is None).
         """
-        if self._extras.ema_decay is None:
+        if self.ema_decay is None:
             raise RuntimeError(f"{self._name}: ema_parameters: needs ema_decay")
         return [
             state.get(AVERAGE, param)
@@ -343,16 +410,15 @@ class _Optimizer:
         plain = self.state_dict()
         slots = dict(zip(self._rule.slots, self._rule.signed, strict=False))
         for index, state in enumerate(plain["state"]):
-            values = {}
-            for name, value in state.items():
-                if name == formats.LOW or name in map(formats.scales_name, slots):
-                    continue
-                scales = state.get(formats.scales_name(name))
-                if scales is not None:
-                    value = self._decoded(name, value, scales, slots[name])
-                elif name in slots and value.dtype.name == "bfloat16":
-                    value = value.astype(np.float32)
-                values[name] = value
+            values = {name: value for name, value in state.items() if name != formats.LOW}
+            for name in filter(state.__contains__, slots):
+                if state[name].dtype.name == "bfloat16":
+                    values[name] = state[name].astype(np.float32)
+            for name in slots:
+                codes = values.pop(formats.codes_name(name), None)
+                if codes is not None:
+                    scales = values.pop(formats.scales_name(name))
+                    values[name] = self._decoded(name, codes, scales, slots[name])
             plain["state"][index] = values
         for group in plain["param_groups"]:
             for name in formats.DEFAULTS:
@@ -401,6 +467,18 @@ class _Optimizer:
             state[formats.LOW] = low
 
 
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "__array__") or hasattr(value, "__dlpack__")
+
+
+def _listed(operation: str, values: Any, argument: str = "params") -> list[Any]:
+    if isinstance(values, (str, bytes, dict, set, frozenset)) or not isinstance(values, Iterable):
+        raise TypeError(
+            f"{operation}: {argument}: expected a list of arrays, got {type(values).__name__}"
+        )
+    return list(values)
+
+
 def _bfloat16() -> Any:
     try:
         import ml_dtypes
@@ -442,7 +520,8 @@ class SGD(_Optimizer):
 
     Args:
         params: Writable arrays (float32, float64, bfloat16 or float16, any strides), or dicts with
-            ``"params"`` and that group's own values of the arguments below.
+            ``"params"`` and that group's own values of the arguments below. No two may share
+            memory.
         lr: Learning rate.
         momentum: Momentum factor; 0 keeps no buffers.
         dampening: Dampening of the momentum.
@@ -476,7 +555,9 @@ class SGD(_Optimizer):
         found_inf: Whether the last step was skipped, see `step`.
 
     Raises:
-        ValueError: A number is negative or out of range, or nesterov lacks its momentum.
+        TypeError: Something is no array of a floating dtype, no number, or no flag.
+        ValueError: A number is negative or out of range, or nesterov lacks its momentum; or an
+            array is read-only, overlaps itself, or shares memory with another.
 
     Example:
         >>> import numpy as np

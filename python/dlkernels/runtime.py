@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TypedDict
 
 from . import _core
+from ._arguments import flag, integer, type_text
 
 __all__ = [
     "MemoryStats",
@@ -40,6 +41,13 @@ class MemoryStats(TypedDict):
     """Blocks given back to the system."""
 
 
+def _checked_count(operation: str, count: int) -> int:
+    value = integer(count, operation, "count")
+    if not 0 <= value < 2**31:
+        raise ValueError(f"{operation}: count: expected at least 0 and below 2**31, got {value}")
+    return value
+
+
 def set_num_threads(count: int) -> None:
     """Limits how many threads an operation uses; results do not depend on it.
 
@@ -51,9 +59,10 @@ def set_num_threads(count: int) -> None:
             ``torch.set_num_threads``, ``threadpoolctl``), which is how it starts.
 
     Raises:
+        TypeError: ``count`` is no integer.
         ValueError: ``count`` is negative.
     """
-    _core.set_num_threads(count)
+    _core.set_num_threads(_checked_count("set_num_threads", count))
 
 
 def get_num_threads() -> int:
@@ -77,8 +86,10 @@ def num_threads(count: int) -> Iterator[None]:
         count: As in `set_num_threads`.
 
     Raises:
+        TypeError: ``count`` is no integer.
         ValueError: ``count`` is negative.
     """
+    count = _checked_count("num_threads", count)
     before = _core.num_threads_limit()
     _core.set_num_threads(count, new_threads_too=False)
     try:
@@ -94,8 +105,11 @@ def set_isa(level: str) -> None:
         level: ``"baseline"``, ``"avx2"`` or ``"avx512"``.
 
     Raises:
+        TypeError: ``level`` is no string.
         ValueError: ``level`` is unknown or not supported here.
     """
+    if not isinstance(level, str):
+        raise TypeError(f"set_isa: level: expected a string, got {type_text(level)}")
     _core.set_isa(level)
 
 
@@ -143,4 +157,4 @@ def tune_malloc(enable: bool = True) -> bool:
     Returns:
         Whether it was done: ``False`` where the C library is not glibc.
     """
-    return _core.tune_malloc(enable)
+    return _core.tune_malloc(flag(enable, "tune_malloc", "enable"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from dlkernels import _core
-from dlkernels.activations import as_array
+from dlkernels._arguments import Array, as_array, as_output
 
 __all__ = [
     "glu",
@@ -22,9 +22,6 @@ __all__ = [
     "swiglu",
     "swiglu_backward",
 ]
-
-#: A NumPy array, or any array on the CPU with ``__dlpack__``; sequences of numbers are converted.
-Array = Any
 
 
 def prelu(x: Array, weight: Array, *, out: Array | None = None) -> Any:
@@ -48,7 +45,8 @@ def prelu(x: Array, weight: Array, *, out: Array | None = None) -> Any:
         >>> prelu(np.array([[-1.0, -1.0], [2.0, 2.0]]), np.array([0.25, 0.5])).tolist()
         [[-0.25, -0.5], [2.0, 2.0]]
     """
-    return _core.prelu(as_array(x), as_array(weight), out)
+    x = as_array(x, "prelu", "input")
+    return _core.prelu(x, as_array(weight, "prelu", "weight", x), as_output(out, "prelu"))
 
 
 def prelu_backward(grad_output: Array, x: Array, weight: Array) -> tuple[Any, Any]:
@@ -76,7 +74,12 @@ def prelu_backward(grad_output: Array, x: Array, weight: Array) -> tuple[Any, An
         >>> dx.tolist(), dweight.tolist()
         ([[0.25, 1.0], [0.25, 0.5]], [-3.0, -4.0])
     """
-    gradients: tuple[Any, Any] = _core.prelu_backward(grad_output, x, as_array(weight))
+    x = as_array(x, "prelu_backward", "input")
+    gradients: tuple[Any, Any] = _core.prelu_backward(
+        as_array(grad_output, "prelu_backward", "grad_output", x),
+        x,
+        as_array(weight, "prelu_backward", "weight", x),
+    )
     return gradients
 
 
@@ -100,7 +103,7 @@ def glu(x: Array, axis: int = -1) -> Any:
         >>> glu(np.array([2.0, 4.0, 0.0, 0.0])).tolist()
         [1.0, 2.0]
     """
-    return _core.gated_halves(as_array(x), axis, False)
+    return _core.gated_halves(as_array(x, "glu", "input"), axis, False)
 
 
 def glu_backward(grad_output: Array, x: Array, axis: int = -1) -> Any:
@@ -124,6 +127,8 @@ def glu_backward(grad_output: Array, x: Array, axis: int = -1) -> Any:
         >>> glu_backward(np.ones(2), np.array([2.0, 4.0, 0.0, 0.0])).tolist()
         [0.5, 0.5, 0.5, 1.0]
     """
+    x = as_array(x, "glu_backward", "x")
+    grad_output = as_array(grad_output, "glu_backward", "grad_output", x)
     return _core.gated_halves_backward(grad_output, x, axis, False)
 
 
@@ -152,8 +157,9 @@ def swiglu(gate: Array, up: Array | None = None, *, axis: int = -1) -> Any:
         [0.0, 1.4621]
     """
     if up is None:
-        return _core.gated_halves(as_array(gate), axis, True)
-    return _core.swiglu(as_array(gate), as_array(up))
+        return _core.gated_halves(as_array(gate, "swiglu", "input"), axis, True)
+    gate = as_array(gate, "swiglu", "gate")
+    return _core.swiglu(gate, as_array(up, "swiglu", "up", gate))
 
 
 def swiglu_backward(
@@ -181,9 +187,11 @@ def swiglu_backward(
         >>> dgate.round(4).tolist(), dup.round(4).tolist()
         ([1.5, 1.8553], [0.0, 0.7311])
     """
+    gate = as_array(gate, "swiglu_backward", "gate")
+    grad_output = as_array(grad_output, "swiglu_backward", "grad_output", gate)
     if up is None:
         return _core.gated_halves_backward(grad_output, gate, axis, True)
-    return _core.swiglu_backward(grad_output, gate, up)
+    return _core.swiglu_backward(grad_output, gate, as_array(up, "swiglu_backward", "up", gate))
 
 
 def maxout(x: Array, pieces: int, axis: int = 1, *, return_index: bool = False) -> Any:
@@ -213,7 +221,7 @@ def maxout(x: Array, pieces: int, axis: int = 1, *, return_index: bool = False) 
         >>> maxout(np.array([[1.0, 5.0, -2.0, -3.0]]), 2).tolist()
         [[5.0, -2.0]]
     """
-    return _core.maxout(as_array(x), pieces, axis, return_index)
+    return _core.maxout(as_array(x, "maxout", "input"), pieces, axis, return_index)
 
 
 def maxout_backward(grad_output: Array, index: Array, pieces: int, axis: int = 1) -> Any:
@@ -239,4 +247,5 @@ def maxout_backward(grad_output: Array, index: Array, pieces: int, axis: int = 1
         >>> maxout_backward(np.array([[1.0, 10.0]]), index, 2).tolist()
         [[0.0, 1.0, 10.0, 0.0]]
     """
+    grad_output = as_array(grad_output, "maxout_backward", "grad_output")
     return _core.maxout_backward(grad_output, index, pieces, axis)

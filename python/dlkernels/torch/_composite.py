@@ -98,7 +98,7 @@ def activation_backward(
     row = ACTIVATION_ROWS[index]
     values = {p.name: p.from_number(x) for p, x in zip(row.parameters, (a, b), strict=False)}
     if row.derivative is not None:
-        grad: Tensor = grad_output * row.derivative(saved, *values.values())
+        grad: Tensor = grad_output * row.derivative(torch, saved, *values.values())
         return grad
     function = getattr(F, row.name)
     return differentiate(lambda x: function(x, **values), saved, grad_output)
@@ -106,7 +106,8 @@ def activation_backward(
 
 def unpacked(mask: Tensor, shape: Any, stride: Any) -> Tensor:
     """The bits of a mask as booleans, for a tensor that lies in memory with these strides."""
-    bits = mask.unsqueeze(1).bitwise_right_shift(torch.arange(8, dtype=torch.uint8)).bitwise_and(1)
+    places = torch.arange(8, dtype=torch.uint8, device=mask.device)
+    bits = mask.unsqueeze(1).bitwise_right_shift(places).bitwise_and(1)
     return bits.flatten().bool().as_strided(shape, stride)
 
 
@@ -138,9 +139,71 @@ def batch_norm(
     activation: str | None,
     negative_slope: float,
 ) -> Tensor:
-    """Batch normalization, the residual added, the activation, in torch's own operations."""
+    """Batch normalization by torch's own function, the residual added, the activation."""
     output = F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     return finish_batch_norm(output, residual, activation, negative_slope)
+
+
+#: Something's mean over these dimensions.
+Average = Callable[[Tensor, Sequence[int]], Tensor]
+
+
+def normalized(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    statistics: tuple[Tensor, Tensor] | Average,
+) -> Tensor:
+    """The normalization in operations that know no layout, in float64.
+
+    torch's own takes a tensor with dimensions of size 1 for one of another memory format, by their
+    strides, and then has a wrong gradient.
+
+    Args:
+        input: ``(N, C, *)``.
+        weight: ``(C,)``.
+        bias: ``(C,)``.
+        eps: Added to the variance.
+        statistics: The mean and the variance, or how to average.
+    """
+    dims = [dim for dim in range(input.dim()) if dim != 1]
+    shape = [-1] + [1] * (input.dim() - 2)
+    x = input.double()
+    if isinstance(statistics, tuple):
+        mean, variance = statistics
+        x = x - mean.double().view(shape)
+        variance = variance.double()
+    else:
+        x = x - statistics(x, dims).view(shape)
+        variance = statistics(x.square(), dims)
+    x = x * (variance + eps).rsqrt().view(shape)
+    if weight is not None:
+        x = x * weight.double().view(shape)
+    if bias is not None:
+        x = x + bias.double().view(shape)
+    return x
+
+
+def batch_norm_of_any_strides(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    activation: str | None,
+    negative_slope: float,
+) -> Tensor:
+    """`batch_norm` whose derivatives are right for any strides, for torch.func's transforms."""
+    statistics: Any = torch.mean if training else (running_mean, running_var)
+    if training and running_mean is not None:  # torch alone may move them inside a transform
+        F.batch_norm(input.detach(), running_mean, running_var, None, None, True, momentum, eps)
+    output = normalized(input, weight, bias, eps, statistics)
+    return finish_batch_norm(output, residual, activation, negative_slope).to(input.dtype)
 
 
 def finish_batch_norm(
@@ -173,7 +236,7 @@ def batch_norm_backward(
         activation: As `batch_norm` had it.
         negative_slope: As `batch_norm` had it.
         want: Which of the four.
-        normalize: The normalization of an input with a weight and a bias.
+        normalize: The normalization of an input with a weight and a bias, in float64.
     """
     if passes is not None:
         slope = negative_slope if activation == "leaky_relu" else 0.0
@@ -189,7 +252,8 @@ def batch_norm_backward(
         filled: Any = list(tensors)
         for i, tensor in zip(chosen, at, strict=True):
             filled[i] = tensor
-        return finish_batch_norm(normalize(*filled[:3]), filled[3], activation, negative_slope)
+        output = finish_batch_norm(normalize(*filled[:3]), filled[3], activation, negative_slope)
+        return output.to(grad_output.dtype)
 
     if chosen:
         at = [tensor for i, tensor in enumerate(tensors) if i in chosen and tensor is not None]
@@ -201,7 +265,6 @@ def batch_norm_backward(
 def normalization(
     mean: Tensor, spread: Tensor, training: bool, eps: float
 ) -> Callable[..., Tensor]:
-    """torch's, as `batch_norm_backward` takes it, in evaluation with these running statistics."""
-    statistics: Any = (None, None) if training else (mean, spread)
-    rest: Any = training, 0.0, eps
-    return lambda *affine: F.batch_norm(affine[0], *statistics, *affine[1:], *rest)
+    """As `batch_norm_backward` takes it, in evaluation with these running statistics."""
+    statistics: Any = torch.mean if training else (mean, spread)
+    return lambda input, weight, bias: normalized(input, weight, bias, eps, statistics)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dlkernels import _core
 from dlkernels.torch import _composite as composite
+from dlkernels.torch import _layout as layout
 from dlkernels.torch.ops import _LIBRARY, _implement
 
 # An operator with an autograd formula may not write to its arguments: this one returns what the
@@ -116,15 +117,20 @@ def _batch_norm(
 ) -> tuple[Tensor, ...]:
     running: Any = running_mean, running_var
     if training:
-        running = tuple(None if r is None else r.clone() for r in running)
+        running = tuple(None if r is None else _copy(r) for r in running)
     output, mean, spread, mask = _core.batch_norm(  # type: ignore[call-arg]
         input, weight, bias, *running, training, momentum, eps, activation, negative_slope,
         residual, save, None,
     )  # fmt: skip
     if save and not training:  # copies, for a step of training may come before backward
-        mean, spread = (None if r is None else r.clone() for r in running)
+        mean, spread = (None if r is None else _copy(r) for r in running)
     kept = (mean, spread, mask, *(running if training else (None, None)))
     return output, *(_nothing(input) if tensor is None else tensor for tensor in kept)
+
+
+def _copy(vector: Tensor) -> Tensor:
+    copy: Tensor = vector.new_empty(vector.shape).copy_(vector)
+    return copy
 
 
 def _nothing(input: Tensor) -> Tensor:
@@ -151,17 +157,17 @@ def _(
     negative_slope: float,
     save: bool,
 ) -> Any:
-    output, nothing = torch.empty_like(input), _nothing(input)
+    output, nothing = layout.empty(input, layout.batch_norm(input)), _nothing(input)
     mean = spread = mask = new_mean = new_var = nothing
     if save and not training:
-        mean, spread = torch.empty_like(running_mean), torch.empty_like(running_var)
+        mean, spread = (r.new_empty(r.shape) for r in (running_mean, running_var))
     elif save:
-        wide = input.dtype if input.dtype is torch.float64 else torch.float32
-        mean, spread = (input.new_empty([input.shape[1]], dtype=wide) for _ in range(2))
+        shape = [input.shape[1]]
+        mean, spread = (input.new_empty(shape, dtype=torch.float64) for _ in range(2))
     if save and _makes_mask(activation, residual):
         mask = input.new_empty([(input.numel() + 15) // 16 * 2], dtype=torch.uint8)
     if training and running_mean is not None:
-        new_mean, new_var = torch.empty_like(running_mean), torch.empty_like(running_var)
+        new_mean, new_var = (r.new_empty(r.shape) for r in (running_mean, running_var))
     return output, *(
         nothing.clone() if tensor is nothing else tensor
         for tensor in (mean, spread, mask, new_mean, new_var)
@@ -207,15 +213,22 @@ torch.library.register_autograd(
 @_implement("batch_norm_backward")
 def _batch_norm_backward(grad_output: Tensor, input: Tensor, *args: Any) -> tuple[Tensor, ...]:
     grads = call_backward(grad_output, input, *args)
+    if grads[3] is grad_output:  # an operator returns none of its arguments
+        copy = layout.empty(input, layout.batch_norm(input)).copy_(grad_output)
+        grads = (*grads[:3], copy)
     return tuple(_nothing(input) if grad is None else grad for grad in grads)
 
 
 @torch.library.register_fake("dlkernels::batch_norm_backward", lib=_LIBRARY)
 def _(grad_output: Tensor, input: Tensor, weight: Any, bias: Any, *args: Any) -> Any:
-    likes = (input, weight, bias, input)
+    strides = layout.batch_norm(input)
+
+    def grad(like: Tensor) -> Tensor:
+        return layout.empty(like, strides if like is input else (1,))
+
     return tuple(
-        torch.empty_like(like) if wanted else _nothing(input)
-        for like, wanted in zip(likes, args[-1], strict=True)
+        grad(like) if wanted else _nothing(input)
+        for like, wanted in zip((input, weight, bias, input), args[-1], strict=True)
     )
 
 
@@ -227,7 +240,7 @@ def _save_batch_norm_backward(ctx: Any, inputs: Any, output: Any) -> None:
 
 def _differentiate_batch_norm_backward(ctx: Any, *grad_grads: Any) -> Any:
     *tensors, mean, spread, mask = ctx.saved_tensors
-    shape, stride = tensors[1].shape, torch.empty_like(tensors[1]).stride()
+    shape, stride = tensors[1].shape, layout.batch_norm(tensors[1])
     passes = None if mask is None else composite.unpacked(mask, shape, stride)
     normalize = composite.normalization(mean, spread, ctx.training, ctx.eps)
     chosen = [i for i, tensor in enumerate(tensors) if tensor is not None]

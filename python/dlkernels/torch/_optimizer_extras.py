@@ -17,7 +17,8 @@ __all__ = ["grad_norm_tensor", "step_with_extras"]
 
 def grad_norm_tensor(norm: float, is_double: bool) -> Tensor:
     """A norm as `torch.nn.utils.clip_grad_norm_` returns it."""
-    return torch.tensor(norm, dtype=torch.float64 if is_double else torch.float32)
+    dtype = torch.float64 if is_double else torch.float32
+    return torch.tensor(norm, dtype=dtype, device="cpu")
 
 
 def _whole(value: Any) -> Tensor:
@@ -70,6 +71,7 @@ def step_with_extras(
         extras.skips_nonfinite
         and not all(bool(_whole(torch.isfinite(value).all())) for value in values)
     )
+    extras.is_skipped = is_skipped
     if extras.unscale != 1:
         for value in values:
             value.mul_(extras.unscale)
@@ -107,7 +109,6 @@ def _step_and_average(
         return AVERAGE in state.get(param, {})
 
     starts = {param: param.detach().clone() for param in live if not has_average(param)}
-    copies = averages and not any(AVERAGE in own for own in state.values())
     step()
     if not averages:
         return
@@ -115,7 +116,7 @@ def _step_and_average(
         state[param][AVERAGE] = start
     for param in filter(has_average, params):
         average = state[param][AVERAGE]
-        if copies:
+        if extras.average_copies:
             average.copy_(param)
         else:
             average.lerp_(param.to(average.dtype), extras.average_weight)

@@ -16,11 +16,24 @@ from dlkernels import _optimizer_rules as rules
 __all__ = ["LAMB", "LARS", "Lion"]
 
 
-def _check(rule: rules.Rule, group: dict[str, Any]) -> None:
+_TORCHS = ("foreach", "capturable", "differentiable", "fused")
+
+
+def _check(operation: str, rule: rules.Rule, group: dict[str, Any]) -> None:
     lr = group["lr"]
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError("Tensor lr must be 1-element")
+    own = {
+        name: value
+        for name, value in group.items()
+        if name not in _TORCHS and not isinstance(value, Tensor)
+    }
+    rules.check_types(operation, own)
     rule.check(group)
+
+
+def _count(steps: float) -> Tensor:
+    return torch.tensor(float(steps), dtype=torch.float32, device="cpu")
 
 
 def _as_real(*tensors: Tensor | None) -> list[Any]:
@@ -55,7 +68,7 @@ class _Loop(torch.optim.Optimizer):
                 group.setdefault(name, None)
         for own in self.state.values():
             if "step" in own and not torch.is_tensor(own["step"]):
-                own["step"] = torch.tensor(float(own["step"]))
+                own["step"] = _count(own["step"])
 
     def _init_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
         for param in group["params"]:
@@ -118,7 +131,7 @@ class Lion(_Loop):
             "differentiable": differentiable,
             "fused": fused,
         }
-        _check(rules.LION, defaults)
+        _check(type(self).__name__, rules.LION, defaults)
         super().__init__(params, defaults)
 
     def _make_state(self, param: Tensor, state: dict[str, Any]) -> None:
@@ -165,11 +178,11 @@ class LAMB(_Loop):
             "fused": fused,
             "bias_correction": bias_correction,
         }
-        _check(rules.LAMB, defaults)
+        _check(type(self).__name__, rules.LAMB, defaults)
         super().__init__(params, defaults)
 
     def _make_state(self, param: Tensor, state: dict[str, Any]) -> None:
-        state["step"] = torch.tensor(0.0)
+        state["step"] = _count(0)
         for name in ("exp_avg", "exp_avg_sq"):
             state[name] = torch.zeros_like(param, memory_format=torch.preserve_format)
 
@@ -229,7 +242,7 @@ class LARS(_Loop):
             "differentiable": differentiable,
             "fused": fused,
         }
-        _check(rules.LARS, defaults)
+        _check(type(self).__name__, rules.LARS, defaults)
         super().__init__(params, defaults)
 
     def _make_state(self, param: Tensor, state: dict[str, Any]) -> None:

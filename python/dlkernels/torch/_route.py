@@ -17,7 +17,7 @@ OPERATOR = "operator"
 TORCH = "torch"
 
 _PLAIN = (Tensor, Parameter)
-_FLOATING = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16))
+FLOATING = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16))
 
 _STRIDED = torch.strided
 
@@ -45,20 +45,24 @@ _is_dynamo_compiling = torch.compiler.is_dynamo_compiling
 _is_plain = _core.is_plain
 
 
-def is_plain(input: Tensor) -> bool:
-    """Whether `route` has no objection but for the tensor's device, layout and dtype, which a
+def is_plain(input: Tensor, *others: Tensor | None) -> bool:
+    """Whether `route` has no objection but for the tensors' devices, layouts and dtypes, which a
     kernel checks anyway: the same in a tenth of the time. False is no answer."""
     # Dynamo, which cannot look into the extension, stops at the first of these.
-    return not _is_dynamo_compiling() and _is_plain(input) and _forward_ad._current_level < 0
-
-
-def are_plain(*inputs: Tensor) -> bool:
-    """`is_plain` of each."""
     return (
-        not _is_dynamo_compiling()
-        and all(map(_is_plain, inputs))
-        and _forward_ad._current_level < 0
+        not _is_dynamo_compiling() and _is_plain(input, *others) and _forward_ad._current_level < 0
     )
+
+
+def check_in_place(operation: str, input: Tensor) -> None:
+    """A RuntimeError if two elements of what is to be overwritten share a place. torch looks no
+    further than at strides of 0."""
+    if not input.is_contiguous() and _core.overlaps_itself(input.shape, input.stride()):
+        raise RuntimeError(
+            f"{operation}: input: unsupported operation: more than one element of the written-to "
+            "tensor refers to a single memory location. Please clone() the tensor before "
+            "performing the operation."
+        )
 
 
 def is_batched(grad_output: Tensor) -> bool:
@@ -66,12 +70,17 @@ def is_batched(grad_output: Tensor) -> bool:
     return _legacy_batched(grad_output) or _transforms() is not None
 
 
+def in_transform() -> bool:
+    """Whether torch.func or forward-mode differentiation has a say, outside the compiler."""
+    return not _is_compiling() and (_transforms() is not None or _forward_ad._current_level >= 0)
+
+
 def _is_distributed(kind: type) -> bool:
     """A DTensor's sharding rules know torch's operators, not ours."""
     return kind.__module__.startswith("torch.distributed.")
 
 
-def route(input: Tensor, *others: Tensor | None, dtypes: frozenset[torch.dtype] = _FLOATING) -> str:
+def route(input: Tensor, *others: Tensor | None, dtypes: frozenset[torch.dtype] = FLOATING) -> str:
     """The way for a call whose main tensor is `input`, of one of these dtypes; the others must be
     plain CPU tensors too.
 
@@ -81,6 +90,11 @@ def route(input: Tensor, *others: Tensor | None, dtypes: frozenset[torch.dtype] 
     try:
         if input.dtype not in dtypes:
             return TORCH
+        if is_plain(input, *others):
+            for tensor in (input, *others):
+                if tensor is not None and not (tensor.is_cpu and tensor.layout is _STRIDED):
+                    return TORCH
+            return KERNEL
         for tensor in (input, *others):
             if tensor is None:
                 continue
@@ -94,7 +108,7 @@ def route(input: Tensor, *others: Tensor | None, dtypes: frozenset[torch.dtype] 
         return TORCH
     if _is_compiling():
         return OPERATOR
-    if _transforms() is not None or _forward_ad._current_level >= 0 or _jit_tracing() is not None:
+    if in_transform() or _jit_tracing() is not None:
         return TORCH
     if not plain or _function_modes() or _dispatch_modes():
         return OPERATOR
@@ -116,7 +130,7 @@ def reason(input: Any, *others: Any) -> str:
             return f"{TORCH}: a tensor is a negated view"
         if _is_distributed(type(tensor)):
             return f"{TORCH}: a tensor is a DTensor"
-    if input.dtype not in _FLOATING:
+    if input.dtype not in FLOATING:
         return f"{TORCH}: no kernel for {input.dtype}"
     way = route(input, *others)
     if way == TORCH:

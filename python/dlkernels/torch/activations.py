@@ -16,8 +16,16 @@ from torch.autograd.graph import increment_version
 from dlkernels import _core
 from dlkernels.activations import ACTIVATIONS, Activation, define
 from dlkernels.torch import _composite as composite
-from dlkernels.torch import ops
-from dlkernels.torch._route import KERNEL, TORCH, is_batched, is_plain, route
+from dlkernels.torch._eager import Function, is_first_order
+from dlkernels.torch._layout import with_strides
+from dlkernels.torch._route import (
+    KERNEL,
+    TORCH,
+    check_in_place,
+    is_batched,
+    is_plain,
+    route,
+)
 
 __all__ = ["FUNCTIONS", "MODULES"]
 
@@ -26,7 +34,7 @@ __all__ = ["FUNCTIONS", "MODULES"]
 _REFUSED = (TypeError, ValueError)
 
 
-class _Masked(torch.autograd.Function):
+class _Masked(Function):
     """An activation that saves one bit per element for its backward."""
 
     @staticmethod
@@ -48,13 +56,18 @@ class _Masked(torch.autograd.Function):
 
 def _masked_grad(grad_output: Tensor, mask: Tensor, stride: Any, arguments: Any) -> Tensor:
     """grad_output through the mask of an output with these strides."""
-    if is_batched(grad_output):
-        return composite.masked_backward(grad_output, mask, stride, *arguments)
-    grad: Tensor = _MaskedBackward.apply(ops.with_strides(grad_output, stride), mask, arguments)
+    if is_first_order(grad_output):
+        grad_output = with_strides(grad_output, stride)
+        index, a, b = arguments
+        grad: Tensor = _core.activation_backward(index, grad_output, None, mask, a, b)
+    elif is_batched(grad_output):
+        grad = composite.masked_backward(grad_output, mask, stride, *arguments)
+    else:
+        grad = _MaskedBackward.call(with_strides(grad_output, stride), mask, arguments)
     return grad
 
 
-class _MaskedBackward(torch.autograd.Function):
+class _MaskedBackward(Function):
     """Linear in grad_output, so its own backward is itself."""
 
     @staticmethod
@@ -71,7 +84,7 @@ class _MaskedBackward(torch.autograd.Function):
         return _masked_grad(grad_grad, mask, ctx.stride, ctx.arguments), None, None
 
 
-class _Saving(torch.autograd.Function):
+class _Saving(Function):
     """An activation that saves its input or its output; torch differentiates its gradient.
 
     Args:
@@ -102,12 +115,13 @@ class _Saving(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         (saved,) = ctx.saved_tensors
         index, a, b = ctx.arguments
-        if torch.is_grad_enabled() or is_batched(grad_output):
-            grad = composite.activation_backward(grad_output, saved, index, a, b)
-        else:
+        if is_first_order(grad_output):
             grad = _core.activation_backward(index, grad_output.resolve_neg(), saved, None, a, b)
-        grads = (None, grad) if ctx.copied else (grad, None)
-        return *grads, None, None, None
+        else:
+            grad = composite.activation_backward(grad_output, saved, index, a, b)
+        if ctx.copied:
+            return None, grad, None, None, None
+        return grad, None, None, None, None
 
 
 def _forward(row: Activation, input: Tensor, inplace: bool, a: Any, b: Any) -> Any:
@@ -117,15 +131,16 @@ def _forward(row: Activation, input: Tensor, inplace: bool, a: Any, b: Any) -> A
     way = KERNEL if not inplace and is_plain(input) else route(input)
     if way == KERNEL:
         if inplace and not may_overwrite(input):
+            check_in_place(row.name, input)
             return None
         index = row.index
         try:
             if input.requires_grad and torch.is_grad_enabled():
                 if row.saves == "mask":
-                    return _Masked.apply(input, inplace, (index, a, b))
+                    return _Masked.call(input, inplace, (index, a, b))
                 saves_output = row.saves == "output"
                 copy = input.clone() if inplace and not saves_output else None
-                return _Saving.apply(input, copy, saves_output, inplace, (index, a, b))
+                return _Saving.call(input, copy, saves_output, inplace, (index, a, b))
             if not inplace:
                 return _core.activation(index, input, None, False, a, b)
             _core.activation(index, input, input, False, a, b)

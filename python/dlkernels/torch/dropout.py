@@ -4,6 +4,9 @@ A call draws one number from torch's default generator (or from ``generator=``),
 and that number makes the mask: see `dlkernels.dropout`. So masks follow `torch.manual_seed` and are
 drawn again by activation checkpointing; they are not those that torch draws from the same seed. For
 backward a bit per element is kept, in compiled graphs the number alone.
+
+What is dropped becomes 0 whatever it was, and so does its gradient: infinity and NaN too, where
+torch multiplies by 0 and has NaN. (Tensors that go to torch's own function get what that gives.)
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ from torch.autograd.graph import increment_version
 from dlkernels import _core
 from dlkernels.dropout import activation_numbers, seed_bits
 from dlkernels.torch import _composite as composite
-from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_batched, route
+from dlkernels.torch import _layout as layout
+from dlkernels.torch._eager import Function, is_first_order
+from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, check_in_place, is_batched, route
 from dlkernels.torch.activations import may_overwrite
 from dlkernels.torch.ops import _LIBRARY, _implement
 
@@ -39,8 +44,9 @@ _SEEDS = 2**63 - 1
 def _draw(generator: torch.Generator | None) -> Tensor:
     """One number of the generator's, or of the default one's."""
     if generator is None:
-        return torch.randint(_SEEDS, ())
-    return torch.randint(_SEEDS, (), generator=generator, device=generator.device)
+        return torch.randint(_SEEDS, (), dtype=torch.int64, device="cpu")
+    device = generator.device
+    return torch.randint(_SEEDS, (), generator=generator, dtype=torch.int64, device=device)
 
 
 def _seed_number(seed: Any, generator: torch.Generator | None) -> int:
@@ -64,7 +70,8 @@ def _seed_tensor(seed: Any, generator: torch.Generator | None) -> Tensor:
         return seed
     if not isinstance(seed, int):
         raise TypeError(f"dropout: seed: expected a whole number, got {seed!r}")
-    return torch.full((), seed if seed <= _SEEDS else seed - 2**64, dtype=torch.int64)
+    number = seed if seed <= _SEEDS else seed - 2**64
+    return torch.full((), number, dtype=torch.int64, device="cpu")
 
 
 def _check(p: float, seed: Any, generator: torch.Generator | None) -> None:
@@ -125,16 +132,24 @@ def _factors(input: Tensor, arguments: Any) -> tuple[Tensor, Tensor | None]:
     return factor, as_input(np.zeros(shape, made), False) if alpha else None
 
 
+def _scaled(values: Tensor, factor: Tensor) -> Tensor:
+    """The product; 0 where the factor is, whatever is dropped."""
+    return torch.where(factor != 0, values * factor, 0.0)
+
+
 def _in_torch(input: Tensor, arguments: Any, inplace: bool) -> Tensor:
     """The same in torch's operations, for tensors that no kernel takes."""
     factor, shift = _factors(input, arguments)
-    output = input.mul_(factor) if inplace else input * factor
+    if inplace:
+        output = input.mul_(factor).masked_fill_(factor == 0, 0.0)
+    else:
+        output = _scaled(input, factor)
     if shift is None:
         return output
     return output.add_(shift) if inplace else output + shift
 
 
-class _Dropout(torch.autograd.Function):
+class _Dropout(Function):
     """Saves one bit per element."""
 
     @staticmethod
@@ -153,7 +168,7 @@ class _Dropout(torch.autograd.Function):
         return _gradient(grad_output, ctx.saved_tensors[0], ctx.arguments), None, None
 
 
-class _Backward(torch.autograd.Function):
+class _Backward(Function):
     """Linear in grad_output, so its own backward is itself."""
 
     @staticmethod
@@ -168,12 +183,12 @@ class _Backward(torch.autograd.Function):
 
 
 def _gradient(grad_output: Tensor, kept: Tensor | None, arguments: Any) -> Tensor:
+    if is_first_order(grad_output):
+        return _backward_kernel(grad_output, kept, arguments)
     if is_batched(grad_output):
-        return grad_output * _factors(grad_output, arguments)[0]
-    if torch.is_grad_enabled():
-        grad: Tensor = _Backward.apply(grad_output, kept, arguments)
-        return grad
-    return _backward_kernel(grad_output, kept, arguments)
+        return _scaled(grad_output, _factors(grad_output, arguments)[0])
+    grad: Tensor = _Backward.call(grad_output, kept, arguments)
+    return grad
 
 
 def _run(
@@ -203,11 +218,14 @@ def _run(
         output: Tensor = torch.ops.dlkernels.dropout(input, number, p, alpha, plane_dims)
         return input.copy_(output) if inplace else output
     arguments = (_seed_number(seed, generator), p, alpha, plane_dims)
-    if way == TORCH or (inplace and not may_overwrite(input)):
+    if way == KERNEL and inplace and not may_overwrite(input):
+        check_in_place(theirs.__name__, input)
+        way = TORCH
+    if way == TORCH:
         return _in_torch(input, arguments, inplace)
     try:
         if input.requires_grad and torch.is_grad_enabled():
-            output = _Dropout.apply(input, inplace, arguments)
+            output = _Dropout.call(input, inplace, arguments)
             return output
         output = _kernel(input, input if inplace else None, arguments, False)
     except _REFUSED:
@@ -229,7 +247,8 @@ def dropout(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """`torch.nn.functional.dropout`: elements become 0 with probability `p`, the others are
-    multiplied by ``1 / (1 - p)``.
+    multiplied by ``1 / (1 - p)``. What is dropped is 0 and has a gradient of 0 even if it is
+    infinite or NaN, where torch has NaN.
 
     The mask is a function of a seed and of the element's place, whatever the memory format, dtype
     or number of threads; it is not the one that torch makes from the same `torch.manual_seed`.
@@ -442,7 +461,7 @@ def dropout_add(
     if way == KERNEL:
         try:
             if torch.is_grad_enabled() and (input.requires_grad or residual.requires_grad):
-                output = _DropoutAdd.apply(input, residual, arguments)
+                output = _DropoutAdd.call(input, residual, arguments)
                 return output
             return _add_kernel(input, residual, arguments)
         except _REFUSED:
@@ -458,7 +477,7 @@ def _add_kernel(input: Tensor, residual: Tensor, arguments: Any) -> Tensor:
     return output
 
 
-class _DropoutAdd(torch.autograd.Function):
+class _DropoutAdd(Function):
     """Saves one bit per element."""
 
     @staticmethod
@@ -537,7 +556,7 @@ def bias_act_dropout(
         try:
             wants = input.requires_grad or (bias is not None and bias.requires_grad)
             if wants and torch.is_grad_enabled():
-                output = _BiasActDropout.apply(input, bias, arguments)
+                output = _BiasActDropout.call(input, bias, arguments)
                 return output
             return _bias_act_kernel(input, bias, arguments)
         except _REFUSED:
@@ -563,11 +582,12 @@ def _bias_act_in_torch(input: Tensor, bias: Tensor | None, numbers: Any, factor:
         parameter.name: parameter.from_number(value)
         for parameter, value in zip(row.parameters, values, strict=False)
     }
-    hidden: Tensor = getattr(F, row.name)(input if bias is None else input + bias, **named)
-    return hidden * factor
+    # What is dropped has no gradient, even where the activation's is NaN.
+    at = torch.where(factor != 0, input if bias is None else input + bias, 0.0)
+    return _scaled(getattr(F, row.name)(at, **named), factor)
 
 
-class _BiasActDropout(torch.autograd.Function):
+class _BiasActDropout(Function):
     """Saves the input and the bias: the sum and the mask are made again."""
 
     @staticmethod
@@ -579,7 +599,7 @@ class _BiasActDropout(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         input, bias = ctx.saved_tensors
-        if torch.is_grad_enabled() or is_batched(grad_output):
+        if not is_first_order(grad_output):
             numbers, factor = ctx.arguments[2:], _bias_act_factor(input, ctx.arguments)
             return *_bias_act_gradients(grad_output, input, bias, numbers, factor), None
         grad, grad_bias = _core.bias_act_dropout_backward(
@@ -652,7 +672,7 @@ def _bias_act_backward_operator(
 
 
 def _like_first(first: Tensor, *others: Any) -> Tensor:
-    return torch.empty_like(first)
+    return layout.empty_like(first)
 
 
 for _name in ("dropout", "dropout_backward", "dropout_add", "bias_act_dropout"):
@@ -662,7 +682,7 @@ for _name in ("dropout", "dropout_backward", "dropout_add", "bias_act_dropout"):
 @torch.library.register_fake("dlkernels::bias_act_dropout_backward", lib=_LIBRARY)
 def _(grad_output: Tensor, input: Tensor, bias: Tensor | None, *arguments: Any) -> Any:
     grad_bias = input.new_empty([0]) if bias is None else bias.new_empty(bias.shape)
-    return torch.empty_like(input), grad_bias
+    return layout.empty_like(input), grad_bias
 
 
 def _save_dropout(ctx: Any, inputs: Any, output: Tensor) -> None:
@@ -757,6 +777,10 @@ def _module(theirs: type[torch.nn.Module], function: Callable[..., Tensor]) -> A
     """A subclass of torch's module whose forward calls our function."""
 
     class Module(theirs):  # type: ignore[misc, valid-type]
+        # For a module of torch's that became one of ours by its class.
+        seed: int | Tensor | None = None
+        generator: torch.Generator | None = None
+
         def __init__(
             self,
             p: float = 0.5,

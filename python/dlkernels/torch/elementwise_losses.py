@@ -19,8 +19,11 @@ from dlkernels import _core
 from dlkernels.activations import define
 from dlkernels.elementwise_losses import LOSSES, Loss
 from dlkernels.torch import _composite as composite
+from dlkernels.torch import _layout as layout
 from dlkernels.torch import ops
-from dlkernels.torch._route import OPERATOR, TORCH, is_batched, route
+from dlkernels.torch._eager import Function, is_first_order, loss_gradient
+from dlkernels.torch._layout import with_strides
+from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_plain, route
 
 __all__ = ["FUNCTIONS", "MODULES"]
 
@@ -154,7 +157,7 @@ _KEYS = {
 # --- autograd
 
 
-class _ElementwiseLoss(torch.autograd.Function):
+class _ElementwiseLoss(Function):
     """Forward makes the gradients too, for grad_output = 1, in one pass over the operands.
 
     Backward hands them out if grad_output is 1, else makes them again with the right one: that
@@ -166,21 +169,18 @@ class _ElementwiseLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        numbers: Any,
-        reduction: str,
-        dim: int | None,
+        arguments: tuple[tuple[int, float, float], str, int | None, int],
         input: Tensor,
         target: Tensor | None,
         third: Any,
         fourth: Tensor | None,
     ) -> Tensor:
-        ctx.numbers, ctx.reduction, ctx.dim = numbers, reduction, dim
-        ctx.wrt = sum(bit for bit, i in ((1, 3), (2, 4), (4, 5)) if ctx.needs_input_grad[i])
-        ctx.constant = third if isinstance(third, float) else None
-        ctx.save_for_backward(input, target, None if ctx.constant is not None else third, fourth)
+        numbers, reduction, dim, wrt = ctx.arguments = arguments
+        constant = ctx.constant = third if type(third) is float else None
+        ctx.save_for_backward(input, target, third if constant is None else None, fourth)
         made_here = reduction != "none" and input.dtype is not torch.float16
-        result = _core.elementwise_loss(  # type: ignore[call-arg]
-            *numbers, input, target, third, fourth, reduction, dim, ctx.wrt if made_here else 0,
+        result = _core.elementwise_loss(
+            *numbers, input, target, third, fourth, reduction, dim, wrt if made_here else 0,
             None, None,
         )  # fmt: skip
         loss: Tensor
@@ -190,26 +190,26 @@ class _ElementwiseLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
-        if torch.is_grad_enabled() or is_batched(grad_output):
-            grads = _differentiate(ctx, grad_output)
-            return None, None, None, *grads, None
+        if not is_first_order(grad_output):
+            return None, *_differentiate(ctx, grad_output), None
         # Dropped here, so that whoever receives them is their only owner and may keep them; a
         # second backward makes them again.
         grads, ctx.grads = ctx.grads, None
-        scale = ops.grad_argument(grad_output, ctx.reduction)
+        numbers, reduction, dim, wrt = ctx.arguments
+        scale = loss_gradient(grad_output, reduction)
         if grads is not None and scale == 1.0:
-            return None, None, None, *grads, None
+            return None, *grads, None
         try:
             operands = _saved_operands(ctx)
         except RuntimeError:  # an operand was written to since
             if grads is None:
                 raise
             grads = [None if grad is None else grad.mul_(scale) for grad in grads]
-            return None, None, None, *grads, None
+            return None, *grads, None
         _, *grads = _core.elementwise_loss(  # type: ignore[call-arg]
-            *ctx.numbers, *operands, ctx.reduction, ctx.dim, ctx.wrt, None, scale
+            *numbers, *operands, reduction, dim, wrt, None, scale
         )
-        return None, None, None, *grads, None
+        return None, *grads, None
 
 
 def _saved_operands(ctx: Any) -> tuple[Any, ...]:
@@ -220,14 +220,14 @@ def _saved_operands(ctx: Any) -> tuple[Any, ...]:
 def _differentiate(ctx: Any, grad_output: Tensor) -> list[Tensor | None]:
     """The gradients through torch's operations."""
     operands = _saved_operands(ctx)
-    wanted = [i for i in range(3) if ctx.wrt >> i & 1]
-    index, a, b = ctx.numbers
+    (index, a, b), reduction, dim, wrt = ctx.arguments
+    wanted = [i for i in range(3) if wrt >> i & 1]
 
     def loss(*at: Tensor) -> Tensor:
         mixed = list(operands)
         for place, tensor in zip(wanted, at, strict=True):
             mixed[place] = tensor
-        return _in_torch(_KEYS[index], tuple(mixed), a, b, ctx.reduction, ctx.dim)
+        return _in_torch(_KEYS[index], tuple(mixed), a, b, reduction, dim)
 
     made = composite.differentiate_all(loss, [operands[i] for i in wanted], grad_output)
     grads: list[Tensor | None] = [None, None, None]
@@ -261,8 +261,7 @@ def _elementwise_loss(
         if "all elements of" in str(error):  # what torch raises in a compiled graph
             raise RuntimeError(str(error)) from None
         raise
-    shape = _shape(input, target, third, reduction, dim)
-    return ops.with_strides(result, _losses(input, shape, device="meta").stride())
+    return with_strides(result, _strides(input, _shape(input, target, third, reduction, dim)))
 
 
 @ops._implement("elementwise_loss_backward")
@@ -270,13 +269,12 @@ def _elementwise_loss_backward(
     grad_output: Tensor, input: Tensor, target: Any, third: Any, fourth: Any, loss: int, a: float,
     b: float, reduction: str, dim: int | None, which: int,
 ) -> Tensor:  # fmt: skip
-    grad_argument = ops.grad_argument(grad_output, "none" if dim is not None else reduction)
+    grad_argument = loss_gradient(grad_output, "none" if dim is not None else reduction)
     results = _core.elementwise_loss(
         loss, a, b, input, target, third, fourth, reduction, dim, 1 << which, None, grad_argument
     )
     grad: Tensor = results[1 + which]
-    like = torch.empty_like((input, target, third)[which], device="meta")
-    return ops.with_strides(grad, like.stride())
+    return with_strides(grad, layout.dense((input, target, third)[which]))
 
 
 def _shape(input: Tensor, target: Any, third: Any, reduction: str, dim: int | None) -> Any:
@@ -294,11 +292,9 @@ def _shape(input: Tensor, target: Any, third: Any, reduction: str, dim: int | No
     return shape
 
 
-def _losses(input: Tensor, shape: Any, **options: Any) -> Tensor:
-    """A result without values."""
-    if input.shape == shape:
-        return torch.empty_like(input, **options)
-    return input.new_empty(shape, **options)
+def _strides(input: Tensor, shape: Any) -> tuple[Any, ...]:
+    """The strides of a result of this shape."""
+    return layout.dense(input) if input.shape == shape else layout.row_major(shape)
 
 
 @torch.library.register_fake("dlkernels::elementwise_loss", lib=ops._LIBRARY)
@@ -306,12 +302,13 @@ def _(
     input: Tensor, target: Any, third: Any, fourth: Any, loss: int, a: float, b: float,
     reduction: str, dim: int | None,
 ) -> Any:  # fmt: skip
-    return _losses(input, _shape(input, target, third, reduction, dim))
+    shape = _shape(input, target, third, reduction, dim)
+    return input.new_empty_strided(shape, _strides(input, shape))
 
 
 @torch.library.register_fake("dlkernels::elementwise_loss_backward", lib=ops._LIBRARY)
 def _(grad_output: Tensor, input: Tensor, target: Any, third: Any, *args: Any) -> Any:
-    return torch.empty_like((input, target, third)[args[-1]])
+    return layout.empty_like((input, target, third)[args[-1]])
 
 
 def _save(ctx: Any, inputs: Any, output: Any) -> None:
@@ -380,7 +377,8 @@ def _way(row: Loss, input: Any, target: Any, third: Any, fourth: Any) -> str:
     """`route`, and torch where it has an error to raise, a promotion or a gradient that the kernel
     lacks."""
     constant = type(third) is float and "var" in row.differentiable
-    way = route(input, target, None if constant else third, fourth)
+    tensors = (input, target, None if constant else third, fourth)
+    way = KERNEL if is_plain(*tensors) else route(*tensors)
     if way == TORCH:
         return TORCH
     if target is None:
@@ -473,12 +471,16 @@ def _forward(
             input, target, third, fourth, *numbers, reduction, dim
         )
     try:
-        if torch.is_grad_enabled() and (
-            input.requires_grad
-            or (target is not None and target.requires_grad)
-            or (isinstance(third, Tensor) and third.requires_grad)
-        ):
-            return _ElementwiseLoss.apply(numbers, reduction, dim, input, target, third, fourth)
+        if torch.is_grad_enabled():
+            wrt = 1 if input.requires_grad else 0
+            if target is not None and target.requires_grad:
+                wrt += 2
+            if isinstance(third, Tensor) and third.requires_grad:
+                wrt += 4
+            if wrt:
+                return _ElementwiseLoss.call(
+                    (numbers, reduction, dim, wrt), input, target, third, fourth
+                )
         return _core.elementwise_loss(
             *numbers, input, target, third, fourth, reduction, dim, 0, None, None
         )
@@ -522,23 +524,25 @@ def _compute(
         return None
     used = _reduction.legacy_get_string(size_average, reduce) if is_legacy else reduction
     loss = _forward(row, input, target, third, fourth, numbers, used, dim)
-    if loss is None or torch.compiler.is_compiling():  # which has no place for a warning
+    if loss is None:
         return loss
     if row.name in _WARNED and input.shape != target.shape:
-        warnings.warn(
+        message = (
             f"Using a target size ({target.size()}) that is different to the input size "
             f"({input.size()}). This will likely lead to incorrect results due to "
-            "broadcasting. Please ensure they have the same size.",
-            stacklevel=3,
+            "broadcasting. Please ensure they have the same size."
         )
     elif row.name == "kl_div" and reduction == "mean" and not is_legacy:
-        warnings.warn(
+        message = (
             "reduction: 'mean' divides the total loss by both the batch size and the support size."
             "'batchmean' divides only by the batch size, and aligns with the KL div math "
             "definition."
-            "'mean' will be changed to behave the same as 'batchmean' in the next major release.",
-            stacklevel=3,
+            "'mean' will be changed to behave the same as 'batchmean' in the next major release."
         )
+    else:
+        return loss
+    if not torch.compiler.is_compiling():  # which has no place for a warning
+        warnings.warn(message, stacklevel=3)
     return loss
 
 

@@ -19,9 +19,10 @@ from torch.nn import _reduction
 
 from dlkernels import _core
 from dlkernels.torch import _composite as composite
-from dlkernels.torch import activations, elementwise_losses, ops, units
+from dlkernels.torch import activations, elementwise_losses, units
 from dlkernels.torch import dropout as dropouts
-from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_batched, reason, route
+from dlkernels.torch._eager import Function, is_first_order, loss_gradient
+from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_plain, reason, route
 from dlkernels.torch.norm import batch_norm, explain_batch_norm
 
 __all__ = ["batch_norm", "cross_entropy", "log_softmax", "nll_loss", "softmax"]
@@ -100,11 +101,11 @@ def cross_entropy(
                 )
             elif inplace:
                 whole = _whole_tensor(input)
-                loss, _ = _CrossEntropyInPlace.apply(
+                loss, _ = _CrossEntropyInPlace.call(
                     whole, input.detach(), target, weight, arguments
                 )
             else:
-                loss = _CrossEntropy.apply(input, target, weight, arguments)
+                loss = _CrossEntropy.call(input, target, weight, arguments)
             return loss
         except _REFUSED as error:
             refusal = error.with_traceback(None)
@@ -134,7 +135,7 @@ def _autocast(tensor: Any) -> Any:
 
 def _cross_entropy_route(input: Tensor, target: Tensor, weight: Tensor | None) -> str:
     """`route`, and torch where it has an error to raise or a gradient that the kernel lacks."""
-    way = route(input, target, weight)
+    way = KERNEL if is_plain(input, target, weight) else route(input, target, weight)
     if way == TORCH or target is None:
         return TORCH
     if target.requires_grad or (weight is not None and weight.requires_grad):
@@ -163,7 +164,7 @@ def _whole_tensor(input: Tensor) -> Tensor:
     return whole
 
 
-class _CrossEntropy(torch.autograd.Function):
+class _CrossEntropy(Function):
     """Forward makes the gradient too, for grad_output = 1, in one pass over the logits.
 
     Backward hands it out if grad_output is 1, else makes it again with the right one: as many bytes
@@ -184,14 +185,14 @@ class _CrossEntropy(torch.autograd.Function):
             input, target, weight, *arguments, with_grad, None, False, False, 1.0
         )
         loss: Tensor
-        loss, ctx.grad = result[:2] if with_grad else (result, None)
+        loss, ctx.grad, _, _ = result if with_grad else (result, None, None, None)
         ctx.arguments = arguments
         ctx.save_for_backward(input, target, weight)
         return loss
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
-        if torch.is_grad_enabled() or is_batched(grad_output):
+        if not is_first_order(grad_output):
             input, target, weight = ctx.saved_tensors
             grad = composite.differentiate(
                 lambda x: composite.cross_entropy(x, target, weight, *ctx.arguments),
@@ -202,7 +203,7 @@ class _CrossEntropy(torch.autograd.Function):
         # Dropped here, so that whoever receives it is its only owner and may keep it; a second
         # backward makes it again.
         grad, ctx.grad = ctx.grad, None
-        scale = ops.grad_argument(grad_output, ctx.arguments[1])
+        scale = loss_gradient(grad_output, ctx.arguments[1])
         if grad is not None and scale == 1.0:
             return grad, None, None, None
         try:
@@ -217,7 +218,7 @@ class _CrossEntropy(torch.autograd.Function):
         return grad, None, None, None
 
 
-class _CrossEntropyInPlace(torch.autograd.Function):
+class _CrossEntropyInPlace(Function):
     """The gradient, for grad_output = 1, written over the logits.
 
     Args:
@@ -318,7 +319,9 @@ def _softmax(
         dim = F._get_softmax_dim(name, input.dim(), stacklevel + 1)  # type: ignore[attr-defined]
     if dtype is not None and dtype is not input.dtype:
         input = input.to(dtype=dtype)
-    way = route(input)
+    way = KERNEL if is_plain(input) else route(input)
+    if type(dim) is not int:  # torch has words for a bool, or a float
+        way = TORCH
     output: Tensor
     if way == OPERATOR:
         output = torch.ops.dlkernels.softmax(input, dim, logarithm)
@@ -326,7 +329,7 @@ def _softmax(
     if way == KERNEL:
         try:
             if input.requires_grad and torch.is_grad_enabled():
-                output = _Softmax.apply(input, dim, logarithm)
+                output = _Softmax.call(input, dim, logarithm)
             else:
                 output = _core.softmax(input, dim, logarithm, None)
             return output
@@ -335,7 +338,7 @@ def _softmax(
     return (F.log_softmax if logarithm else F.softmax)(input, dim)
 
 
-class _Softmax(torch.autograd.Function):
+class _Softmax(Function):
     """Saves its result and nothing else, as torch does."""
 
     @staticmethod
@@ -348,12 +351,12 @@ class _Softmax(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         (output,) = ctx.saved_tensors
-        if torch.is_grad_enabled() or is_batched(grad_output):
-            grad = composite.softmax_backward(grad_output, output, ctx.dim, ctx.logarithm)
-        else:
+        if is_first_order(grad_output):
             grad = _core.softmax_backward(
                 grad_output.resolve_neg(), output, ctx.dim, ctx.logarithm, None
             )
+        else:
+            grad = composite.softmax_backward(grad_output, output, ctx.dim, ctx.logarithm)
         return grad, None, None
 
 
@@ -399,7 +402,7 @@ def nll_loss(
     if way == KERNEL:
         try:
             if input.requires_grad and torch.is_grad_enabled():
-                loss = _NllLoss.apply(input, target, weight, ignore_index, reduction)
+                loss = _NllLoss.call(input, target, weight, ignore_index, reduction)
             else:
                 loss = _core.nll_loss(input, target, weight, ignore_index, reduction)
             return loss
@@ -409,7 +412,7 @@ def nll_loss(
 
 
 def _nll_loss_route(input: Tensor, target: Tensor, weight: Tensor | None) -> str:
-    way = route(input, target, weight)
+    way = KERNEL if is_plain(input, target, weight) else route(input, target, weight)
     if way == TORCH or target is None:
         return TORCH
     if target.dtype not in _INDEX_DTYPES or input.dim() == 0:
@@ -419,7 +422,7 @@ def _nll_loss_route(input: Tensor, target: Tensor, weight: Tensor | None) -> str
     return way
 
 
-class _NllLoss(torch.autograd.Function):
+class _NllLoss(Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -438,7 +441,10 @@ class _NllLoss(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         input, target, weight = ctx.saved_tensors
         ignore_index, reduction = ctx.arguments
-        if torch.is_grad_enabled() or is_batched(grad_output):
+        if is_first_order(grad_output):
+            scale = loss_gradient(grad_output, reduction)
+            grad = _core.nll_loss_backward(scale, input, target, weight, ignore_index, reduction)
+        else:
             grad = composite.differentiate(
                 lambda x: F.nll_loss(
                     x, target, weight, ignore_index=ignore_index, reduction=reduction
@@ -446,9 +452,6 @@ class _NllLoss(torch.autograd.Function):
                 input,
                 grad_output,
             )
-        else:
-            scale = ops.grad_argument(grad_output, reduction)
-            grad = _core.nll_loss_backward(scale, input, target, weight, ignore_index, reduction)
         return grad, None, None, None, None
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dlkernels import _core
 from dlkernels.image import is_channels_last, numbers
+from dlkernels.torch._eager import Function, is_first_order
 from dlkernels.torch._route import KERNEL, OPERATOR, is_batched, route
 from dlkernels.torch.ops import _LIBRARY, _implement
 
@@ -88,7 +89,7 @@ def _in_torch(input: Tensor, arguments: _Arguments) -> Tensor:
     return x.to(dtype).contiguous()
 
 
-class _Affine(torch.autograd.Function):
+class _Affine(Function):
     """Linear: backward needs the numbers alone, and is one of these itself."""
 
     @staticmethod
@@ -99,10 +100,11 @@ class _Affine(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         arguments = _backward_arguments(ctx.arguments, ctx.dtype)
+        if is_first_order(grad_output):
+            return _kernel(grad_output.resolve_neg(), None, arguments), None
         if is_batched(grad_output):
             return _in_torch(grad_output, arguments), None
-        grad: Tensor = _Affine.apply(grad_output.resolve_neg(), arguments)
-        return grad, None
+        return _Affine.call(grad_output.resolve_neg(), arguments), None
 
 
 def _run(input: Tensor, out: Tensor | None, arguments: _Arguments) -> Tensor:
@@ -124,8 +126,8 @@ def _run(input: Tensor, out: Tensor | None, arguments: _Arguments) -> Tensor:
                 "normalize(): functions with out=... arguments don't support automatic "
                 "differentiation, but one of the arguments requires grad."
             )
-        if way == KERNEL:
-            return _kernel(input, out, arguments)
+        if way == KERNEL and not out.is_neg():
+            return _kernel(input.resolve_neg(), out, arguments)
         return out.copy_(_run(input, None, arguments))
     if way == OPERATOR:
         output: Tensor = torch.ops.dlkernels.image_normalize(input, *arguments)
@@ -133,7 +135,7 @@ def _run(input: Tensor, out: Tensor | None, arguments: _Arguments) -> Tensor:
     if way != KERNEL:
         return _in_torch(input, arguments)
     if differentiable and arguments[-1].is_floating_point:
-        output = _Affine.apply(input, arguments)
+        output = _Affine.call(input, arguments)
         return output
     return _kernel(input.resolve_neg(), None, arguments)
 
@@ -281,6 +283,16 @@ torch.library.register_autograd(
 # --- transforms
 
 
+def _from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
+    """A tensor on the array's memory; on a copy, where torch takes no such array, or warns of its
+    being read-only."""
+    steps = zip(array.strides, array.shape, strict=True)
+    fits = array.flags.writeable and array.dtype.isnative
+    if not fits or any(step < 0 or step % array.itemsize for step, size in steps if size > 1):
+        array = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+    return torch.from_numpy(array)
+
+
 class _Transform(torch.nn.Module):
     """What the two transforms share.
 
@@ -311,7 +323,8 @@ class _Transform(torch.nn.Module):
         self.scale, self.layout, self.out_layout, self.dtype = scale, layout, out_layout, dtype
         # Wrong numbers are complained of here rather than in a worker process.
         channels = max(len(self.mean), len(self.std))
-        self(torch.zeros(1, 1, channels) if layout == "HWC" else torch.zeros(channels, 1, 1))
+        shape = (1, 1, channels) if layout == "HWC" else (channels, 1, 1)
+        self(torch.zeros(shape, dtype=torch.float32, device="cpu"))
 
     def forward(self, image: Any) -> Tensor:
         """The image, normalized.
@@ -321,9 +334,7 @@ class _Transform(torch.nn.Module):
                 channels, ``(H, W)``, has one.
         """
         if not isinstance(image, Tensor):
-            array = np.asarray(image)
-            # torch warns of read-only memory, which is only read here.
-            image = torch.from_numpy(array if array.flags.writeable else array.copy())
+            image = _from_numpy(np.asarray(image))
         if image.dim() == 2:
             image = image.unsqueeze(-1 if self.layout == "HWC" else 0)
         arguments = _arguments(

@@ -36,6 +36,11 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         kwargs: torch's keyword arguments.
     """
 
+    # For a module of torch's that became one of ours by its class.
+    z_loss: float = 0.0
+    softcap: float | None = None
+    inplace: bool = False
+
     def __init__(
         self,
         *args: Any,

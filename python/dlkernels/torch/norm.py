@@ -4,16 +4,28 @@ activation that follows, and the residual added before it, are done in the same 
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dlkernels import _core
 from dlkernels.torch import _composite as composite
 from dlkernels.torch import _norm_ops as operators
-from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_batched, reason, route
+from dlkernels.torch._eager import Function, is_first_order
+from dlkernels.torch._route import (
+    FLOATING,
+    KERNEL,
+    OPERATOR,
+    TORCH,
+    in_transform,
+    is_plain,
+    reason,
+    route,
+)
 
 __all__ = [
     "BatchNorm1d",
@@ -81,7 +93,8 @@ def batch_norm(
     """
     if activation is not None or residual is not None:
         check_fused(input, activation, residual)
-    way = route(input, running_mean, running_var, weight, bias, residual)
+    tensors = (input, running_mean, running_var, weight, bias, residual)
+    way = KERNEL if is_plain(*tensors) else route(*tensors)
     output: Tensor
     # The kernel would take one of the statistics alone, which torch refuses.
     if way == KERNEL and (running_mean is None) == (running_var is None):
@@ -92,7 +105,7 @@ def batch_norm(
                 or (bias is not None and bias.requires_grad)
                 or (residual is not None and residual.requires_grad)
             ):
-                output = _apply(
+                output = _BatchNorm.call(
                     input, weight, bias, residual, running_mean, running_var,
                     training, momentum, eps, activation, negative_slope,
                 )  # fmt: skip
@@ -115,6 +128,18 @@ def batch_norm(
         )  # fmt: skip
     if isinstance(momentum, Tensor):  # a count of batches, in a compiled module
         momentum = 1.0 / float(momentum)
+    if (
+        way == TORCH
+        and in_transform()
+        and isinstance(input, Tensor)
+        and input.is_cpu
+        and input.dtype in FLOATING
+        and _has_kernel(input, running_mean, running_var, weight, bias, residual, training, eps)
+    ):
+        return composite.batch_norm_of_any_strides(
+            input, running_mean, running_var, weight, bias, residual,
+            training, momentum, eps, activation, negative_slope,
+        )  # fmt: skip
     # torch moves the statistics before it finds some errors: they get copies until all is well.
     refused = way == KERNEL and training and running_mean is not None
     statistics: Any = running_mean, running_var
@@ -178,7 +203,7 @@ def _has_kernel(
     )
 
 
-class _BatchNorm(torch.autograd.Function):
+class _BatchNorm(Function):
     """Saves its input and two numbers per channel; of the activation one bit per element where a
     residual was added, else nothing.
     """
@@ -220,7 +245,7 @@ class _BatchNorm(torch.autograd.Function):
         grads: Any
         *tensors, mean, spread, mask = ctx.saved_tensors
         want = ctx.needs_input_grad[:4]
-        if torch.is_grad_enabled() or is_batched(grad_output):
+        if not is_first_order(grad_output):
             training, eps, activation, negative_slope = ctx.arguments
             shape = grad_output.shape
             passes = None if mask is None else composite.unpacked(mask, shape, ctx.stride)
@@ -237,8 +262,6 @@ class _BatchNorm(torch.autograd.Function):
 
 #: For the arguments of `_BatchNorm` that are no leaves.
 _NO_GRADS = (None,) * 7
-#: `_BatchNorm.apply` without its look for torch.func's transforms, which `route` has had.
-_apply: Any = super(torch.autograd.Function, _BatchNorm).apply
 
 
 def explain_batch_norm(arguments: dict[str, Any]) -> str:
@@ -332,11 +355,43 @@ class BatchNorm3d(_Plain, torch.nn.BatchNorm3d):
     __module__ = "dlkernels.torch.nn"
 
 
+#: Functions of torch's that put another module in the place of a batch norm, made from its numbers
+#: alone, and what to do instead.
+_REPLACERS = {
+    torch.nn.SyncBatchNorm.convert_sync_batchnorm.__func__.__code__: (  # type: ignore[attr-defined]
+        "torch.nn.SyncBatchNorm.convert_sync_batchnorm",
+        "dlkernels.torch.nn.SyncBatchNorm.convert_sync_batchnorm keeps it",
+    ),
+    fuse_conv_bn_eval.__code__: (
+        "torch.nn.utils.fusion.fuse_conv_bn_eval",
+        "fuse it with a plain BatchNorm and apply the activation after it",
+    ),
+}
+
+
 class Activated(torch.nn.modules.batchnorm._BatchNorm):
     """A batch norm and the activation behind it."""
 
-    activation: str | None
-    negative_slope: float
+    # For a module of torch's that became one of ours by its class.
+    activation: str | None = None
+    negative_slope: float = 0.01
+
+    @property
+    def eps(self) -> float:
+        """As torch. Raises TypeError for functions of torch's that would drop the activation."""
+        if self.activation is not None and not torch.compiler.is_compiling():
+            replacer = _REPLACERS.get(sys._getframe(1).f_code)
+            if replacer is not None:
+                raise TypeError(
+                    f"{replacer[0]}: would drop the activation {self.activation!r} of "
+                    f"{type(self).__name__}; {replacer[1]}"
+                )
+        value: float = self.__dict__["eps"]
+        return value
+
+    @eps.setter
+    def eps(self, value: float) -> None:
+        self.__dict__["eps"] = value
 
     def set_activation(self, activation: str | None, negative_slope: float) -> None:
         """Raises ValueError if there is no such activation."""
@@ -354,6 +409,8 @@ class Activated(torch.nn.modules.batchnorm._BatchNorm):
 
 
 class _Fused(Activated):
+    activation: str | None = "relu"
+
     def __init__(
         self,
         num_features: int,

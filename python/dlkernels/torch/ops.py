@@ -17,6 +17,9 @@ from torch.autograd.graph import increment_version
 
 from dlkernels import _core
 from dlkernels.torch import _composite as composite
+from dlkernels.torch import _layout as layout
+from dlkernels.torch._eager import loss_gradient
+from dlkernels.torch._layout import with_strides
 
 _LIBRARY = torch.library.Library("dlkernels", "DEF")
 
@@ -72,11 +75,6 @@ def _loss_shape(input: Tensor, reduction: str) -> list[Any]:
     return _rows_shape(input) if reduction == "none" else []
 
 
-def grad_argument(grad_output: Tensor, reduction: str) -> Any:
-    """A loss's grad_output as the kernels take it: a float, or one value per row."""
-    return grad_output.resolve_neg() if reduction == "none" else grad_output.item()
-
-
 # --- cross_entropy
 
 
@@ -96,7 +94,7 @@ def _cross_entropy_backward(
     reduction: str,
     *numbers: Any,
 ) -> Tensor:
-    grad = grad_argument(grad_output, reduction)
+    grad = loss_gradient(grad_output, reduction)
     return _call_cross_entropy(grad, input, target, weight, reduction, *numbers)
 
 
@@ -128,7 +126,7 @@ def _(input: Tensor, target: Tensor, weight: Any, reduction: str, *args: Any) ->
 
 @torch.library.register_fake("dlkernels::cross_entropy_backward", lib=_LIBRARY)
 def _(grad_output: Tensor, input: Tensor, *args: Any) -> Any:
-    return torch.empty_like(input)
+    return layout.empty(input, layout.cross_entropy_gradient(input))
 
 
 def _save_cross_entropy(ctx: Any, inputs: Any, output: Any) -> None:
@@ -201,12 +199,12 @@ def _softmax_backward(grad_output: Tensor, output: Tensor, dim: int, logarithm: 
 
 @torch.library.register_fake("dlkernels::softmax", lib=_LIBRARY)
 def _(input: Tensor, dim: int, logarithm: bool) -> Any:
-    return torch.empty_like(input)
+    return layout.empty_like(input)
 
 
 @torch.library.register_fake("dlkernels::softmax_backward", lib=_LIBRARY)
 def _(grad_output: Tensor, output: Tensor, dim: int, logarithm: bool) -> Any:
-    return torch.empty_like(output)
+    return layout.empty_like(output)
 
 
 def _save_softmax(ctx: Any, inputs: Any, output: Tensor) -> None:
@@ -265,10 +263,9 @@ def _nll_loss_backward(
     ignore_index: int,
 ) -> Tensor:
     grad: Tensor = _core.nll_loss_backward(
-        grad_argument(grad_output, reduction), input, target, weight, ignore_index, reduction
+        loss_gradient(grad_output, reduction), input, target, weight, ignore_index, reduction
     )
-    # The kernel's is row-major where the input is neither rows nor planes; the fake's never.
-    return with_strides(grad, torch.empty_like(input, device="meta").stride())
+    return grad
 
 
 @torch.library.register_fake("dlkernels::nll_loss", lib=_LIBRARY)
@@ -278,7 +275,7 @@ def _(input: Tensor, target: Tensor, weight: Any, reduction: str, ignore_index: 
 
 @torch.library.register_fake("dlkernels::nll_loss_backward", lib=_LIBRARY)
 def _(grad_output: Tensor, input: Tensor, *args: Any) -> Any:
-    return torch.empty_like(input)
+    return layout.empty(input, layout.nll_gradient(input))
 
 
 def _save_nll_loss(ctx: Any, inputs: Any, output: Tensor) -> None:
@@ -362,37 +359,42 @@ def _activation_in_place_autograd(keyset: Any, input: Tensor, *args: Any) -> Non
 _LIBRARY.impl("activation_", _activation_in_place_autograd, "ADInplaceOrView", with_keyset=True)
 
 
+def _activation_in_place_negated(input: Tensor, *args: Any) -> None:
+    """On a view whose memory holds the negated values, which torch does itself for operators that
+    return something.
+    """
+    output = input.resolve_neg()
+    torch.ops.dlkernels.activation_(output, *args)
+    input.copy_(output)
+
+
+_LIBRARY.impl("activation_", _activation_in_place_negated, "Negative")
+
+
 @torch.library.register_fake("dlkernels::activation", lib=_LIBRARY)
 def _(input: Tensor, index: int, a: float, b: float) -> Any:
-    return torch.empty_like(input)
+    return layout.empty_like(input)
 
 
 @torch.library.register_fake("dlkernels::activation_masked", lib=_LIBRARY)
 def _(input: Tensor, index: int, a: float, b: float) -> Any:
     mask = input.new_empty([(input.numel() + 15) // 16 * 2], dtype=torch.uint8)
-    return torch.empty_like(input), mask
+    return layout.empty_like(input), mask
 
 
 @torch.library.register_fake("dlkernels::activation_masked_backward", lib=_LIBRARY)
 def _(grad_output: Tensor, mask: Tensor, index: int, a: float, b: float) -> Any:
-    return torch.empty_like(grad_output)
+    return layout.empty_like(grad_output)
 
 
 @torch.library.register_fake("dlkernels::activation_backward", lib=_LIBRARY)
 def _(grad_output: Tensor, saved: Tensor, index: int, a: float, b: float) -> Any:
-    return torch.empty_like(saved)
+    return layout.empty_like(saved)
 
 
 @torch.library.register_fake("dlkernels::activation_", lib=_LIBRARY)
 def _(input: Tensor, index: int, a: float, b: float) -> None:
     return None
-
-
-def with_strides(grad: Tensor, stride: Any) -> Tensor:
-    """`grad` laid out with these strides: a mask of bits goes by memory, not by index."""
-    if grad.stride() == stride:
-        return grad.resolve_neg()
-    return grad.new_empty_strided(grad.shape, stride).copy_(grad)
 
 
 def _save_activation_masked(ctx: Any, inputs: Any, output: Any) -> None:

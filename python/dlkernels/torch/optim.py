@@ -7,10 +7,24 @@ and every result rounded once. ``foreach``, ``fused`` and ``capturable`` are acc
 nothing. With ``differentiable=True``, or where a tensor is sparse, complex, a subclass or on
 another device, the step is torch's own. Of a DTensor (FSDP2's ``fully_shard``, with parameters on
 the CPU) each process updates its own part. States keep their dtypes in ``load_state_dict``.
+The step with which `torch.distributed.checkpoint` makes the states of a fresh optimizer (of zeros
+at a rate of 0) makes them and does nothing else: the next step is the first.
+
+Where parameters, states or gradients lie in one another's memory, the step is torch's loop, one
+parameter after the other. That is found when tensors are first seen (later where others come in
+their place), not at every step. A number of the step that is finite but not in float32
+(``lr=1e39``) is a RuntimeError for parameters that are computed in float32; what float32 rounds to
+zero (``eps=1e-320``) is zero, as in torch.
 
 Besides torch's arguments every class has some of its own, by keyword, that do in the step what else
 goes over the parameters; each alone and all together equal to doing them one after another. They
-are attributes too, and may be changed between steps; groups and state dicts stay as torch's.
+may be changed between steps: they are attributes, and where one is not as torch's optimizers are it
+is a key of every group, of which the first counts. So they are in state dicts, and a resumed
+optimizer goes on averaging without being told to; and they work through wrappers:
+``wrapper.param_groups[0]["max_grad_norm"] = 1.0`` through any, attributes and methods through
+Lightning's, and ``AdamW.within(wrapper)`` is what accelerate, or another, has wrapped.
+``examples/averages.py`` has callbacks for Lightning, transformers and accelerate that evaluate and
+save averages.
 
 ``max_grad_norm``
     Clips the norm of all gradients together, as `torch.nn.utils.clip_grad_norm_`; ``grad_norm`` is
@@ -34,9 +48,11 @@ SGD, Adam, AdamW, Adagrad, RMSprop (not centered) and Lion keep their states in 
 keyword-only, and may differ by group:
 
 - ``state_dtype="8bit"``: codes of the dynamic map with a scale for each 256 elements, as
-  bitsandbytes has them: state ``exp_avg`` is uint8, ``exp_avg_absmax`` float32. Parameters of less
-  than ``min_8bit_size=4096`` elements keep states in float32. A block of 256 that holds a NaN or an
-  infinity becomes NaN; one whose numbers are all below the smallest normal float32 becomes 0.
+  bitsandbytes has them: state ``exp_avg_8bit`` is uint8, ``exp_avg_absmax`` float32. Parameters of
+  less than ``min_8bit_size=4096`` elements keep states in float32. A block of 256 that holds a NaN
+  or an infinity becomes NaN; one whose numbers are all below the smallest normal float32 becomes 0.
+  Of a DTensor each process has blocks of its own part, so a distributed checkpoint fits the number
+  of processes that saved it; a DTensor cut along two axes of its mesh is refused.
 - ``state_dtype="bf16"``: bfloat16, rounded at random, so that the mean of many roundings is the
   number. The random numbers are a function of ``seed=`` (`torch.initial_seed()` by default), of the
   group's number of steps, of the parameter's number and the element's, and the same for any number
@@ -46,9 +62,12 @@ keyword-only, and may differ by group:
   parameter, of which the bfloat16 one is the nearest, at the middle the one away from zero. Writing
   to a parameter keeps its low half. Parameters in float32 and float64 are left alone.
 
-`state_dict` holds all of it, and going on from one is going on bit by bit;
-`float32_state_dict()` and `master_parameters()` are what torch's
-class would have.
+`state_dict` holds all of it, and going on from one is going on bit by bit, also through distributed
+checkpoints, which load what the optimizer has that they are loaded into: make it with the same
+arguments. The state dict of an optimizer with ``state_dtype="8bit"`` is not for torch's class: it
+loads there, but the first step is an error, for want of ``exp_avg`` or as SGD's
+``momentum_buffer`` is no tensor. `float32_state_dict()` and `master_parameters()` are what torch's
+class would have, and what loads on another number of processes.
 """
 
 from __future__ import annotations
@@ -56,17 +75,38 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
 from dlkernels import _core
 from dlkernels import _optimizer_rules as rules
 from dlkernels import _state_formats as formats
-from dlkernels._optimizer_extras import AVERAGE, Extra, Extras, inverse_scale, with_keywords
+from dlkernels._optimizer_extras import (
+    AVERAGE,
+    AVERAGED,
+    Extra,
+    Extras,
+    count_average,
+    extras_of,
+    inverse_scale,
+    take_extras,
+    with_keywords,
+)
 from dlkernels.torch import _optimizer_loops as loops
+from dlkernels.torch._blank_states import BlankStates, is_zero
 from dlkernels.torch._optimizer_extras import grad_norm_tensor, step_with_extras
-from dlkernels.torch._shards import LocalShards, has_shards, is_shard
+from dlkernels.torch._shards import (
+    LocalShards,
+    has_shards,
+    local_part,
+    local_scales,
+    scales_like,
+    takes_scales,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = [
     "ASGD",
@@ -86,6 +126,24 @@ __all__ = [
 ]
 
 
+@contextlib.contextmanager
+def _left_alone_on_failure(params: Any) -> Iterator[None]:
+    """Parameter groups of a caller, to which torch adds keys, are as they came after an exception;
+    only what was an iterator of parameters stays the list of them."""
+    groups = [group for group in params if isinstance(group, dict)] if params is not None else []
+    before = [dict(group) for group in groups]
+    try:
+        yield
+    except Exception:
+        for group, own in zip(groups, before, strict=True):
+            listed = group.get("params")
+            group.clear()
+            group.update(own)
+            if isinstance(own.get("params"), Iterator):
+                group["params"] = listed
+        raise
+
+
 class _KernelOptimizer(torch.optim.Optimizer):
     """Comes before torch's class among the bases of a twin, and replaces its step."""
 
@@ -94,12 +152,14 @@ class _KernelOptimizer(torch.optim.Optimizer):
     # Never copied or saved: torch's own __getstate__ names what is.
     _table: _core.ParameterTable | None = None
     _being_loaded: dict[str, Any] | None = None
-    _formats: dict[str, Any] | None = None  # until the first group has them
+    _blank: BlankStates | None = None
     # fused=True is torch's to check only where torch's fused step runs.
     _need_device_dtype_check_for_fused = False
-    _extras = Extras()
-    _grad_norm: torch.Tensor | None = None
-    _shows_averages = False
+    # Without a value in the class, and not assigned to later: what wraps an optimizer in a subclass
+    # of its class, as Lightning does, passes on what it does not find there, and keeps what it is
+    # given.
+    _own_defaults: dict[str, Any]  # of the groups, besides torch's
+    _now: dict[str, Any]  # "grad_norm": the last one; "shows_averages": within ema_weights()
 
     max_grad_norm = Extra[float | None]()
     write_back = Extra[bool]()
@@ -133,30 +193,67 @@ class _KernelOptimizer(torch.optim.Optimizer):
         **keywords: Any,
     ) -> None:
         """As torch's, and see the module."""
-        self._extras = Extras(max_grad_norm, write_back, ema_decay, zero_grads, scaler_in_step)
+        self._own_defaults = (
+            Extras(max_grad_norm, write_back, ema_decay, zero_grads, scaler_in_step)
+            .checked(type(self).__name__)
+            .chosen
+        )
         if state_dtype is not None or master is not None:
-            self._formats = formats.options(
+            self._own_defaults |= formats.options(
                 state_dtype, master, torch.initial_seed() if seed is None else seed, min_8bit_size
             )
-        super().__init__(*args, **keywords)
+        self._now = {"grad_norm": None, "shows_averages": False}
+        params = args[0] if args else keywords.pop("params", None)
+        if params is not None:
+            params = params if isinstance(params, torch.Tensor) else list(params)
+            args = (params, *args[1:])
+        with _left_alone_on_failure(params), torch.device("cpu"):
+            super().__init__(*args, **keywords)
         self.__dict__.pop("_need_device_dtype_check_for_fused", None)
         # torch sets it for fused=True.
         self.__dict__.pop("_step_supports_amp_scaling", None)
+        for group in self.param_groups:  # Adagrad has made them by now
+            for param in filter(self.state.__contains__, group["params"]):
+                self._format_state(group, param)
+                if self.ema_decay is not None:
+                    self._make_average(param)
 
     def __getattr__(self, name: str) -> Any:
         # Asked by a GradScaler, which then leaves the unscaling to step().
-        if name == "_step_supports_amp_scaling" and self._extras.scaler_in_step:
+        if name == "_step_supports_amp_scaling" and self.scaler_in_step:
             return True
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_extras": self._extras}
+    @classmethod
+    def within(cls, wrapped: Any) -> Self:
+        """The optimizer of this class that another library has wrapped: Lightning and Fabric, which
+        pass attributes on, accelerate, whose wrapper (also that of transformers' ``Trainer``) shows
+        no more than the groups, or a ZeroRedundancyOptimizer.
+
+        Args:
+            wrapped: The wrapper, or an optimizer itself.
+
+        Raises:
+            TypeError: There is none.
+        """
+        inner = wrapped
+        while True:
+            held = [vars(inner).get(name) for name in ("optimizer", "_optimizer", "optim")]
+            found = [value for value in held if isinstance(value, torch.optim.Optimizer)]
+            if not found:
+                break
+            inner = found[0]
+        if not isinstance(inner, cls):
+            raise TypeError(
+                f"{cls.__name__}: within: expected a wrapper of one, got {type(inner).__name__}"
+            )
+        return inner
 
     @property
     def grad_norm(self) -> torch.Tensor | None:
         """With ``max_grad_norm``, what `torch.nn.utils.clip_grad_norm_` would have returned at the
         last step."""
-        return self._grad_norm
+        return self._now["grad_norm"]  # type: ignore[no-any-return]
 
     @torch._dynamo.disable
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -164,28 +261,37 @@ class _KernelOptimizer(torch.optim.Optimizer):
         own.
 
         Raises:
-            ValueError: One of them is unknown, or not for this optimizer.
+            ValueError: One of them is unknown, or not for this optimizer, or the group has another
+                value of an option of the step than the first one.
         """
-        if self._formats is not None:
-            self.defaults.update(self._formats)
-            self._formats = None
-        super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        if formats.has_formats(group):
-            for name, value in formats.DEFAULTS.items():
-                group.setdefault(name, value)
-        try:
-            self._check_formats(group)
-        except ValueError:
-            self.param_groups.pop()
-            raise
+        if not self.param_groups:
+            self.defaults.update(self._own_defaults)
+        given = dict(param_group)
+        before = len(self.param_groups)
+        with _left_alone_on_failure([param_group]):
+            super().add_param_group(param_group)
+            group = self.param_groups[-1]
+            if formats.has_formats(group):
+                for name, value in formats.DEFAULTS.items():
+                    group.setdefault(name, value)
+            try:
+                take_extras(type(self).__name__, self.param_groups, given)
+                self._check_formats(group)
+            except Exception:
+                del self.param_groups[before:]
+                raise
 
     def _check_formats(self, group: dict[str, Any]) -> None:
         operation = type(self).__name__
         formats.check(operation, self._rule, group)
-        if group.get("master") is None:
-            return
         for param in group["params"]:
+            if group.get("state_dtype") == "8bit" and not takes_scales(param):
+                raise ValueError(
+                    f"{operation}: state_dtype: expected '8bit' for parameters that are cut along "
+                    f"one axis of their mesh, got {param.placements}"
+                )
+            if group.get("master") is None:
+                continue
             if param.dtype == torch.float16:
                 raise ValueError(
                     f"{operation}: master: expected bfloat16 parameters (or float32 and float64, "
@@ -202,10 +308,17 @@ class _KernelOptimizer(torch.optim.Optimizer):
         Returns:
             What ``closure`` returned, or None.
         """
-        if self._shows_averages:
+        if self._now["shows_averages"]:
             raise RuntimeError(f"{type(self).__name__}: step: called within ema_weights()")
+        if closure is None and not self.state and self._has_nothing_to_do():
+            self._make_blank_states()
+            return None
+        if self._blank is not None:
+            self._blank.remove()
+            self._blank = None
+        options = extras_of(type(self).__name__, self.param_groups)
         is_differentiable = any(group["differentiable"] for group in self.param_groups)
-        if is_differentiable and self._extras.any:
+        if is_differentiable and options.any:
             raise ValueError(
                 f"{type(self).__name__}: step: differentiable=True excludes max_grad_norm, "
                 "write_back, ema_decay, zero_grads and scaler_in_step"
@@ -214,31 +327,56 @@ class _KernelOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        extras = self._kernel_extras()
+        extras = self._kernel_extras(options)
         if is_differentiable:
             self._step_in_torch()
-        elif not self._step_by_table(extras):
-            self._step_anew(extras)
+        elif not self._step_by_table(options, extras):
+            self._step_anew(options, extras)
+        if extras.is_skipped:
+            return loss
+        if options.ema_decay is not None and (
+            self.param_groups[0].get(AVERAGED)
+            or any(p.grad is not None for group in self.param_groups for p in group["params"])
+        ):
+            count_average(self.param_groups)
         for group in self.param_groups:
-            if formats.rounding(group) and not extras.is_skipped:
+            if formats.rounding(group):
                 group["rounding_step"] += 1
         return loss
 
-    def _kernel_extras(self) -> _core.StepExtras:
-        if not self._extras.scaler_in_step:
-            return self._extras.for_kernel(1.0, False, False)
+    def _has_nothing_to_do(self) -> bool:
+        """Whether this is the step with which `torch.distributed.checkpoint` makes the states of an
+        optimizer that has none, of zeros at a rate of 0."""
+        if any(bool(group["lr"] != 0) for group in self.param_groups):
+            return False
+        grads = [param.grad for group in self.param_groups for param in group["params"]]
+        return any(grad is not None for grad in grads) and all(
+            grad is None or (not grad.is_sparse and is_zero(grad)) for grad in grads
+        )
+
+    def _make_blank_states(self) -> None:
+        self._table = None
+        self._make_states()
+        if self.ema_decay is not None:
+            self._make_averages()
+        self._blank = BlankStates(self._rule, self.param_groups, self.state)
+
+    def _kernel_extras(self, options: Extras) -> _core.StepExtras:
+        if not options.scaler_in_step:
+            return options.for_kernel(self.param_groups, 1.0, False, False)
         scale, found = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
         # Looking for what is not finite takes a pass, unless the norm is wanted anyway.
-        looks = found is None or self._extras.max_grad_norm is not None
-        return self._extras.for_kernel(
-            1.0 if scale is None else inverse_scale(scale),
+        looks = found is None or options.max_grad_norm is not None
+        return options.for_kernel(
+            self.param_groups,
+            1.0 if scale is None else inverse_scale(type(self).__name__, scale),
             looks and not (scale is None and found is None),
             found is not None and float(found) != 0,
         )
 
     def _take_norm(self, extras: _core.StepExtras) -> None:
         if extras.max_norm >= 0:
-            self._grad_norm = grad_norm_tensor(extras.norm, extras.norm_is_double)
+            self._now["grad_norm"] = grad_norm_tensor(extras.norm, extras.norm_is_double)
 
     def ema_parameters(self) -> list[torch.Tensor]:
         """The moving averages, in the order of the parameters over all groups; before its first
@@ -247,8 +385,10 @@ class _KernelOptimizer(torch.optim.Optimizer):
         Raises:
             RuntimeError: No averages are kept (``ema_decay`` is None).
         """
-        if self._extras.ema_decay is None:
+        if self.ema_decay is None:
             raise RuntimeError(f"{type(self).__name__}: ema_parameters: needs ema_decay")
+        if not self.param_groups[0].get(AVERAGED):
+            return [param.detach() for group in self.param_groups for param in group["params"]]
         return [
             self.state.get(param, {}).get(AVERAGE, param.detach())
             for group in self.param_groups
@@ -266,11 +406,11 @@ class _KernelOptimizer(torch.optim.Optimizer):
             RuntimeError: No averages are kept, it is entered twice, or a step is taken within.
         """
         averages = self.ema_parameters()
-        if self._shows_averages:
+        if self._now["shows_averages"]:
             raise RuntimeError(f"{type(self).__name__}: ema_weights: entered twice")
         params = [param for group in self.param_groups for param in group["params"]]
         own = [param.detach().clone() for param in params]
-        self._shows_averages = True
+        self._now["shows_averages"] = True
         try:
             with torch.no_grad():
                 for param, average in zip(params, averages, strict=True):
@@ -280,7 +420,7 @@ class _KernelOptimizer(torch.optim.Optimizer):
             with torch.no_grad():
                 for param, value in zip(params, own, strict=True):
                     param.copy_(value)
-            self._shows_averages = False
+            self._now["shows_averages"] = False
 
     def _groups_and_slots(self, averages: bool) -> tuple[list[Any], list[Any]]:
         average = (AVERAGE,) if averages else ()
@@ -295,47 +435,51 @@ class _KernelOptimizer(torch.optim.Optimizer):
         options = self.param_groups[group]
         return *self._rule.advance(options, scalars, fresh, single), formats.rounding(options)
 
-    def _step_by_table(self, extras: _core.StepExtras) -> bool:
+    def _step_by_table(self, options: Extras, extras: _core.StepExtras) -> bool:
         """The step from what the last one left; False, and nothing done, where it does not fit."""
         if self._table is None:
             return False
-        groups, slots = self._groups_and_slots(self._extras.ema_decay is not None)
+        groups, slots = self._groups_and_slots(options.ema_decay is not None)
         try:
             is_done = self._table.step(groups, slots, self.state, self._advance, extras)
         except TypeError:  # no kernel for one of the tensors
             return False
+        except OverflowError as error:
+            raise self._overflow(error) from None
         if is_done:
             self._take_norm(extras)
         return is_done
 
-    def _step_anew(self, extras: _core.StepExtras) -> None:
+    def _step_anew(self, options: Extras, extras: _core.StepExtras) -> None:
         """The step from nothing: makes the states of first steps, and the table for the next."""
         self._table = None
-        if not self._extras.any:
+        averages = options.ema_decay is not None
+        if not options.any:
             self._step_rule(extras)
         elif has_shards(group["params"] for group in self.param_groups):
-            self._step_around(extras, self._step_rule)
-        elif not self._step_by_kernel(extras, self._extras.ema_decay is not None):
-            self._step_around(extras, self._step_in_torch)
+            self._step_around(extras, averages, self._step_rule)
+        elif not self._step_by_kernel(extras, averages):
+            self._step_around(extras, averages, self._step_in_torch)
 
     def _step_rule(self, extras: _core.StepExtras | None = None) -> None:
         """The step and nothing else."""
         if not self._step_by_kernel(extras or _core.StepExtras(), False):
             self._step_in_torch()
 
-    def _step_around(self, extras: _core.StepExtras, step: Callable[[], None]) -> None:
+    def _step_around(
+        self, extras: _core.StepExtras, averages: bool, step: Callable[[], None]
+    ) -> None:
         """A step with the rest in torch's operations."""
         params = [param for group in self.param_groups for param in group["params"]]
-        averages = self._extras.ema_decay is not None
         norm = step_with_extras(params, self.state, extras, averages, step)
         if norm is not None:
-            self._grad_norm = norm
+            self._now["grad_norm"] = norm
 
     def _step_by_kernel(self, extras: _core.StepExtras, averages: bool) -> bool:
         """False, and nothing done, where no kernel takes the tensors."""
         known = {param for param, own in self.state.items() if own}
         fresh = self._make_states()
-        averaged = self._make_averages(extras) if averages else []
+        averaged = self._make_averages() if averages else []
         is_done = False
         try:
             groups, slots = self._groups_and_slots(averages)
@@ -347,8 +491,11 @@ class _KernelOptimizer(torch.optim.Optimizer):
                 table = self._new_table(groups, slots, self.state, fresh)
                 is_done = table.step(groups, slots, self.state, self._advance, extras)
                 self._table = table if is_done and not extras.is_skipped else None
-        except TypeError:
-            pass
+        except TypeError as error:
+            if any(formats.has_formats(group) for group in self.param_groups):
+                raise self._no_kernel(error) from None
+        except OverflowError as error:
+            raise self._overflow(error) from None
         finally:
             if not is_done or extras.is_skipped:
                 self._forget_states(fresh)
@@ -388,11 +535,10 @@ class _KernelOptimizer(torch.optim.Optimizer):
             shards.count_versions()
         return is_done
 
-    def _make_averages(self, extras: _core.StepExtras) -> list[torch.Tensor]:
+    def _make_averages(self) -> list[torch.Tensor]:
         """Makes what is missing of the averages of parameters with gradients; returns those."""
         # The first average of all is a copy; one that comes later starts from where its parameter
         # stood all the while.
-        extras.average_copies = not any(AVERAGE in own for own in self.state.values())
         missing = [
             param
             for group in self.param_groups
@@ -400,32 +546,38 @@ class _KernelOptimizer(torch.optim.Optimizer):
             if param.grad is not None and AVERAGE not in self.state[param]
         ]
         for param in missing:
-            own = self.state[param]
-            states = [own.get(name) for name in self._rule.slots]
-            dtype = param.dtype
-            for value in states:
-                if torch.is_tensor(value) and value.is_floating_point():
-                    dtype = torch.promote_types(dtype, value.dtype)
-            own[AVERAGE] = param.detach().to(dtype, copy=True)
+            self._make_average(param)
         return missing
+
+    def _make_average(self, param: torch.Tensor) -> None:
+        own = self.state[param]
+        dtype = param.dtype
+        for value in map(own.get, self._rule.slots):
+            if torch.is_tensor(value) and value.is_floating_point():
+                dtype = torch.promote_types(dtype, value.dtype)
+        own[AVERAGE] = param.detach().to(dtype, copy=True)
 
     def _make_states(self) -> list[torch.Tensor]:
         """Makes what is missing of the states of parameters with gradients, as torch makes it, and
         raises what torch raises. Returns the parameters whose states hold nothing yet."""
         init_group: Callable[..., Any] = self._init_group
         lists = len(inspect.signature(init_group).parameters) - 1
-        for group in self.param_groups:
-            if not formats.has_formats(group):
-                init_group(group, *([] for _ in range(lists)))
-                continue
-            for param in group["params"]:  # so that one at a time is of torch's size
-                if param.grad is None:
+        with torch.device("cpu"):
+            for group in self.param_groups:
+                if not formats.has_formats(group):
+                    init_group(group, *([] for _ in range(lists)))
                     continue
-                low = self.state[param].pop(formats.LOW, None)  # torch asks whether there is any
-                init_group({**group, "params": [param]}, *([] for _ in range(lists)))
-                if low is not None:
-                    self.state[param][formats.LOW] = low
-                self._format_state(group, param)
+                for param in group["params"]:  # so that one at a time is of torch's size
+                    if param.grad is None:
+                        continue
+                    state = self.state[param]
+                    if any(formats.codes_name(name) in state for name in self._rule.slots):
+                        continue
+                    low = state.pop(formats.LOW, None)  # torch asks whether there is any
+                    init_group({**group, "params": [param]}, *([] for _ in range(lists)))
+                    if low is not None:
+                        state[formats.LOW] = low
+                    self._format_state(group, param)
         return []
 
     def _format_state(self, group: dict[str, Any], param: torch.Tensor) -> None:
@@ -441,22 +593,35 @@ class _KernelOptimizer(torch.optim.Optimizer):
         for name, signed, fill in zip(
             slots, self._rule.signed or [True] * len(slots), fills[: len(slots)], strict=True
         ):
-            if kind is None or name is None or not torch.is_tensor(value := state.get(name)):
+            if kind is None or name is None:
                 continue
-            if is_first and fill:  # torch has rounded it to the parameter's dtype
-                value = torch.full_like(value, fill, dtype=wide)
-            scales = formats.scales_name(name)
-            if value.dtype == torch.uint8:
+            value, codes, scales = (
+                state.get(name),
+                formats.codes_name(name),
+                formats.scales_name(name),
+            )
+            if codes in state:
                 if kind == "8bit":
                     continue
-                value = self._decoded(name, value, state.pop(scales), signed)
+                value = self._decoded(name, state.pop(codes), state.pop(scales), signed)
+            elif not torch.is_tensor(value):
+                continue
+            elif is_first and fill:  # torch has rounded it to the parameter's dtype
+                value = torch.full_like(value, fill, dtype=wide)
             if kind == "8bit":
-                if param.device.type != "cpu" or param.is_complex() or is_shard(param):
+                if param.device.type != "cpu" or param.is_complex():
                     raise self._no_kernel()
-                codes = torch.empty_like(param, dtype=torch.uint8, requires_grad=False)
-                absmax = torch.empty(formats.scale_count(param.numel()))
-                formats.encode(operation, name, value.detach(), codes, absmax, signed)
-                state[name], state[scales] = codes, absmax
+                del state[name]
+                state[codes] = torch.empty_like(param, dtype=torch.uint8, requires_grad=False)
+                state[scales] = scales_like(param)
+                formats.encode(
+                    operation,
+                    name,
+                    local_part(value),
+                    local_part(state[codes]),
+                    local_scales(state[scales], param),
+                    signed,
+                )
             else:
                 state[name] = value.to(torch.bfloat16 if kind == "bf16" else wide)
         if has_master and formats.LOW not in state:
@@ -466,17 +631,28 @@ class _KernelOptimizer(torch.optim.Optimizer):
         self, name: str, codes: torch.Tensor, scales: torch.Tensor, signed: bool
     ) -> torch.Tensor:
         values = torch.empty_like(codes, dtype=torch.float32)
-        formats.decode(type(self).__name__, name, codes, scales, values, signed)
+        formats.decode(
+            type(self).__name__,
+            name,
+            local_part(codes),
+            local_scales(scales, codes),
+            local_part(values),
+            signed,
+        )
         return values
 
     def _forget_states(self, fresh: list[torch.Tensor]) -> None:
         """Takes back what `_make_states` returned."""
 
-    def _no_kernel(self) -> RuntimeError:
+    def _no_kernel(self, reason: TypeError | None = None) -> RuntimeError:
         return RuntimeError(
             f"{type(self).__name__}: state_dtype and master are for dense real tensors on the CPU, "
-            "with differentiable=False; state_dtype='8bit' also for whole ones"
+            "with differentiable=False" + (f" ({reason})" if reason else "")
         )
+
+    def _overflow(self, error: OverflowError) -> RuntimeError:
+        what = rules.overflow_text(error, self.param_groups)
+        return RuntimeError(f"value cannot be converted to type float without overflow: {what}")
 
     def _step_in_torch(self) -> None:
         """The same step by torch; its fused one goes wrong where strides differ, so on the CPU by
@@ -496,7 +672,8 @@ class _KernelOptimizer(torch.optim.Optimizer):
         # A scaler's, which torch's loop does not take.
         scaler = {name: self.__dict__.pop(name, None) for name in ("grad_scale", "found_inf")}
         try:
-            step(self)
+            with torch.device("cpu"):
+                step(self)
         finally:
             self.__dict__.update(
                 {name: value for name, value in scaler.items() if value is not None}
@@ -505,16 +682,28 @@ class _KernelOptimizer(torch.optim.Optimizer):
                 group.update(saved)
 
     @torch._dynamo.disable
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's."""
+        if self._blank is not None:
+            self._blank.fill()
+        taken: dict[str, Any] = super().state_dict()
+        return taken
+
+    @torch._dynamo.disable
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but states keep the dtypes they were saved with: torch casts them to their
         parameter's, so float32 moments of a bfloat16 parameter would lose what they are kept for.
 
-        Where this optimizer has a `state_dtype` or a `master` and what is loaded says nothing of
-        them (it is torch's, or `float32_state_dict`'s), states are brought to them.
+        Where what is loaded says nothing of this optimizer's `state_dtype` and `master`, or of what
+        its step does besides its rule (it is torch's), they stay, and states are brought to them.
+
+        Raises:
+            ValueError: As torch; or states in eight bits are of other shapes, or cut into other
+                parts. Nothing has changed then.
         """
+        names = (*formats.DEFAULTS, *vars(Extras()))
         own = [
-            {name: group[name] for name in formats.DEFAULTS if name in group}
-            for group in self.param_groups
+            {name: group[name] for name in names if name in group} for group in self.param_groups
         ]
         handle = self.register_load_state_dict_pre_hook(
             lambda _, loaded: setattr(self, "_being_loaded", loaded)
@@ -524,34 +713,36 @@ class _KernelOptimizer(torch.optim.Optimizer):
         finally:
             handle.remove()
             self._being_loaded = None
+        has_averages = any(AVERAGE in state for state in self.state.values())
         for group, options in zip(self.param_groups, own, strict=True):
-            if "state_dtype" not in group:
-                group.update(options)
+            for name, value in options.items():
+                group.setdefault(name, value)
+            if group.get("ema_decay") is not None:
+                group[AVERAGED] = group.get(AVERAGED, 1) if has_averages else 0
             if formats.has_formats(group):
                 for param in group["params"]:
                     if param in self.state:
                         self._format_state(group, param)
 
     def float32_state_dict(self) -> dict[str, Any]:
-        """The state dict that this optimizer would have without `state_dtype` and `master`: states
-        in float32, nothing that torch's class does not know. It loads into torch's, and into this
-        one in any format. (`master_parameters` has the parameters.)
+        """The state dict that this optimizer would have without `state_dtype` and `master`, with
+        states in float32. It loads into torch's class, and into this one in any format and on any
+        number of processes. (`master_parameters` has the parameters.)
         """
-        plain = self.state_dict()
+        plain: dict[str, Any] = self.state_dict()
         slots = dict(
             zip(self._rule.slots, self._rule.signed or [True] * len(self._rule.slots), strict=True)
         )
         for index, state in plain["state"].items():
-            values = {}
-            for name, value in state.items():
-                if name == formats.LOW or name in map(formats.scales_name, slots):
-                    continue
-                scales = state.get(formats.scales_name(name))
-                if scales is not None:
-                    value = self._decoded(name, value, scales, slots[name])
-                elif name in slots and torch.is_tensor(value) and value.dtype == torch.bfloat16:
-                    value = value.float()
-                values[name] = value
+            values = {name: value for name, value in state.items() if name != formats.LOW}
+            for name in filter(state.__contains__, slots):
+                if torch.is_tensor(state[name]) and state[name].dtype == torch.bfloat16:
+                    values[name] = state[name].float()
+            for name in slots:
+                codes = values.pop(formats.codes_name(name), None)
+                if codes is not None:
+                    scales = values.pop(formats.scales_name(name))
+                    values[name] = self._decoded(name, codes, scales, slots[name])
             plain["state"][index] = values
         for group in plain["param_groups"]:
             for name in formats.DEFAULTS:
@@ -568,7 +759,9 @@ class _KernelOptimizer(torch.optim.Optimizer):
             dtype = torch.float64 if param.dtype == torch.float64 else torch.float32
             values = param.detach().to(dtype, copy=True)
             if low is not None:
-                formats.join(type(self).__name__, param.detach(), low, values)
+                formats.join(
+                    type(self).__name__, local_part(param), local_part(low), local_part(values)
+                )
             result.append(values)
         return result
 
@@ -599,7 +792,8 @@ class _KernelOptimizer(torch.optim.Optimizer):
                 param.copy_(value)
                 continue
             low = torch.empty_like(param, dtype=torch.int16, requires_grad=False)
-            formats.split(operation, value.detach().to(torch.float32, copy=True), param, low)
+            wide = value.detach().to(torch.float32, copy=True)
+            formats.split(operation, local_part(wide), local_part(param), local_part(low))
             torch.autograd.graph.increment_version(param)
             self.state[param][formats.LOW] = low
 
@@ -609,10 +803,30 @@ class _KernelOptimizer(torch.optim.Optimizer):
             ids = [i for group in loaded["param_groups"] for i in group["params"]]
             params = [param for group in self.param_groups for param in group["params"]]
             for saved_id, param in zip(ids, params, strict=True):
-                for name, value in loaded["state"].get(saved_id, {}).items():
+                saved = loaded["state"].get(saved_id, {})
+                self._check_codes(param, saved)
+                for name, value in saved.items():
                     if torch.is_tensor(value) and state["state"][param][name].dtype != value.dtype:
                         state["state"][param][name] = value.to(device=param.device)
-        super().__setstate__(state)
+        with torch.device("cpu"):
+            super().__setstate__(state)
+        self._blank = None
+        if "_now" not in self.__dict__:  # copied or unpickled
+            self._now = {"grad_norm": None, "shows_averages": False}
+            self._own_defaults = {}
+
+    def _check_codes(self, param: torch.Tensor, saved: dict[str, Any]) -> None:
+        for name in self._rule.slots:
+            codes, scales = formats.codes_name(name), formats.scales_name(name)
+            if codes not in saved:
+                continue
+            for key, expected in ((codes, param.shape), (scales, scales_like(param).shape)):
+                if saved[key].shape != expected:
+                    raise ValueError(
+                        f"{type(self).__name__}: load_state_dict: {key}: expected shape "
+                        f"{tuple(expected)}, got {tuple(saved[key].shape)}; what "
+                        "float32_state_dict() gives loads on any number of processes"
+                    )
 
 
 class _MomentumFromFirstStep(_KernelOptimizer):
@@ -628,8 +842,8 @@ class _MomentumFromFirstStep(_KernelOptimizer):
             and not param.grad.is_sparse
             and self.state.get(param, {}).get("momentum_buffer") is None
         ]
-        for param in fresh:
-            self.state[param]["momentum_buffer"] = torch.empty_like(param)
+        for param in fresh:  # -0 is what the first step's sum would start from
+            self.state[param]["momentum_buffer"] = torch.full_like(param, -0.0, requires_grad=False)
         for group in self.param_groups:
             if formats.has_formats(group):
                 for param in group["params"]:
@@ -639,7 +853,7 @@ class _MomentumFromFirstStep(_KernelOptimizer):
 
     def _forget_states(self, fresh: list[torch.Tensor]) -> None:
         for param in fresh:
-            for name in ("momentum_buffer", "momentum_buffer_absmax"):
+            for name in ("momentum_buffer", "momentum_buffer_8bit", "momentum_buffer_absmax"):
                 self.state[param].pop(name, None)
 
 
@@ -654,6 +868,13 @@ class SGD(_MomentumFromFirstStep, torch.optim.SGD):
     """
 
     _rule = rules.SGD
+
+    def _format_state(self, group: dict[str, Any], param: torch.Tensor) -> None:
+        super()._format_state(group, param)
+        state = self.state[param]
+        if formats.codes_name("momentum_buffer") in state:
+            # torch's takes a missing buffer for a first step, of any tensor it might read too much.
+            state["momentum_buffer"] = 0
 
 
 class Adam(_KernelOptimizer, torch.optim.Adam):

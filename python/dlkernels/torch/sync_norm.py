@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -30,23 +31,6 @@ class _Sum(torch.autograd.Function):
         return _Sum.apply(grad_output, ctx.group), None
 
 
-def _in_torch(
-    input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, count: float, group: Any
-) -> Tensor:
-    """The normalization in torch's operations and sums over the processes, in float64."""
-    dims = [dim for dim in range(input.dim()) if dim != 1]
-    shape = [-1] + [1] * (input.dim() - 2)
-    x: Tensor = input.double()
-    x = x - (_Sum.apply(x.sum(dims), group) / count).view(shape)
-    variance = _Sum.apply(x.square().sum(dims), group) / count
-    x = x * (variance + eps).rsqrt().view(shape)
-    if weight is not None:
-        x = x * weight.double().view(shape)
-    if bias is not None:
-        x = x + bias.double().view(shape)
-    return x.to(input.dtype)
-
-
 class _SyncBatchNorm(torch.autograd.Function):
     """Each process sums its own part; counts, means and sums of squared deviations are merged in
     float64, in the order of the ranks, so that all come to the same bits.
@@ -65,16 +49,13 @@ class _SyncBatchNorm(torch.autograd.Function):
     ) -> Tensor:
         momentum, eps, activation, negative_slope = arguments
         count, mean, m2 = _gather_statistics(input, group)
-        variance = m2 / count
-        wide = input.dtype if input.dtype is torch.float64 else torch.float32
-        at = mean.to(wide)
-        invstd = (variance + eps).rsqrt().to(wide)
+        invstd = (m2 / max(count, 1.0) + eps).rsqrt()
         ctx.group, ctx.count, ctx.eps = group, count, eps
         ctx.activation = activation, negative_slope
         output, mask = torch.empty_like(input), None
         if input.numel() > 0:
             output, mask = _core.batch_norm_elemt(  # type: ignore[call-arg]
-                input, weight, bias, at, invstd, *ctx.activation, residual, True
+                input, weight, bias, mean, invstd, *ctx.activation, residual, True
             )
         ctx.stride = output.stride()
         if count > 0:
@@ -82,7 +63,7 @@ class _SyncBatchNorm(torch.autograd.Function):
                 if statistic is not None:
                     statistic.copy_(torch.lerp(statistic.double(), new, momentum))
         ctx.save_for_backward(
-            input, weight, bias, residual if activation == "silu" else None, at, invstd, mask
+            input, weight, bias, residual if activation == "silu" else None, mean, invstd, mask
         )
         return output
 
@@ -92,9 +73,15 @@ class _SyncBatchNorm(torch.autograd.Function):
         want = wants_input, wants_weight, wants_bias, wants_residual = ctx.needs_input_grad[:4]
         if torch.is_grad_enabled():
             passes = None if mask is None else composite.unpacked(mask, input.shape, ctx.stride)
+
+            def average(x: Tensor, dims: Any) -> Tensor:
+                total: Tensor = _Sum.apply(x.sum(dims), ctx.group)
+                count: float = max(ctx.count, 1.0)
+                return total / count
+
             return *composite.batch_norm_backward(  # type: ignore[call-arg]
                 grad_output, (input, weight, bias, residual), passes, *ctx.activation, want,
-                lambda x, weight, bias: _in_torch(x, weight, bias, ctx.eps, ctx.count, ctx.group),
+                lambda x, weight, bias: composite.normalized(x, weight, bias, ctx.eps, average),
             ), None, None, None  # fmt: skip
         grad_output = grad_output.resolve_neg()
         channels = input.shape[1]
@@ -102,7 +89,7 @@ class _SyncBatchNorm(torch.autograd.Function):
         at: Any = (input, weight, bias, mean, invstd)
         empty = input.numel() == 0
         if empty:
-            sums = torch.zeros(2 * channels, dtype=torch.float64)
+            sums = torch.zeros(2 * channels, dtype=torch.float64, device=input.device)
         else:
             sums = torch.cat(_core.batch_norm_backward_reduce(grad_output, *at, *rest))
         grads: list[Any] = [None] * 7
@@ -132,7 +119,7 @@ def _gather_statistics(input: Tensor, group: Any) -> tuple[float, Tensor, Tensor
     deviations from it.
     """
     channels = input.shape[1]
-    own = torch.zeros(2 * channels + 1, dtype=torch.float64)
+    own = torch.zeros(2 * channels + 1, dtype=torch.float64, device=input.device)
     if input.numel() > 0:
         own[0] = input.numel() // channels
         own[1 : channels + 1], own[channels + 1 :] = _core.batch_norm_stats(input)
@@ -167,10 +154,17 @@ def _synchronized(
     """The function, outside compiled graphs, where a count of batches may have stayed a tensor."""
     if isinstance(momentum, Tensor):
         momentum = 1.0 / float(momentum)
-    output: Tensor = _SyncBatchNorm.apply(
-        input, weight, bias, residual, running, group, (momentum, *arguments)
-    )
+    tensors = (None if t is None else t.resolve_neg() for t in (input, weight, bias, residual))
+    output: Tensor = _SyncBatchNorm.apply(*tensors, running, group, (momentum, *arguments))
     return output
+
+
+def _is_known(module: torch.nn.Module) -> bool:
+    """Whether the module does what torch's batch norms or ours do."""
+    theirs = (torch.nn.BatchNorm2d, torch.nn.SyncBatchNorm)
+    known = (*theirs, norm.BatchNorm2d, norm.BatchNormAct2d, SyncBatchNorm)
+    own = type(module).forward
+    return "forward" not in vars(module) and any(own is kind.forward for kind in known)
 
 
 class SyncBatchNorm(norm.Activated):
@@ -202,6 +196,8 @@ class SyncBatchNorm(norm.Activated):
     """
 
     __module__ = "dlkernels.torch.nn"
+    # For a module of torch's that became one of ours by its class.
+    process_group: Any | None = None
 
     def __init__(
         self,
@@ -261,6 +257,9 @@ class SyncBatchNorm(norm.Activated):
     def convert_sync_batchnorm(cls, module: Any, process_group: Any | None = None) -> Any:
         """Puts this module in the place of every batch norm, torch's or ours, within `module`.
 
+        Activations and the places of residuals are kept. A subclass with a forward of its own is
+        left as it is, with a warning.
+
         Args:
             module: The model.
             process_group: Whose processes share their statistics; all by default.
@@ -270,7 +269,13 @@ class SyncBatchNorm(norm.Activated):
             are the same tensors as before.
         """
         converted = module
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and not _is_known(module):
+            warnings.warn(
+                f"convert_sync_batchnorm: {type(module).__name__} has a forward of its own and "
+                "stays as it is, with the statistics of one process",
+                stacklevel=2,
+            )
+        elif isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             converted = cls(
                 module.num_features,
                 module.eps,
@@ -279,9 +284,9 @@ class SyncBatchNorm(norm.Activated):
                 module.track_running_stats,
                 process_group,
                 bias=module.bias is not None,
-                activation=getattr(module, "activation", None),
-                negative_slope=getattr(module, "negative_slope", 0.01),
             )
+            if isinstance(module, norm.Activated):
+                converted.set_activation(module.activation, module.negative_slope)
             if module.affine:
                 converted.weight, converted.bias = module.weight, module.bias
             converted.running_mean = module.running_mean

@@ -13,13 +13,17 @@ from torch import Tensor
 
 from dlkernels import _core
 from dlkernels.torch import _composite as composite
-from dlkernels.torch._route import KERNEL, OPERATOR, are_plain, is_batched, is_plain, route
+from dlkernels.torch import _layout as layout
+from dlkernels.torch._eager import Function, is_first_order
+from dlkernels.torch._route import KERNEL, OPERATOR, is_plain, route
 
 __all__ = ["FUNCTIONS", "MODULES", "operands"]
 
 #: A kernel's complaints about its arguments, made before anything is written: the call then goes to
 #: torch, which has an error of its own, or an answer.
 _REFUSED = (TypeError, ValueError, IndexError)
+_autocasting = torch.is_autocast_enabled
+_SINGLE = (torch.float32, torch.bfloat16, torch.float16)
 
 
 # --- the same in torch's operations: other devices, second derivatives
@@ -49,13 +53,17 @@ def _maxout_scatter(grad_output: Tensor, index: Tensor, pieces: int, dim: int) -
     rows, cols = _maxout_rows(grad_output.shape, dim)
     bits = (pieces - 1).bit_length()
     planes = index.reshape(rows, -1, bits, 2, 1) if bits else index.new_zeros(rows, 0, 0, 2, 1)
-    ones = planes.bitwise_right_shift(torch.arange(8, dtype=torch.uint8)).bitwise_and(1)
-    values = torch.arange(bits).exp2().long().view(-1, 1)
+    device = index.device
+    places = torch.arange(8, dtype=torch.uint8, device=device)
+    ones = planes.bitwise_right_shift(places).bitwise_and(1)
+    values = 2 ** torch.arange(bits, dtype=torch.int64, device=device).view(-1, 1)
     winners = (ones.flatten(3).long() * values).sum(2).flatten(1)[:, :cols]
     if not bits:
-        winners = torch.zeros(rows, cols, dtype=torch.long)
+        winners = torch.zeros(rows, cols, dtype=torch.int64, device=device)
     winners = winners.reshape(grad_output.shape).unsqueeze(dim + 1)
-    numbers = torch.arange(pieces).view(-1, *[1] * (grad_output.dim() - dim - 1))
+    numbers = torch.arange(pieces, dtype=torch.int64, device=device).view(
+        -1, *[1] * (grad_output.dim() - dim - 1)
+    )
     shape = [
         *grad_output.shape[:dim],
         grad_output.shape[dim] * pieces,
@@ -118,7 +126,7 @@ _UNITS = {
             _core.prelu,
             _core.prelu_backward,
             F.prelu,
-            lambda input, weight: torch.empty_like(input),
+            lambda input, weight: layout.empty_like(input),
         ),
         _Unit(
             "gated",
@@ -142,7 +150,7 @@ _UNITS = {
 }
 
 
-class _Differentiable(torch.autograd.Function):
+class _Differentiable(Function):
     """A unit called on plain tensors."""
 
     @staticmethod
@@ -154,25 +162,34 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         unit, parameters, tensors = ctx.unit, ctx.parameters, ctx.saved_tensors
-        if torch.is_grad_enabled() or is_batched(grad_output):
-            return None, None, *unit.gradients(grad_output, tensors, parameters)
-        return None, None, *unit.backward(grad_output.resolve_neg(), *tensors, *parameters)
+        if is_first_order(grad_output):
+            return None, None, *unit.backward(grad_output.resolve_neg(), *tensors, *parameters)
+        return None, None, *unit.gradients(grad_output, tensors, parameters)
 
 
 def _call(name: str, tensors: tuple[Tensor, ...], *parameters: Any) -> Any:
     """The unit's result, whichever way it goes; None where that is torch's."""
-    way = KERNEL if are_plain(*tensors) else route(*tensors)
+    way = KERNEL if is_plain(*tensors) else route(*tensors)
     if way == KERNEL:
         unit = _UNITS[name]
         try:
-            if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-                return _Differentiable.apply(unit, parameters, *tensors)
+            if torch.is_grad_enabled():
+                for tensor in tensors:
+                    if tensor.requires_grad:
+                        return _Differentiable.call(unit, parameters, *tensors)
             return unit.forward(*tensors, *parameters)
         except _REFUSED:
             return None
     if way == OPERATOR and all(t.dtype is tensors[0].dtype for t in tensors):
         return getattr(torch.ops.dlkernels, name)(*tensors, *parameters)
     return None
+
+
+def _autocast(tensor: Any) -> Any:
+    """What CPU autocast makes of an argument of a function that it runs in half precision."""
+    if isinstance(tensor, Tensor) and tensor.is_cpu and tensor.dtype in _SINGLE:
+        return tensor.to(torch.get_autocast_dtype("cpu"))
+    return tensor
 
 
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
@@ -183,11 +200,13 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
         weight: One slope for all, or one per channel; of the input's dtype.
 
     Returns:
-        A tensor like ``input``.
+        A tensor like ``input``; under CPU autocast of autocast's dtype.
 
     Raises:
         RuntimeError: As torch.
     """
+    if _autocasting("cpu"):
+        input, weight = _autocast(input), _autocast(weight)
     output = _call("prelu", (input, weight)) if isinstance(weight, Tensor) else None
     return F.prelu(input, weight) if output is None else output
 
@@ -261,7 +280,7 @@ def _are_alike(gate: Any, up: Any) -> bool:
 # --- maxout, whose backward reads the winners' numbers
 
 
-class _Maxout(torch.autograd.Function):
+class _Maxout(Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, pieces: int, dim: int) -> Tensor:
         ctx.arguments = pieces, dim
@@ -273,9 +292,11 @@ class _Maxout(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         (index,) = ctx.saved_tensors
-        if torch.is_grad_enabled() or is_batched(grad_output):
-            return _maxout_scatter(grad_output, index, *ctx.arguments), None, None
-        return _core.maxout_backward(grad_output.resolve_neg(), index, *ctx.arguments), None, None
+        if is_first_order(grad_output):
+            grad = _core.maxout_backward(grad_output.resolve_neg(), index, *ctx.arguments)
+        else:
+            grad = _maxout_scatter(grad_output, index, *ctx.arguments)
+        return grad, None, None
 
 
 def maxout(input: Tensor, pieces: int, dim: int = 1) -> Tensor:
@@ -305,7 +326,7 @@ def maxout(input: Tensor, pieces: int, dim: int = 1) -> Tensor:
     if way == KERNEL:
         try:
             if torch.is_grad_enabled() and input.requires_grad:
-                output: Tensor = _Maxout.apply(input, pieces, dim)
+                output: Tensor = _Maxout.call(input, pieces, dim)
             else:
                 output = _core.maxout(input, pieces, dim, False)
             return output
@@ -344,7 +365,7 @@ def _register(unit: _Unit) -> None:
     _LIBRARY.impl(backward_name, backward, "CPU")
 
     def fake_backward(grad_output: Tensor, *args: Any) -> Any:
-        like = torch.empty_like if name == "prelu" else lambda x: x.new_empty(x.shape)
+        like = layout.empty_like if name == "prelu" else lambda x: x.new_empty(x.shape)
         first, *others = args[:count]
         return unpacked((like(first), *(x.new_empty(x.shape) for x in others)))
 
@@ -371,7 +392,7 @@ def _register(unit: _Unit) -> None:
             total: Tensor = sum((g * gg).sum() for g, gg in pairs if gg is not None)
             return total
 
-        one = torch.ones((), dtype=ctx.saved_tensors[0].dtype)
+        one = ctx.saved_tensors[0].new_ones(())
         gradients = composite.differentiate_all(weighted, ctx.saved_tensors, one)
         return *gradients, *[None] * len(ctx.parameters)
 

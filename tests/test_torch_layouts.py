@@ -1,0 +1,388 @@
+"""Fake tensors are like the real ones: every operator, forward and backward, for inputs that lie in
+memory in any way.
+"""
+
+import ast
+import random
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import specs
+from dlkernels.elementwise_losses import LOSSES
+from dlkernels.torch import functional as F
+from dlkernels.torch import nn as dnn
+
+OPS = torch.ops.dlkernels
+NAMES = sorted(
+    name
+    for namespace, name in (s.name.split("::") for s in torch._C._jit_get_all_schemas())
+    if namespace == "dlkernels"
+)
+
+
+class Draw:
+    """Random shapes, and tensors of a shape that lie in memory in some way."""
+
+    def __init__(self, seed):
+        self.random = random.Random(seed)
+
+    def choice(self, *values):
+        return self.random.choice(values)
+
+    def shape(self, least=0, most=5):
+        sizes = (1, 1, 2, 3, 4, 5) if self.random.random() < 0.93 else (0, 1, 2, 3)
+        return [self.random.choice(sizes) for _ in range(self.random.randint(least, most))]
+
+    def tensor(self, shape, dtype=None, positive=False, requires_dense=False):
+        """Dimensions in some order, with gaps, broadcast, of size 1 with any stride, offset."""
+        order = list(range(len(shape)))
+        if self.random.random() < 0.7:
+            self.random.shuffle(order)
+        strides, stride = [0] * len(shape), 1
+        kinds = [0] * len(shape)
+        if not requires_dense:
+            odd = self.random.random()
+            kinds = [self.random.choice((0, 0, 0, 1, 2)) if odd < 0.6 else 0 for _ in shape]
+        if self.random.random() < 0.15 and not requires_dense:
+            stride = 2
+        for dim in order:
+            strides[dim] = 0 if kinds[dim] == 2 else stride
+            if shape[dim] == 1 and self.random.random() < 0.3:
+                strides[dim] = self.random.choice((0, 1, 7, 99))
+                continue
+            if kinds[dim] != 2:
+                stride *= max(shape[dim], 1) + (kinds[dim] == 1)
+        offset = self.choice(0, 0, 1, 16)
+        size = sum((n - 1) * s for n, s in zip(shape, strides, strict=True) if n) + 1 + offset
+        generator = torch.Generator().manual_seed(self.random.randrange(2**30))
+        memory = torch.rand(size, generator=generator) * 0.8 + 0.1
+        memory = memory if positive else memory * 4 - 2
+        dtype = dtype or self.choice(torch.float32, torch.float32, torch.float64, torch.bfloat16)
+        return memory.to(dtype).as_strided(shape, strides, offset)
+
+    def like(self, x, **options):
+        return self.tensor(list(x.shape), x.dtype, **options)
+
+
+def _activation(draw, saves=None):
+    kinds = [spec for spec in specs.ACTIVATIONS if saves is None or spec.row.saves == saves]
+    spec = draw.choice(*kinds)
+    return spec.row.index, *spec.numbers(spec.options[-1])
+
+
+def _rows(shape):
+    return [shape[0], *shape[2:]] if len(shape) > 1 else []
+
+
+def _class_loss(draw, is_backward, is_nll=False):
+    shape = draw.shape(1)
+    axis = min(1, len(shape) - 1)
+    shape[axis] = max(shape[axis], 1)
+    x = draw.tensor(shape)
+    target = torch.randint(0, shape[axis], _rows(shape))
+    weight = draw.tensor([shape[axis]], x.dtype, positive=True) if draw.choice(0, 1) else None
+    reduction = draw.choice("none", "sum", "mean")
+    if not is_nll and draw.choice(0, 0, 1) and x.numel():
+        target = draw.like(x, positive=True)
+    tail = (-100,) if is_nll else (-100, draw.choice(0.0, 0.1), draw.choice(0.0, 0.01), 0.0)
+    arguments = (x, target, weight, reduction, *tail)
+    if not is_backward:
+        return arguments
+    grad = draw.tensor(_rows(shape) if reduction == "none" else [], x.dtype)
+    return grad, *arguments
+
+
+def _batch_norm(draw):
+    shape = draw.shape(2)
+    x = draw.tensor(shape)
+    parameters = draw.choice(x.dtype, torch.float32) if x.dtype.itemsize == 2 else x.dtype
+
+    def vector(positive=False):
+        return draw.tensor([shape[1]], parameters, positive=positive)
+
+    has_affine, training = draw.choice(True, False), draw.choice(True, False)
+    training = training and x.numel() != shape[1]
+    weight, bias = (vector(), vector()) if has_affine else (None, None)
+    residual = draw.like(x) if draw.choice(True, False) else None
+    running = (vector(), vector(True)) if not training or draw.choice(0, 1) else (None, None)
+    activation = draw.choice(None, "relu", "leaky_relu", "silu")
+    save = draw.choice(True, False)
+    return x, weight, bias, residual, *running, training, 0.1, 1e-5, activation, 0.1, save
+
+
+def _batch_norm_backward(draw):
+    x, weight, bias, residual, *running, training, _, eps, activation, slope, _ = _batch_norm(draw)
+    results = OPS.batch_norm(
+        x, weight, bias, residual, *running, training, 0.1, eps, activation, slope, True
+    )
+    mean, spread = results[1:3] if training else running
+    masked = residual is not None and activation in ("relu", "leaky_relu")
+    want = [draw.choice(True, False), weight is not None, bias is not None, residual is not None]
+    kept = residual if activation == "silu" else None
+    mask = results[3] if masked else None
+    tail = (training, eps, activation, slope, want)
+    return draw.like(x), x, weight, bias, kept, mean, spread, mask, *tail
+
+
+def _elementwise(draw, is_backward):
+    row = draw.choice(*[r for r in LOSSES.values() if r.same_shape or len(r.inputs) == 2])
+    shape = draw.shape(1)
+    x = draw.tensor(shape, positive=True)
+    target = draw.like(x, positive=True)
+    if not row.same_shape and draw.choice(0, 0, 1):
+        broadcast = [1 if draw.choice(0, 1) else size for size in shape]
+        target = draw.tensor(broadcast[draw.choice(0, 1) :], x.dtype, positive=True)
+    third = draw.like(x, positive=True) if "var" in row.differentiable else None
+    index, a, b = row.numbers(**{p.name: ast.literal_eval(p.default) for p in row.parameters})
+    reduction = draw.choice("none", "sum", "mean")
+    dim = None
+    if row.reduction is None:
+        reduction, dim = "none", draw.random.randrange(len(shape))
+    arguments = (x, target, third, None, index, a, b, reduction, dim)
+    if not is_backward:
+        return arguments
+    losses = OPS.elementwise_loss(*arguments)
+    return draw.like(losses), *arguments, draw.choice(0, 1) if "target" in row.differentiable else 0
+
+
+def _halves(draw):
+    shape = draw.shape(1)
+    dim = draw.random.randrange(len(shape))
+    shape[dim] *= 2
+    return draw.tensor(shape), draw.choice(dim, dim - len(shape)), draw.choice(True, False)
+
+
+def _maxout(draw):
+    shape = draw.shape(1)
+    dim, pieces = draw.random.randrange(len(shape)), draw.choice(1, 2, 3)
+    shape[dim] *= pieces
+    return draw.tensor(shape), pieces, dim
+
+
+def _bias_act(draw):
+    x = draw.tensor(draw.shape(1))
+    bias = draw.tensor([x.shape[-1]], x.dtype) if draw.choice(0, 1) else None
+    return x, bias, torch.tensor(3), 0.5, *_activation(draw)
+
+
+def _prelu(draw):
+    x = draw.tensor(draw.shape(1))
+    channels = x.shape[1] if x.dim() > 1 and draw.choice(0, 1) else 1
+    return x, draw.tensor([channels], x.dtype)
+
+
+def _dropout(draw):
+    x = draw.tensor(draw.shape(2))
+    return x, torch.tensor(5), 0.5, draw.choice(True, False), draw.choice(0, 0, 1, 2)
+
+
+def _swiglu(draw):
+    x = draw.tensor(draw.shape())
+    return x, draw.like(x)
+
+
+def _image(draw):
+    x = draw.tensor(draw.shape(3, 4), draw.choice(torch.float32, torch.uint8))
+    last, dtype = draw.choice(True, False), draw.choice(torch.float32, torch.bfloat16)
+    inverse = x.is_floating_point() and draw.choice(True, False)
+    return x, [0.5], [2.0], 1.0, inverse, last, draw.choice(True, False), dtype
+
+
+def _with_grad(draw, arguments, forward, *picked):
+    """A gradient of the forward's result before what backward reads."""
+    result = forward(*arguments)
+    result = result if isinstance(result, torch.Tensor) else result[0]
+    return draw.like(result), *picked
+
+
+def _softmax(draw):
+    x = draw.tensor(draw.shape(1))
+    return x, draw.random.randrange(-x.dim(), x.dim()), draw.choice(True, False)
+
+
+def _masked_backward(draw):
+    row = _activation(draw, "mask")
+    output, mask = OPS.activation_masked(draw.tensor(draw.shape()), *row)
+    return (
+        torch.rand(output.shape).to(output.dtype).as_strided(output.shape, output.stride())
+        if output.is_contiguous()
+        else torch.empty_like(output).normal_(),
+        mask,
+        *row,
+    )
+
+
+def _maxout_backward(draw):
+    x, pieces, dim = _maxout(draw)
+    output, index = OPS.maxout(x, pieces, dim)
+    return draw.like(output), index, pieces, dim
+
+
+SAMPLES = {
+    "activation": lambda d: (d.tensor(d.shape()), *_activation(d)),
+    "activation_": lambda d: (d.tensor(d.shape(), requires_dense=True), *_activation(d)),
+    "activation_backward": lambda d: (d.like(x := d.tensor(d.shape())), x, *_activation(d)),
+    "activation_masked": lambda d: (d.tensor(d.shape()), *_activation(d, "mask")),
+    "activation_masked_backward": _masked_backward,
+    "batch_norm": _batch_norm,
+    "batch_norm_backward": _batch_norm_backward,
+    "bias_act_dropout": _bias_act,
+    "bias_act_dropout_backward": lambda d: (d.like((a := _bias_act(d))[0]), *a),
+    "cross_entropy": lambda d: _class_loss(d, False),
+    "cross_entropy_backward": lambda d: _class_loss(d, True),
+    "dropout": _dropout,
+    "dropout_add": lambda d: (x := d.tensor(d.shape()), d.like(x), torch.tensor(1), 0.5),
+    "dropout_backward": _dropout,
+    "elementwise_loss": lambda d: _elementwise(d, False),
+    "elementwise_loss_backward": lambda d: _elementwise(d, True),
+    "gated": _halves,
+    "gated_backward": lambda d: _with_grad(d, a := _halves(d), OPS.gated, *a),
+    "image_normalize": _image,
+    "maxout": _maxout,
+    "maxout_backward": _maxout_backward,
+    "nll_loss": lambda d: _class_loss(d, False, True),
+    "nll_loss_backward": lambda d: _class_loss(d, True, True),
+    "prelu": _prelu,
+    "prelu_backward": lambda d: (d.like((a := _prelu(d))[0]), *a),
+    "softmax": _softmax,
+    "softmax_backward": lambda d: (d.like((a := _softmax(d))[0]), *a),
+    "swiglu": _swiglu,
+    "swiglu_backward": lambda d: (d.like((a := _swiglu(d))[0]), *a),
+}
+
+
+def test_every_operator_is_drawn():
+    assert sorted(SAMPLES) == NAMES
+
+
+def _described(results):
+    results = [results] if isinstance(results, torch.Tensor) else results or ()
+    return [(r.shape, r.stride(), r.dtype, r.storage_offset()) for r in results]
+
+
+def _check(name, seeds):
+    operator = getattr(OPS, name)
+    for seed in seeds:
+        arguments = SAMPLES[name](Draw(f"{name} {seed}"))
+        lies = [(a.shape, a.stride()) for a in arguments if isinstance(a, torch.Tensor)]
+        with torch.no_grad():
+            mode = FakeTensorMode()
+            fakes = [mode.from_tensor(a) if isinstance(a, torch.Tensor) else a for a in arguments]
+            with mode:
+                expected = _described(operator(*fakes))
+            assert _described(operator(*arguments)) == expected, (seed, lies)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_results_lie_as_their_fakes_say(name):
+    _check(name, range(10))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_results_lie_as_their_fakes_say_drawn(name):
+    _check(name, range(10, 410))
+
+
+LAYOUTS = {
+    "permuted": lambda: torch.randn(7, 3, 5).permute(1, 2, 0),
+    "cropped": lambda: torch.randn(3, 6, 7).transpose(1, 2)[:, :5],
+    "cropped channels_last": lambda: torch.randn(3, 5, 4, 6).to(memory_format=torch.channels_last)[
+        :, :, 1:, 1:
+    ],
+    "one row": lambda: torch.randn(5, 3).t().unsqueeze(-1),
+}
+
+
+def batch_norm(x, residual):
+    weight = torch.linspace(0.5, 1.5, 5, dtype=x.dtype)
+    return F.batch_norm(x, None, None, weight, None, True, activation="relu", residual=residual)
+
+
+def losses(x, residual):
+    target = torch.arange(x.numel() // 5).reshape(_rows(list(x.shape))) % 5
+    loss = F.cross_entropy(x + 0 * residual, target, reduction="sum")
+    other = F.nll_loss(F.log_softmax(x, 1), target, reduction="none")
+    return loss * F.mse_loss(F.gelu(x), residual, reduction="none") + other.sum()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("function", "dynamic"),
+    [
+        (batch_norm, False),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((batch_norm, True), (losses, False), (losses, True))
+        ),
+    ],
+)
+def test_compiled_graphs_of_odd_layouts(function, dynamic):
+    """Forward and backward, with a dynamic shape too, through the compiler."""
+    torch._dynamo.reset()
+    compiled = torch.compile(function, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for layout in LAYOUTS.values():
+        x = layout().requires_grad_()
+        residual = layout()
+        grad = torch.randn(x.shape)
+        results = []
+        for run in (function, compiled):
+            result = run(x, residual)
+            results.append((result.detach(), torch.autograd.grad(result, x, grad)[0]))
+        torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
+    torch._dynamo.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_batch_norm_of_permuted_rows():
+    torch._dynamo.reset()
+    x = torch.randn(7, 3, 5).permute(1, 2, 0)
+    module = dnn.BatchNorm1d(5)
+    torch.testing.assert_close(torch.compile(module)(x), dnn.BatchNorm1d(5)(x))
+    torch._dynamo.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_sizes_that_are_known_when_it_runs():
+    """A mask chooses how many rows there are: no size to compare with."""
+    torch._dynamo.reset()
+
+    def function(x):
+        rows = x[x[:, 0] > 0]
+        hidden = F.relu(F.gelu(rows)) + F.softmax(rows, 1)
+        return F.mse_loss(hidden, rows, reduction="none")
+
+    x = torch.randn(9, 5)
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(x), function(x))
+        x.requires_grad_()
+        for run in (function, compiled):
+            run(x).sum().backward()
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_the_mask_of_an_odd_layout_is_read_in_its_order(layout):
+    """In second derivatives, which unpack it; in the operator's."""
+    x, residual = layout().double().requires_grad_(), layout().double()
+
+    def function(x):
+        with torch.device("cpu"):  # a mode, to torch
+            return batch_norm(x, residual).square().sum()
+
+    def reference(x):
+        normal = torch.nn.functional.batch_norm(
+            x, None, None, torch.linspace(0.5, 1.5, 5).double(), None, True
+        )
+        return torch.relu(normal + residual).square().sum()
+
+    found = []
+    for run in (function, reference):
+        (grad,) = torch.autograd.grad(run(x), x, create_graph=True)
+        found.append((grad.detach(), torch.autograd.grad(grad.square().sum(), x)[0]))
+    torch.testing.assert_close(*found)
