@@ -57,6 +57,7 @@ struct DoubleVectorArgs {
 constexpr int64_t kNormChunkElems = 8192;    // planes: elements of a channel that one sum takes
 constexpr int64_t kNormSlabColumns = 64;     // the most of slab_columns
 constexpr int64_t kNormCoefficients = 6;     // of a channel
+constexpr int64_t kNormSums = 3;             // of a chunk of a channel
 constexpr int64_t kNormTablePadding = 16;    // rows: a vector may start on a table's last element
 constexpr int64_t kNormWideColumns = 512;    // rows, split: short rows are written together
 constexpr int64_t kNormColumnsPerItem = 512; // rows, split: columns of a chunk that one item takes
@@ -69,12 +70,12 @@ constexpr int64_t kNormColumnsPerItem = 512; // rows, split: columns of a chunk 
   return args.rows ? chunk_count(args.batches, norm_chunk_rows(args.width))
                    : chunk_count(args.batches * args.positions, kNormChunkElems);
 }
-// Two sums of every chunk (and of the tail), and the rows' table of coefficients.
+// The sums of every chunk (and of the tail), and the rows' table of coefficients.
 [[gnu::always_inline]] constexpr int64_t norm_scratch_doubles(const BatchNormArgs& args) {
   if (!args.split)
     return 0;
   const int64_t columns = args.rows ? args.width : args.channels;
-  const int64_t sums = args.reduce ? 2 * columns * (norm_chunks(args) + 1) : 0;
+  const int64_t sums = args.reduce ? kNormSums * columns * (norm_chunks(args) + 1) : 0;
   const int64_t table = args.width < kNormWideColumns ? kNormWideColumns : args.width;
   return sums + (args.rows ? kNormCoefficients * (table + kNormTablePadding) : 0);
 }

@@ -3,8 +3,8 @@
 #pragma once
 
 #include "kernels/batch_norm_channel.h"
+#include "kernels/batch_norm_sums.h"
 #include "kernels/bit_mask.h"
-#include "kernels/wide_sums.h"
 
 namespace dlk::DLK_ISA {
 

@@ -18,7 +18,19 @@ namespace dlk::DLK_ISA {
 namespace {
 
 struct Sums {
-  double dy = 0, dy_xmu = 0;
+  double dy, dy_xmu;
+};
+
+// Over all chunks of a channel.
+struct ChannelSums {
+  CompensatedSum dy, dy_xmu;
+  void add(const Sums& chunk) {
+    dy.add(chunk.dy);
+    dy_xmu.add(chunk.dy_xmu);
+  }
+  template <class C> void finish(const BatchNormArgs& args, int64_t channel) const {
+    finish_sums<C>(args, channel, dy.total(), dy_xmu.total());
+  }
 };
 
 // Over elements [begin, end) of a channel.
@@ -28,8 +40,7 @@ DLK_BLOCK Sums chunk_sums(const BatchNormArgs& args, const Activation& activatio
   using C = Compute<T>;
   const Activation activation = activation_of_all;
   const PlaneCoefficients<C> channel(Coefficients<C>(args, channel_index));
-  Wide<C> dy_sum[2] = {wide_zero<C>(), wide_zero<C>()}; // two, so that no addition waits
-  Wide<C> dy_xmu_sum[2] = {wide_zero<C>(), wide_zero<C>()};
+  LaneSums<C> dy_sum[2], dy_xmu_sum[2]; // two, so that no addition waits
   for_each_plane_block(
       args.positions, begin, end,
       [&](int64_t batch, int64_t position, int64_t runs, int64_t size) DLK_BODY {
@@ -48,12 +59,12 @@ DLK_BLOCK Sums chunk_sums(const BatchNormArgs& args, const Activation& activatio
                 constexpr int w = decltype(which)::value;
                 const Vec<C> centred = load_lanes(run.input + i, lanes) - channel.mean(i);
                 const Wide<C> dy = widen(gradient_at(activation, channel, run, i, lanes, centred));
-                dy_sum[w] = dy_sum[w] + dy;
-                dy_xmu_sum[w] = fma(dy, widen(centred), dy_xmu_sum[w]);
+                dy_sum[w].add(dy);
+                dy_xmu_sum[w].add_product(dy, widen(centred));
               });
         }
       });
-  return {sum_lanes(dy_sum[0] + dy_sum[1]), sum_lanes(dy_xmu_sum[0] + dy_xmu_sum[1])};
+  return {dy_sum[0].total(dy_sum[1]), dy_xmu_sum[0].total(dy_xmu_sum[1])};
 }
 
 template <class T, class Activation>
@@ -72,14 +83,12 @@ void channel_by_channel(BatchNormArgs& args, const Activation& activation) {
   const int64_t elems = args.batches * args.positions;
   parallel_chunks(args.channels, args.channels * elems, [&](int64_t begin, int64_t end, int) {
     for (int64_t channel = begin; channel < end; ++channel) {
-      Sums total;
+      ChannelSums total;
       for (int64_t first = 0; first < elems; first += kNormChunkElems) {
         const int64_t stop = first + kNormChunkElems < elems ? first + kNormChunkElems : elems;
-        const Sums chunk = chunk_sums<T>(args, activation, channel, first, stop);
-        total.dy += chunk.dy;
-        total.dy_xmu += chunk.dy_xmu;
+        total.add(chunk_sums<T>(args, activation, channel, first, stop));
       }
-      finish_sums<Compute<T>>(args, channel, total.dy, total.dy_xmu);
+      total.finish<Compute<T>>(args, channel);
       if (args.elementwise) {
         Block<T> block(args, args.batches - 1, channel, 0, args.batches, args.positions, -1);
         block.fetch_next_channel(args, channel);
@@ -100,13 +109,11 @@ void chunk_by_chunk(BatchNormArgs& args, const Activation& activation) {
     });
     const int64_t chunks = norm_chunks(args);
     for (int64_t channel = 0; channel < args.channels; ++channel) {
-      Sums total;
+      ChannelSums total;
       const double* partial = args.scratch + 2 * channel * chunks;
-      for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-        total.dy += partial[2 * chunk];
-        total.dy_xmu += partial[2 * chunk + 1];
-      }
-      finish_sums<Compute<T>>(args, channel, total.dy, total.dy_xmu);
+      for (int64_t chunk = 0; chunk < chunks; ++chunk)
+        total.add({partial[2 * chunk], partial[2 * chunk + 1]});
+      total.finish<Compute<T>>(args, channel);
     }
   }
   if (args.elementwise)

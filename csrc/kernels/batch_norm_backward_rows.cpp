@@ -10,17 +10,14 @@
 namespace dlk::DLK_ISA {
 namespace {
 
-// Adds the block's sums to those of its columns, for as many vectors as stay in registers.
+// The sums of the block's columns, for as many vectors as stay in registers.
 template <int kVecs, class T, class Activation, class Lanes>
 DLK_INLINE void column_sums(const Activation& activation,
                             const RowCoefficients<Compute<T>>& channel, const Block<T>& block,
                             int64_t column, Lanes lanes, double* dy_sums, double* dy_xmu_sums) {
   using C = Compute<T>;
   constexpr int64_t step = Vec<C>::kLanes;
-  Wide<C> dy_sum[kVecs], dy_xmu_sum[kVecs];
-#pragma GCC unroll 4
-  for (int v = 0; v < kVecs; ++v)
-    dy_sum[v] = dy_xmu_sum[v] = wide_zero<C>();
+  LaneSums<C> dy_sum[kVecs], dy_xmu_sum[kVecs];
   for (int64_t r = 0; r < block.runs; ++r) {
     const GradientRun<T> run(block, r);
 #pragma GCC unroll 4
@@ -30,15 +27,15 @@ DLK_INLINE void column_sums(const Activation& activation,
       __builtin_prefetch(run.grad_output + kRowsAhead * block.grad_output.stride + i, 0, 2);
       const Vec<C> centred = load_lanes(run.input + i, lanes) - channel.mean(i);
       const Wide<C> dy = widen(gradient_at(activation, channel, run, i, lanes, centred));
-      dy_sum[v] = dy_sum[v] + dy;
-      dy_xmu_sum[v] = fma(dy, widen(centred), dy_xmu_sum[v]);
+      dy_sum[v].add(dy);
+      dy_xmu_sum[v].add_product(dy, widen(centred));
     }
   }
 #pragma GCC unroll 4
   for (int v = 0; v < kVecs; ++v) {
     const int64_t i = column + v * step;
-    store(dy_sums + i, load_doubles<C>(dy_sums + i) + dy_sum[v]);
-    store(dy_xmu_sums + i, load_doubles<C>(dy_xmu_sums + i) + dy_xmu_sum[v]);
+    store(dy_sums + i, dy_sum[v].totals());
+    store(dy_xmu_sums + i, dy_xmu_sum[v].totals());
   }
 }
 
@@ -76,18 +73,17 @@ void column_by_column(BatchNormArgs& args, const Activation& activation) {
   const int64_t chunk_rows = norm_chunk_rows(args.width);
   parallel_slabs(args, [&](int64_t column, int64_t columns) {
     SlabTable<C> table(args, column, columns, false);
-    alignas(kVecBytes) double sums[2 * kNormSlabColumns], chunk[2 * kNormSlabColumns];
-    clear(sums, 2 * columns);
+    alignas(kVecBytes) double chunk[2 * kNormSlabColumns];
+    CompensatedSum sums[2 * kNormSlabColumns];
     for (int64_t row = 0; row < args.batches; row += chunk_rows) {
       const int64_t rows = args.batches - row < chunk_rows ? args.batches - row : chunk_rows;
-      clear(chunk, 2 * columns);
       sums_of_columns<T>(activation, table.coefficients(),
                          Block<T>(args, row, 0, column, rows, columns), chunk, chunk + columns);
       for (int64_t i = 0; i < 2 * columns; ++i)
-        sums[i] += chunk[i];
+        sums[i].add(chunk[i]);
     }
     for (int64_t i = 0; i < columns; ++i)
-      finish_sums<C>(args, column + i, sums[i], sums[columns + i]);
+      finish_sums<C>(args, column + i, sums[i].total(), sums[columns + i].total());
     if (args.elementwise) {
       SlabTable<C> full(args, column, columns, args.training);
       write_gradients<T>(args.training, activation, full.coefficients(),
@@ -104,8 +100,6 @@ template <class T, class Activation> void sums(BatchNormArgs& args, const Activa
   parallel_chunk_columns(args, [&](int64_t chunk, int64_t column, int64_t columns) {
     const int64_t row = chunk * chunk_rows, left = args.batches - row;
     double* dy = partials + 2 * chunk * width + column;
-    clear(dy, columns);
-    clear(dy + width, columns);
     sums_of_columns<T>(
         activation, table.from(column),
         Block<T>(args, row, 0, column, left < chunk_rows ? left : chunk_rows, columns), dy,
@@ -114,22 +108,18 @@ template <class T, class Activation> void sums(BatchNormArgs& args, const Activa
   double* tail = partials + 2 * chunks * width; // one chunk more, often empty
   clear(tail, 2 * width);
   sums_of_tail<T>(args, activation, table, tail, tail + width);
-  double* total = partials;
-  parallel_columns(width, kNormSlabColumns, chunks * width, [&](int64_t column, int64_t columns) {
-    for (int64_t chunk = 1; chunk <= chunks; ++chunk)
-      for (int64_t i = column; i < column + columns; ++i) {
-        total[i] += partials[2 * chunk * width + i];
-        total[width + i] += partials[(2 * chunk + 1) * width + i];
-      }
-  });
-  for (int64_t channel = 0; channel < args.channels; ++channel) {
-    double dy = 0, dy_xmu = 0;
-    for (int64_t i = channel; i < width; i += args.channels) {
-      dy += total[i];
-      dy_xmu += total[width + i];
-    }
-    finish_sums<Compute<T>>(args, channel, dy, dy_xmu);
-  }
+  parallel_columns(args.channels, kNormSlabColumns, chunks * width,
+                   [&](int64_t first, int64_t channels) {
+                     for (int64_t channel = first; channel < first + channels; ++channel) {
+                       CompensatedSum dy, dy_xmu;
+                       for (int64_t chunk = 0; chunk <= chunks; ++chunk)
+                         for (int64_t i = channel; i < width; i += args.channels) {
+                           dy.add(partials[2 * chunk * width + i]);
+                           dy_xmu.add(partials[(2 * chunk + 1) * width + i]);
+                         }
+                       finish_sums<Compute<T>>(args, channel, dy.total(), dy_xmu.total());
+                     }
+                   });
 }
 
 } // namespace

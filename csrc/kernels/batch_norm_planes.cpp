@@ -22,10 +22,10 @@ namespace dlk::DLK_ISA {
 namespace {
 
 template <class C> struct MomentSums {
-  Wide<C> sum = wide_zero<C>(), squares = wide_zero<C>();
+  LaneSums<C> sum, squares;
   DLK_INLINE void add(Wide<C> d) {
-    sum = sum + d;
-    squares = fma(d, d, squares);
+    sum.add(d);
+    squares.add_product(d, d);
   }
 };
 
@@ -50,11 +50,11 @@ DLK_INLINE Moments moments_about(const BatchNormArgs& args, int64_t channel, int
                                });
                          }
                        });
-  const Wide<C> sum = sums[0].sum + sums[1].sum;
-  const Wide<C> squares = sums[0].squares + sums[1].squares;
-  const double count = double(end - begin), total = sum_lanes(sum);
-  const double m2 = sum_lanes(squares) - total * (total / count);
-  return {count, double(shift) + total / count, m2 < 0 ? 0 : m2};
+  const double count = double(end - begin), total = sums[0].sum.total(sums[1].sum);
+  const double m2 = sums[0].squares.total(sums[1].squares) - total * (total / count);
+  Moments moments{count, double(shift), 0, m2 < 0 ? 0 : m2};
+  moments.move(total / count);
+  return moments;
 }
 
 // What an infinite or NaN element does to the sums comes from its own addend.
@@ -74,7 +74,7 @@ DLK_BLOCK Moments chunk_moments(const BatchNormArgs& args, int64_t channel, int6
 }
 
 void finish_channel(const BatchNormArgs& args, int64_t channel, const Moments& moments) {
-  args.mean[channel] = moments.mean;
+  args.mean[channel] = moments.mean + moments.low;
   args.m2[channel] = moments.m2;
   args.invstd[channel] = inverse_std(moments.m2, moments.count, args.eps);
 }
@@ -94,8 +94,7 @@ void channel_by_channel(BatchNormArgs& args, const Activation& activation) {
       Moments moments;
       for (int64_t first = 0; first < elems; first += kNormChunkElems) {
         const int64_t stop = first + kNormChunkElems < elems ? first + kNormChunkElems : elems;
-        const Moments chunk = chunk_moments<T>(args, channel, first, stop);
-        moments.merge(chunk.count, chunk.mean, chunk.m2);
+        moments.merge(chunk_moments<T>(args, channel, first, stop));
       }
       finish_channel(args, channel, moments);
       if (!args.elementwise)
@@ -114,16 +113,18 @@ void chunk_by_chunk(BatchNormArgs& args, const Activation& activation) {
   if (args.reduce) {
     parallel_plane_chunks(args, [&](int64_t item, int64_t channel, int64_t begin, int64_t end) {
       const Moments moments = chunk_moments<T>(args, channel, begin, end);
-      args.scratch[2 * item] = moments.mean;
-      args.scratch[2 * item + 1] = moments.m2;
+      double* partial = args.scratch + kNormSums * item;
+      partial[0] = moments.mean;
+      partial[1] = moments.low;
+      partial[2] = moments.m2;
     });
     for (int64_t channel = 0; channel < args.channels; ++channel) {
       Moments moments;
-      const double* partial = args.scratch + 2 * channel * chunks;
-      for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      const double* partial = args.scratch + kNormSums * channel * chunks;
+      for (int64_t chunk = 0; chunk < chunks; ++chunk, partial += kNormSums) {
         const int64_t rest = elems - chunk * kNormChunkElems;
-        moments.merge(double(rest < kNormChunkElems ? rest : kNormChunkElems), partial[2 * chunk],
-                      partial[2 * chunk + 1]);
+        const int64_t count = rest < kNormChunkElems ? rest : kNormChunkElems;
+        moments.merge({double(count), partial[0], partial[1], partial[2]});
       }
       finish_channel(args, channel, moments);
     }

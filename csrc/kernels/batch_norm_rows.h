@@ -80,7 +80,7 @@ DLK_INLINE Coefficients<C> coefficients_of(const BatchNormArgs& args, int64_t ch
 template <class C>
 RowCoefficients<C> row_table(const BatchNormArgs& args, int64_t width, bool differentiate) {
   const int64_t stride = width + kNormTablePadding;
-  const int64_t sums = args.reduce ? 2 * args.width * (norm_chunks(args) + 1) : 0;
+  const int64_t sums = args.reduce ? kNormSums * args.width * (norm_chunks(args) + 1) : 0;
   const RowCoefficients<C> table{reinterpret_cast<C*>(args.scratch + sums), stride};
   for (int64_t channel = 0; channel < args.channels; ++channel) {
     const Coefficients<C> c = coefficients_of<C>(args, channel, differentiate);

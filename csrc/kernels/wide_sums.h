@@ -1,5 +1,4 @@
-// Sums in double of vectors of any type, and moments that are merged: no addend is lost to a large
-// one before it, and no shift has to be guessed well.
+// Sums in double of vectors of any type: no addend is lost to a large one before it.
 #pragma once
 
 #include "simd/loops.h"
@@ -100,19 +99,5 @@ template <class C> DLK_INLINE double sum_lanes(Wide<C> a) {
     a.low = a.low + a.high;
   return sum_lanes(a.low);
 }
-
-// Mean and sum of squared deviations of `count` elements; merged as Chan, Golub and LeVeque do.
-struct Moments {
-  double count = 0, mean = 0, m2 = 0;
-
-  DLK_INLINE void merge(double other_count, double other_mean, double other_m2) {
-    if (other_count == 0)
-      return;
-    const double total = count + other_count, gap = other_mean - mean;
-    mean += gap * (other_count / total);
-    m2 += other_m2 + gap * gap * (count * (other_count / total));
-    count = total;
-  }
-};
 
 } // namespace dlk::DLK_ISA
