@@ -138,7 +138,7 @@ constexpr int64_t kPlaneTile = 64;
   return classes * compute_bytes <= 2048 ? kPlaneTile : kPlaneTile / 2; // 128 KB
 }
 [[gnu::always_inline]] constexpr bool plane_keeps(int64_t classes, int64_t compute_bytes) {
-  return classes * compute_bytes <= 16384; // 512 KB
+  return classes * compute_bytes <= 131072; // 4 MB, in the last level's cache
 }
 [[gnu::always_inline]] constexpr int64_t plane_scratch_classes(int64_t classes,
                                                                int64_t compute_bytes) {

@@ -3,9 +3,10 @@
 // 16 positions (class_planes.h).
 //
 // Bytes per float32 logit: forward 4; with gradient 8: a tile is read once and its exponentials are
-// kept in scratch, which fits in L2; from 8192 classes (float64: 4096) on 12, with the exponential
-// made again. Plain stores: a tile is many 256-byte runs, too short for streaming to pay.
-// Error: as cross_entropy.cpp. Reference: torch.nn.functional.cross_entropy, (N, C, d1, ...).
+// kept in scratch, which up to 2048 classes fits in L2; beyond 32768 classes (float64: 16384) 12,
+// with the exponential made again. Plain stores: a tile is many 256-byte runs, too short for
+// streaming to pay. Error: as cross_entropy.cpp. Reference: torch.nn.functional.cross_entropy, (N,
+// C, d1, ...).
 #include "kernels/class_planes.h"
 
 namespace dlk::DLK_ISA {
@@ -91,10 +92,10 @@ template <class T> struct Tile {
       const C *masses = mass_sums.total(size, positions), *dots = dot_sums.total(size, positions);
       for (int64_t s = 0; s < positions; ++s) {
         const double anchor = row.final_anchor(s);
-        if (old[s] != anchor)
+        if (begin && old[s] != anchor)
           dot[s].add(mass[s].total() * (old[s] - anchor));
-        mass[s].add(double(masses[s]));
-        dot[s].add(double(dots[s]));
+        add_part(mass[s], begin, masses[s]);
+        add_part(dot[s], begin, dots[s]);
       }
     });
     alignas(kVecBytes) double sums[kPlaneTile];
