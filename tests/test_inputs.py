@@ -435,17 +435,13 @@ def test_lists_are_accepted() -> None:
 
 
 @CASES
-@pytest.mark.parametrize(
-    "dtype", ["int64", "bool", "complex64", "object", "S3", "float128", "M8[s]", "f4,i4"]
-)
+@pytest.mark.parametrize("dtype", ["complex64", "object", "S3", "float128", "M8[s]", "f4,i4"])
 def test_dtypes_that_are_refused(operation: Operation, call: Call, dtype: str) -> None:
     if dtype == "float128" and not hasattr(np, "float128"):
         pytest.skip("this NumPy has no float128")
     arrays = _arrays(operation)
     for name in arrays:
         wrong = {**_copies(arrays), name: np.zeros(arrays[name].shape, np.dtype(dtype))}
-        if name == "target" and dtype == "int64":
-            continue
         if name not in _names_of(operation, call, arrays):
             continue
         before = {key: bits(value) for key, value in wrong.items() if value.dtype != object}

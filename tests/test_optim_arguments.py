@@ -34,7 +34,7 @@ def locked(array: np.ndarray) -> np.ndarray:
         ([1.0, 2.0], TypeError, r"params\[1\]: expected an array, got list"),
         ({"w": np.zeros(2)}, TypeError, r"params\[1\]: expected an array, got dict"),
         ("weights", TypeError, r"params\[1\]: expected an array, got str"),
-        (None, TypeError, r"params\[1\]: expected an array, got NoneType"),
+        (None, TypeError, r"params\[1\]: expected an array, got None$"),
         (1.5, TypeError, r"params\[1\]: expected an array, got float"),
         (np.zeros(4, int), TypeError, r"params\[1\]: expected a floating dtype .*int64"),
         (np.zeros(4, bool), TypeError, r"params\[1\]: expected a floating dtype .*bool"),

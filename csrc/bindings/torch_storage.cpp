@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <dlfcn.h>
 
 namespace dlk {
 namespace {
@@ -10,7 +11,7 @@ namespace {
 namespace py = pybind11;
 
 // Where c10::TensorImpl has its StorageImpl, and that its flag and its allocator (torch 2.13: bytes
-// 16, 57 and 64).
+// 16, 57 and 72).
 struct StorageFields {
   size_t storage, resizable, allocator;
   void* cpu_allocator;
@@ -18,7 +19,7 @@ struct StorageFields {
 std::atomic<const StorageFields*> known{nullptr}; // for good, once they are found
 
 // Both objects are larger than this.
-constexpr size_t kSearchedBytes = 72;
+constexpr size_t kSearchedBytes = 80;
 constexpr size_t kFirstByte = 16; // after the table of virtual functions and the reference count
 
 template <class T> T read(const char* object, size_t place) {
@@ -29,6 +30,14 @@ template <class T> T read(const char* object, size_t place) {
 
 const char* tensor_of(py::handle tensor, size_t tensor_place) {
   return read<const char*>(reinterpret_cast<const char*>(tensor.ptr()), tensor_place);
+}
+
+// torch's; nullptr if it cannot be asked for.
+void* cpu_allocator() {
+  void* library = dlopen("libc10.so", RTLD_LAZY | RTLD_NOLOAD);
+  const auto get =
+      library ? reinterpret_cast<void* (*)()>(dlsym(library, "_ZN3c1015GetCPUAllocatorEv")) : nullptr;
+  return get ? get() : nullptr;
 }
 
 // The one place at which `fits` holds; 0 if there is none, or more than one.
@@ -86,13 +95,13 @@ void find_storage_fields(size_t tensor_place) {
       return storages[0][place] == 1 && storages[1][place] == 1 && storages[2][place] == 0 &&
              storages[3][place] == 0;
     });
+    found.cpu_allocator = cpu_allocator();
     found.allocator = only_place(sizeof(void*), [&](size_t place) {
       const auto at = [&](int which) { return read<void*>(storages[which], place); };
-      return at(0) && at(0) == at(1) && !at(2) && !at(3);
+      return at(0) && at(0) == found.cpu_allocator && at(1) == at(0) && !at(2) && !at(3);
     });
     if (!found.storage || !found.resizable || !found.allocator)
       return;
-    found.cpu_allocator = read<void*>(storages[0], found.allocator);
     make_resizable(tensors[3], tensor_place, found);
     const py::object storage = tensors[3].attr("untyped_storage")();
     const auto bytes_after = [&](int size) {

@@ -11,5 +11,6 @@ from __future__ import annotations
 
 from dlkernels.torch import functional, image, nn, ops, optim
 from dlkernels.torch.functional import explain
+from dlkernels.torch.ops import decompositions
 
-__all__ = ["explain", "functional", "image", "nn", "ops", "optim"]
+__all__ = ["decompositions", "explain", "functional", "image", "nn", "ops", "optim"]

@@ -4,16 +4,18 @@ gradients, and tensors that no kernel takes.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import _C, Tensor
 
 from dlkernels import _core
 from dlkernels.activations import ACTIVATIONS
+from dlkernels.torch._layout import with_strides
 
 
 def cross_entropy(
@@ -48,6 +50,20 @@ def cross_entropy(
     return loss + (penalty if reduction == "none" else getattr(penalty, reduction)())
 
 
+_AUTOGRAD = _C.DispatchKeySet(_C.DispatchKey.AutogradFunctionality) | _C.DispatchKeySet(
+    _C.DispatchKey.ADInplaceOrView
+)
+
+
+def _autograd_on() -> Any:
+    """Lets autograd record also where an operator is being taken apart, below autograd's level."""
+    excluded = _C._dispatch_tls_local_exclude_set()
+    if not excluded.has(_C.DispatchKey.AutogradCPU):
+        return contextlib.nullcontext()
+    included = _C._dispatch_tls_local_include_set()
+    return _C._ForceDispatchKeyGuard(included, excluded - _AUTOGRAD)
+
+
 def differentiate(
     function: Callable[[Tensor], Tensor], input: Tensor, grad_output: Tensor
 ) -> Tensor:
@@ -55,7 +71,7 @@ def differentiate(
     under create_graph, and good for a batch of grad_output.
     """
     create_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
+    with torch.enable_grad(), _autograd_on():
         if not create_graph:
             input = input.detach().requires_grad_()
         output = function(input)
@@ -70,7 +86,7 @@ def differentiate_all(
     one of its inputs, inside a backward.
     """
     create_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
+    with torch.enable_grad(), _autograd_on():
         # A view, because one tensor may be two of the inputs: each gets its own part.
         at = [
             x.view_as(x) if create_graph and x.requires_grad else x.detach().requires_grad_()
@@ -91,12 +107,25 @@ def softmax_backward(grad_output: Tensor, output: Tensor, dim: int, logarithm: b
 ACTIVATION_ROWS = {row.index: row for row in ACTIVATIONS.values()}
 
 
+def _values(index: int, a: float, b: float) -> tuple[Any, dict[str, Any]]:
+    """An activation's row, and its parameters as its function in torch takes them."""
+    row = ACTIVATION_ROWS[index]
+    parameters = zip(row.parameters, (a, b), strict=False)
+    return row, {p.name: p.from_number(x) for p, x in parameters}
+
+
+def activation(input: Tensor, index: int, a: float, b: float) -> Tensor:
+    """An activation by its number."""
+    row, values = _values(index, a, b)
+    output: Tensor = getattr(F, row.name)(input, **values)
+    return output
+
+
 def activation_backward(
     grad_output: Tensor, saved: Tensor, index: int, a: float, b: float
 ) -> Tensor:
     """The gradient of an activation that saves its input or its output."""
-    row = ACTIVATION_ROWS[index]
-    values = {p.name: p.from_number(x) for p, x in zip(row.parameters, (a, b), strict=False)}
+    row, values = _values(index, a, b)
     if row.derivative is not None:
         grad: Tensor = grad_output * row.derivative(torch, saved, *values.values())
         return grad
@@ -111,18 +140,44 @@ def unpacked(mask: Tensor, shape: Any, stride: Any) -> Tensor:
     return bits.flatten().bool().as_strided(shape, stride)
 
 
+def packed(passes: Tensor, stride: Any) -> Tensor:
+    """The mask of booleans, in the memory order of a tensor with these strides."""
+    size = passes.numel()
+    bits = passes.new_zeros((size + 15) // 16 * 16, dtype=torch.uint8)
+    in_order = with_strides(passes.to(torch.uint8), stride).as_strided((size,), (1,))
+    bits = torch.cat((in_order, bits[size:])).view(-1, 8)
+    places = torch.arange(8, dtype=torch.uint8, device=passes.device)
+    return bits.bitwise_left_shift(places).sum(1, dtype=torch.uint8)
+
+
+def _factors(index: int, a: float, b: float) -> tuple[float, float]:
+    """What an activation's gradient is multiplied by where a bit of its mask is set, and where it
+    is not: asked of the kernel."""
+    ones, one_passes = np.ones(2), np.array([1, 0], np.uint8)
+    set_factor, clear_factor = _core.activation_backward(index, ones, None, one_passes, a, b)
+    return float(set_factor), float(clear_factor)
+
+
+def activation_mask(input: Tensor, stride: Any, index: int, a: float, b: float) -> Tensor:
+    """What an activation saves for its gradient, for a result with these strides."""
+    clear_factor = _factors(index, a, b)[1]
+    slope = differentiate(
+        lambda x: activation(x, index, a, b), input.detach(), torch.ones_like(input)
+    )
+    return packed(slope != clear_factor, stride)
+
+
 def masked_backward(
     grad_output: Tensor, mask: Tensor, stride: Any, index: int, a: float, b: float
 ) -> Tensor:
     """The gradient of an activation that saves a mask: one factor where a bit is set, else another,
     which are asked of the kernel."""
     passes = unpacked(mask, grad_output.shape, stride)
-    ones, one_passes = np.ones(2), np.array([1, 0], np.uint8)
-    set_factor, clear_factor = _core.activation_backward(index, ones, None, one_passes, a, b)
+    set_factor, clear_factor = _factors(index, a, b)
     return torch.where(
         passes,
-        grad_output * float(set_factor),
-        grad_output * float(clear_factor) if clear_factor else 0.0,
+        grad_output * set_factor,
+        grad_output * clear_factor if clear_factor else 0.0,
     )
 
 

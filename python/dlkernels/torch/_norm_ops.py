@@ -11,7 +11,8 @@ from torch import Tensor
 from dlkernels import _core
 from dlkernels.torch import _composite as composite
 from dlkernels.torch import _layout as layout
-from dlkernels.torch.ops import _LIBRARY, _implement
+from dlkernels.torch._layout import with_strides
+from dlkernels.torch.ops import _decomposes, _LIBRARY, _implement
 
 # An operator with an autograd formula may not write to its arguments: this one returns what the
 # running statistics become.
@@ -174,6 +175,51 @@ def _(
     )
 
 
+@_decomposes("batch_norm")
+def _(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    activation: str | None,
+    negative_slope: float,
+    save: bool,
+) -> tuple[Tensor, ...]:
+    aten, nothing = torch.ops.aten, _nothing(input)
+    mean = spread = mask = new_mean = new_var = nothing
+    if not training:
+        output, _, _ = aten._native_batch_norm_legit_no_training(
+            input, weight, bias, running_mean, running_var, momentum, eps
+        )
+        if save and running_mean is not None and running_var is not None:
+            mean, spread = running_mean.clone(), running_var.clone()
+    else:
+        if running_mean is None or running_var is None:
+            output, mean, spread = aten._native_batch_norm_legit.no_stats(
+                input, weight, bias, True, momentum, eps
+            )
+        else:
+            output, mean, spread, new_mean, new_var = aten._native_batch_norm_legit_functional(
+                input, weight, bias, running_mean, running_var, True, momentum, eps
+            )
+        mean, spread = (mean.double(), spread.double()) if save else (nothing, nothing)
+    strides = layout.batch_norm(input)
+    if residual is not None:
+        output = output + residual
+    if save and _makes_mask(activation, residual):
+        mask = composite.packed(output > 0, strides)
+    output = composite.finish_batch_norm(output, None, activation, negative_slope)
+    kept = (mean, spread, mask, new_mean, new_var)
+    return with_strides(output, strides), *(
+        nothing.clone() if tensor is nothing else tensor for tensor in kept
+    )
+
+
 def _save_batch_norm(ctx: Any, inputs: Any, output: Any) -> None:
     input, weight, bias, residual, _, _, training, _, eps, *rest = inputs
     activation, negative_slope, ctx.save = rest
@@ -229,6 +275,24 @@ def _(grad_output: Tensor, input: Tensor, weight: Any, bias: Any, *args: Any) ->
     return tuple(
         grad(like) if wanted else _nothing(input)
         for like, wanted in zip((input, weight, bias, input), args[-1], strict=True)
+    )
+
+
+@_decomposes("batch_norm_backward")
+def _(grad_output: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    tensors, (mean, spread, mask, training, eps, activation, negative_slope, want) = (
+        arguments[:4], arguments[4:]
+    )  # fmt: skip
+    input = tensors[0]
+    strides = layout.batch_norm(input)
+    passes = None if mask is None else composite.unpacked(mask, input.shape, strides)
+    normalize = composite.normalization(mean, spread, training, eps)
+    grads = composite.batch_norm_backward(
+        grad_output, tensors, passes, activation, negative_slope, want, normalize
+    )
+    return tuple(
+        _nothing(input) if grad is None else with_strides(grad, strides) if grad.dim() > 1 else grad
+        for grad in grads
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad as _forward_ad
+from torch.fx import Proxy
 from torch.nn import Parameter
 
 from dlkernels import _core
@@ -54,14 +55,13 @@ def is_plain(input: Tensor, *others: Tensor | None) -> bool:
     )
 
 
-def check_in_place(operation: str, input: Tensor) -> None:
-    """A RuntimeError if two elements of what is to be overwritten share a place. torch looks no
-    further than at strides of 0."""
+def check_in_place(input: Tensor) -> None:
+    """torch's RuntimeError if two elements of what is to be overwritten share a place. torch itself
+    looks no further than at strides of 0."""
     if not input.is_contiguous() and _core.overlaps_itself(input.shape, input.stride()):
         raise RuntimeError(
-            f"{operation}: input: unsupported operation: more than one element of the written-to "
-            "tensor refers to a single memory location. Please clone() the tensor before "
-            "performing the operation."
+            "unsupported operation: more than one element of the written-to tensor refers to a "
+            "single memory location. Please clone() the tensor before performing the operation."
         )
 
 
@@ -87,6 +87,12 @@ def route(input: Tensor, *others: Tensor | None, dtypes: frozenset[torch.dtype] 
     A kernel may still refuse a tensor (a negated view), before it writes anything.
     """
     plain = True
+    if type(input) is Proxy:
+        raise TypeError(
+            "torch.fx: a function of dlkernels.torch.functional was imported by its own name; "
+            "expected it to be called as `functional.name(...)`, or `torch.fx.wrap('name')` beside "
+            "its import, so that it is recorded"
+        )
     try:
         if input.dtype not in dtypes:
             return TORCH

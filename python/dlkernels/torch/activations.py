@@ -26,6 +26,7 @@ from dlkernels.torch._route import (
     is_plain,
     route,
 )
+from dlkernels.torch._tools import Proxy, as_leaf
 
 __all__ = ["FUNCTIONS", "MODULES"]
 
@@ -131,7 +132,7 @@ def _forward(row: Activation, input: Tensor, inplace: bool, a: Any, b: Any) -> A
     way = KERNEL if not inplace and is_plain(input) else route(input)
     if way == KERNEL:
         if inplace and not may_overwrite(input):
-            check_in_place(row.name, input)
+            check_in_place(input)
             return None
         index = row.index
         try:
@@ -158,10 +159,12 @@ def _forward(row: Activation, input: Tensor, inplace: bool, a: Any, b: Any) -> A
             at = input.clone() if inplace and row.saves == "input" else input
             output = torch.ops.dlkernels.activation(at, row.index, a, b)
         return input.copy_(output) if inplace else output
-    if inplace:
+    # Exported graphs have no writes, and an operator that writes cannot be taken apart there.
+    if inplace and not torch.compiler.is_exporting():
         torch.ops.dlkernels.activation_(input, row.index, a, b)
         return input
-    return torch.ops.dlkernels.activation(input, row.index, a, b)
+    output = torch.ops.dlkernels.activation(input, row.index, a, b)
+    return input.copy_(output) if inplace else output
 
 
 def takes(row: Activation, input: Any, *numbers: Any) -> bool:
@@ -295,7 +298,7 @@ def _module(row: Activation) -> type[torch.nn.Module]:
     forward = define(
         "forward",
         "(self, input: Tensor) -> Tensor",
-        f"function(input{passed})",
+        f"as_leaf(self, input) if type(input) is Proxy else function(input{passed})",
         globals(),
         function=function,
     )

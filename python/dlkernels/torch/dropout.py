@@ -11,6 +11,7 @@ torch multiplies by 0 and has NaN. (Tensors that go to torch's own function get 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -25,9 +26,11 @@ from dlkernels.dropout import activation_numbers, seed_bits
 from dlkernels.torch import _composite as composite
 from dlkernels.torch import _layout as layout
 from dlkernels.torch._eager import Function, is_first_order
+from dlkernels.torch._layout import with_strides
 from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, check_in_place, is_batched, route
+from dlkernels.torch._tools import Proxy, as_leaf
 from dlkernels.torch.activations import may_overwrite
-from dlkernels.torch.ops import _LIBRARY, _implement
+from dlkernels.torch.ops import _decomposes, _LIBRARY, _implement
 
 __all__ = ["FUNCTIONS", "MODULES"]
 
@@ -219,7 +222,7 @@ def _run(
         return input.copy_(output) if inplace else output
     arguments = (_seed_number(seed, generator), p, alpha, plane_dims)
     if way == KERNEL and inplace and not may_overwrite(input):
-        check_in_place(theirs.__name__, input)
+        check_in_place(input)
         way = TORCH
     if way == TORCH:
         return _in_torch(input, arguments, inplace)
@@ -685,6 +688,95 @@ def _(grad_output: Tensor, input: Tensor, bias: Tensor | None, *arguments: Any) 
     return layout.empty_like(input), grad_bias
 
 
+def _numbers(seed: Tensor, shape: Any) -> Tensor:
+    """The numbers of 16 bits that decide on elements: the kernels' own, see `csrc/kernels/dropout.h`.
+
+    Philox 4x32-10 in int64: of a word the low 32 bits count.
+    """
+    low = 0xFFFFFFFF
+
+    def products(word: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+        product = word * factor  # modulo 2^64
+        return product.bitwise_right_shift(32).bitwise_and(low), product.bitwise_and(low)
+
+    size = math.prod(shape)
+    block = torch.arange((size + 7) // 8, dtype=torch.int64, device=seed.device)
+    a, b = block.bitwise_and(low), block.bitwise_right_shift(32)
+    c, d = torch.zeros_like(a), torch.zeros_like(a)
+    low_key = seed.bitwise_and(low)
+    high_key = seed.bitwise_right_shift(32).bitwise_and(low)
+    for step in range(10):
+        first_high, first_low = products(a, 0xD2511F53)
+        second_high, second_low = products(c, 0xCD9E8D57)
+        a = second_high ^ b ^ (low_key + step * 0x9E3779B9).bitwise_and(low)
+        c = first_high ^ d ^ (high_key + step * 0xBB67AE85).bitwise_and(low)
+        b, d = second_low, first_low
+    words = torch.stack((a, b, c, d), 1)
+    halves = torch.stack((words.bitwise_and(0xFFFF), words.bitwise_right_shift(16)), 2)
+    return halves.view(-1)[:size].view(shape)
+
+
+def _kept(input: Tensor, seed: Tensor, p: float, plane_dims: int = 0) -> Tensor:
+    """Which elements are kept, or planes."""
+    shape = tuple(input.shape[:plane_dims] if plane_dims else input.shape)
+    kept = _numbers(seed, shape) < round((1 - p) * 65536)
+    return kept.view(*shape, *[1] * (input.dim() - len(shape)))
+
+
+def _drawn(
+    input: Tensor, seed: Tensor, p: float, alpha: bool, plane_dims: int, backward: bool
+) -> Tensor:
+    """`dropout` or its gradient in torch's operations, in float32 or float64."""
+    x = input if input.dtype is torch.float64 else input.float()
+    if p == 1:
+        return torch.zeros_like(x)
+    kept = _kept(input, seed, p, plane_dims)
+    if not alpha:
+        return torch.where(kept, x * (1 / (1 - p)), 0.0)
+    # -scale * alpha of SELU; see csrc/kernels/dropout.cpp.
+    dropped = -1.7580993408473766
+    factor = ((dropped**2 * p + 1) * (1 - p)) ** -0.5
+    if backward:
+        return torch.where(kept, x * factor, 0.0)
+    shift = -factor * dropped * p
+    return torch.where(kept, x * factor + shift, shift + factor * dropped)
+
+
+@_decomposes("dropout")
+def _(input: Tensor, seed: Tensor, p: float, alpha: bool, plane_dims: int) -> Tensor:
+    output = _drawn(input, seed, p, alpha, plane_dims, False).to(input.dtype)
+    return with_strides(output, layout.dense(input))
+
+
+@_decomposes("dropout_backward")
+def _(grad_output: Tensor, seed: Tensor, p: float, alpha: bool, plane_dims: int) -> Tensor:
+    grad = _drawn(grad_output, seed, p, alpha, plane_dims, True).to(grad_output.dtype)
+    return with_strides(grad, layout.dense(grad_output))
+
+
+@_decomposes("dropout_add")
+def _(input: Tensor, residual: Tensor, seed: Tensor, p: float) -> Tensor:
+    output = (_drawn(input, seed, p, False, 0, False) + residual).to(input.dtype)
+    return with_strides(output, layout.dense(input))
+
+
+@_decomposes("bias_act_dropout")
+def _(input: Tensor, bias: Tensor | None, seed: Tensor, p: float, *numbers: Any) -> Tensor:
+    factor = _drawn(torch.ones_like(input), seed, p, False, 0, False).to(input.dtype)
+    output = _bias_act_in_torch(input, bias, numbers, factor)
+    return with_strides(output, layout.dense(input))
+
+
+@_decomposes("bias_act_dropout_backward")
+def _(
+    grad_output: Tensor, input: Tensor, bias: Tensor | None, seed: Tensor, p: float, *numbers: Any
+) -> tuple[Tensor, Tensor]:
+    factor = _drawn(torch.ones_like(input), seed, p, False, 0, False).to(input.dtype)
+    grad, grad_bias = _bias_act_gradients(grad_output, input, bias, numbers, factor)
+    grad = with_strides(grad, layout.dense(input))
+    return grad, input.new_empty([0]) if grad_bias is None else grad_bias
+
+
 def _save_dropout(ctx: Any, inputs: Any, output: Tensor) -> None:
     _, seed, *ctx.arguments = inputs
     ctx.save_for_backward(seed)
@@ -795,6 +887,8 @@ def _module(theirs: type[torch.nn.Module], function: Callable[..., Tensor]) -> A
 
         def forward(self, input: Tensor) -> Tensor:
             """Our function of `input`."""
+            if type(input) is Proxy:
+                return as_leaf(self, input)
             return function(
                 input,
                 self.p,

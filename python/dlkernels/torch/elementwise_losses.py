@@ -24,6 +24,7 @@ from dlkernels.torch import ops
 from dlkernels.torch._eager import Function, is_first_order, loss_gradient
 from dlkernels.torch._layout import with_strides
 from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_plain, route
+from dlkernels.torch._tools import Proxy, as_leaf
 
 __all__ = ["FUNCTIONS", "MODULES"]
 
@@ -309,6 +310,32 @@ def _(
 @torch.library.register_fake("dlkernels::elementwise_loss_backward", lib=ops._LIBRARY)
 def _(grad_output: Tensor, input: Tensor, target: Any, third: Any, *args: Any) -> Any:
     return layout.empty_like((input, target, third)[args[-1]])
+
+
+@ops._decomposes("elementwise_loss")
+def _(
+    input: Tensor, target: Any, third: Any, fourth: Any, loss: int, a: float, b: float,
+    reduction: str, dim: int | None,
+) -> Tensor:  # fmt: skip
+    operands = input, target, third, fourth
+    result = _in_torch(_KEYS[loss], operands, a, b, reduction, dim)
+    return with_strides(result, _strides(input, result.shape))
+
+
+@ops._decomposes("elementwise_loss_backward")
+def _(
+    grad_output: Tensor, input: Tensor, target: Any, third: Any, fourth: Any, loss: int, a: float,
+    b: float, reduction: str, dim: int | None, which: int,
+) -> Tensor:  # fmt: skip
+    operands = [input, target, third, fourth]
+    wanted = operands[which]
+
+    def value(x: Tensor) -> Tensor:
+        operands[which] = x
+        return _in_torch(_KEYS[loss], tuple(operands), a, b, reduction, dim)
+
+    grad = composite.differentiate(value, wanted, grad_output)
+    return with_strides(grad, layout.dense(wanted))
 
 
 def _save(ctx: Any, inputs: Any, output: Any) -> None:
@@ -669,10 +696,11 @@ def _module(row: Loss, function: Callable[..., Tensor]) -> type[torch.nn.Module]
     ][len(inputs) :]
     has = {*getattr(theirs, "__constants__", ()), *inspect.signature(theirs.__init__).parameters}
     passed = "".join(f", {name}=self.{name}" for name in kept if name in has)
+    given = ", ".join(inputs)
     forward = define(
         "forward",
         f"(self, {', '.join(f'{name}: Tensor' for name in inputs)}) -> Tensor",
-        f"function({', '.join(inputs)}{passed})",
+        f"as_leaf(self, {given}) if type({inputs[0]}) is Proxy else function({given}{passed})",
         globals(),
         function=function,
     )

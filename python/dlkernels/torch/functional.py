@@ -23,6 +23,7 @@ from dlkernels.torch import activations, elementwise_losses, units
 from dlkernels.torch import dropout as dropouts
 from dlkernels.torch._eager import Function, is_first_order, loss_gradient
 from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_plain, reason, route
+from dlkernels.torch._tools import script_as
 from dlkernels.torch.norm import batch_norm, explain_batch_norm
 
 __all__ = ["batch_norm", "cross_entropy", "log_softmax", "nll_loss", "softmax"]
@@ -488,6 +489,10 @@ _TWINS = (
     *units.FUNCTIONS.values(),
     *elementwise_losses.FUNCTIONS.values(),
 )
+
+for _twin in _TWINS:
+    script_as(_twin, getattr(F, _twin.__name__, None))
+    torch.fx.wrap(_twin.__name__)  # recorded under this name, with the kernel
 
 # --- explain
 

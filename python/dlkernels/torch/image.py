@@ -17,7 +17,8 @@ from dlkernels import _core
 from dlkernels.image import is_channels_last, numbers
 from dlkernels.torch._eager import Function, is_first_order
 from dlkernels.torch._route import KERNEL, OPERATOR, is_batched, route
-from dlkernels.torch.ops import _LIBRARY, _implement
+from dlkernels.torch._tools import Proxy, as_leaf
+from dlkernels.torch.ops import _decomposes, _LIBRARY, _implement
 
 __all__ = ["Denormalize", "Normalize", "denormalize", "normalize"]
 
@@ -265,6 +266,11 @@ def _(
     return input.new_empty([*batch, *shape], dtype=dtype)
 
 
+@_decomposes("image_normalize")
+def _(input: Tensor, *arguments: Any) -> Tensor:
+    return _in_torch(input, arguments)  # type: ignore[arg-type]
+
+
 def _save(ctx: Any, inputs: Any, output: Tensor) -> None:
     input, *arguments = inputs
     ctx.arguments, ctx.dtype = arguments, input.dtype
@@ -333,6 +339,8 @@ class _Transform(torch.nn.Module):
             image: A tensor or whatever NumPy makes an array of, such as a PIL image; one without
                 channels, ``(H, W)``, has one.
         """
+        if type(image) is Proxy:
+            return as_leaf(self, image)  # type: ignore[no-any-return]
         if not isinstance(image, Tensor):
             image = _from_numpy(np.asarray(image))
         if image.dim() == 2:

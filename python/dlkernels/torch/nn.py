@@ -12,6 +12,7 @@ from torch import Tensor
 from dlkernels.torch import activations, elementwise_losses, units
 from dlkernels.torch import dropout as dropouts
 from dlkernels.torch import functional as F
+from dlkernels.torch._tools import Proxy, as_leaf, know_modules
 from dlkernels.torch.norm import (
     BatchNorm1d,
     BatchNorm2d,
@@ -55,6 +56,8 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """The loss of `input` (logits) against `target`."""
+        if type(input) is Proxy:
+            return as_leaf(self, input, target)
         return F.cross_entropy(
             input,
             target,
@@ -73,6 +76,8 @@ class NLLLoss(torch.nn.NLLLoss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """The loss of `input` (log-probabilities) against `target`."""
+        if type(input) is Proxy:
+            return as_leaf(self, input, target)
         return F.nll_loss(
             input,
             target,
@@ -87,6 +92,8 @@ class Softmax(torch.nn.Softmax):
 
     def forward(self, input: Tensor) -> Tensor:
         """softmax of `input` along ``self.dim``."""
+        if type(input) is Proxy:
+            return as_leaf(self, input)
         return F.softmax(input, self.dim, _stacklevel=5)
 
 
@@ -95,6 +102,8 @@ class LogSoftmax(torch.nn.LogSoftmax):
 
     def forward(self, input: Tensor) -> Tensor:
         """log_softmax of `input` along ``self.dim``."""
+        if type(input) is Proxy:
+            return as_leaf(self, input)
         return F.log_softmax(input, self.dim, _stacklevel=5)
 
 
@@ -125,6 +134,8 @@ __all__ += sorted(dropouts.MODULES)
 
 globals().update(elementwise_losses.MODULES)
 __all__ += sorted(elementwise_losses.MODULES)
+
+know_modules(globals()[name] for name in __all__)
 
 if TYPE_CHECKING:
 

@@ -26,6 +26,7 @@ from dlkernels.torch._route import (
     reason,
     route,
 )
+from dlkernels.torch._tools import Proxy, as_leaf
 
 __all__ = [
     "BatchNorm1d",
@@ -334,6 +335,8 @@ class _Plain(torch.nn.modules.batchnorm._BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """`functional.batch_norm` of `input`."""
+        if type(input) is Proxy:
+            return as_leaf(self, input)
         return normalize(self, input)
 
 
@@ -433,6 +436,8 @@ class _Fused(Activated):
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """``activation(batch_norm(input) + residual)``."""
+        if type(input) is Proxy:
+            return as_leaf(self, input, residual)
         return normalize(self, input, self.activation, self.negative_slope, residual)
 
 

@@ -9,10 +9,13 @@ through here (an operator with a Python autograd formula costs 45 µs, a direct 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch._decomp import register_decomposition
 from torch.autograd.graph import increment_version
 
 from dlkernels import _core
@@ -64,6 +67,47 @@ def _implement(name: str) -> Any:
         return function
 
     return register
+
+
+#: Every operator in torch's own operations; see `decompositions`.
+_DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {}
+
+
+def _decomposes(name: str) -> Any:
+    """Registers a function as the same in torch's operations, in the layout of the kernel's result.
+
+    It takes the operator's arguments. torch's own table has it too, which torch.onnx reads.
+    """
+
+    def register(function: Any) -> Any:
+        operator = getattr(torch.ops.dlkernels, name).default
+        _DECOMPOSITIONS[operator] = function
+        register_decomposition(operator, unsafe=True)(function)
+        return function
+
+    return register
+
+
+def decompositions() -> dict[Any, Callable[..., Any]]:
+    """What takes operators of ours apart into torch's, beside torch's own table.
+
+    torch.onnx finds them by itself. Without them an exported program keeps our operators.
+
+    Returns:
+        `torch.export.default_decompositions` and every operator of ``torch.ops.dlkernels``, for
+        `torch.export.ExportedProgram.run_decompositions`.
+
+    Example:
+        >>> import torch
+        >>> from dlkernels.torch import decompositions, nn
+        >>> program = torch.export.export(nn.ReLU().eval(), (torch.ones(3),))
+        >>> graph = program.run_decompositions(decompositions()).graph
+        >>> [str(node.target) for node in graph.nodes if node.op == "call_function"]
+        ['aten.relu.default']
+    """
+    table: dict[Any, Callable[..., Any]] = torch.export.default_decompositions()
+    table.update(_DECOMPOSITIONS)
+    return table
 
 
 def _rows_shape(input: Tensor) -> list[Any]:
@@ -182,6 +226,24 @@ torch.library.register_autograd(
     lib=_LIBRARY,
 )
 
+
+@_decomposes("cross_entropy")
+def _(input: Tensor, target: Tensor, weight: Tensor | None, *arguments: Any) -> Tensor:
+    return composite.cross_entropy(input, target, weight, *_core_order(arguments))
+
+
+@_decomposes("cross_entropy_backward")
+def _(
+    grad_output: Tensor, input: Tensor, target: Tensor, weight: Tensor | None, *arguments: Any
+) -> Tensor:
+    grad = composite.differentiate(
+        lambda x: composite.cross_entropy(x, target, weight, *_core_order(arguments)),
+        input,
+        grad_output,
+    )
+    return with_strides(grad, layout.cross_entropy_gradient(input))
+
+
 # --- softmax
 
 
@@ -241,6 +303,19 @@ torch.library.register_autograd(
     setup_context=_save_softmax_backward,
     lib=_LIBRARY,
 )
+
+
+@_decomposes("softmax")
+def _(input: Tensor, dim: int, logarithm: bool) -> Tensor:
+    output = (F.log_softmax if logarithm else F.softmax)(input, dim)
+    return with_strides(output, layout.dense(input))
+
+
+@_decomposes("softmax_backward")
+def _(grad_output: Tensor, output: Tensor, dim: int, logarithm: bool) -> Tensor:
+    grad = composite.softmax_backward(grad_output, output, dim, logarithm)
+    return with_strides(grad, layout.dense(output))
+
 
 # --- nll_loss
 
@@ -311,6 +386,31 @@ torch.library.register_autograd(
     setup_context=_save_nll_loss_backward,
     lib=_LIBRARY,
 )
+
+
+@_decomposes("nll_loss")
+def _(
+    input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, ignore_index: int
+) -> Tensor:
+    return F.nll_loss(input, target, weight, ignore_index=ignore_index, reduction=reduction)
+
+
+@_decomposes("nll_loss_backward")
+def _(
+    grad_output: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    reduction: str,
+    ignore_index: int,
+) -> Tensor:
+    grad = composite.differentiate(
+        lambda x: F.nll_loss(x, target, weight, ignore_index=ignore_index, reduction=reduction),
+        input,
+        grad_output,
+    )
+    return with_strides(grad, layout.nll_gradient(input))
+
 
 # --- activations
 
@@ -484,3 +584,32 @@ torch.library.register_autograd(
     setup_context=_save_activation_backward,
     lib=_LIBRARY,
 )
+
+
+@_decomposes("activation")
+def _(input: Tensor, index: int, a: float, b: float) -> Tensor:
+    return with_strides(composite.activation(input, index, a, b), layout.dense(input))
+
+
+@_decomposes("activation_masked")
+def _(input: Tensor, index: int, a: float, b: float) -> tuple[Tensor, Tensor]:
+    output = with_strides(composite.activation(input, index, a, b), layout.dense(input))
+    return output, composite.activation_mask(input, layout.dense(input), index, a, b)
+
+
+@_decomposes("activation_masked_backward")
+def _(grad_output: Tensor, mask: Tensor, index: int, a: float, b: float) -> Tensor:
+    strides = layout.dense(grad_output)
+    grad = composite.masked_backward(grad_output, mask, strides, index, a, b)
+    return with_strides(grad, strides)
+
+
+@_decomposes("activation_backward")
+def _(grad_output: Tensor, saved: Tensor, index: int, a: float, b: float) -> Tensor:
+    grad = composite.activation_backward(grad_output, saved, index, a, b)
+    return with_strides(grad, layout.dense(saved))
+
+
+@_decomposes("activation_")
+def _(input: Tensor, index: int, a: float, b: float) -> None:
+    input.copy_(composite.activation(input, index, a, b))

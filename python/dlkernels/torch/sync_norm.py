@@ -12,6 +12,7 @@ from torch import Tensor
 from dlkernels import _core
 from dlkernels.torch import _composite as composite
 from dlkernels.torch import norm
+from dlkernels.torch._tools import Proxy, as_leaf
 
 __all__ = ["SyncBatchNorm"]
 
@@ -231,6 +232,8 @@ class SyncBatchNorm(norm.Activated):
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """``activation(batch_norm(input) + residual)`` over the batches of the group."""
+        if type(input) is Proxy:
+            return as_leaf(self, input, residual)
         self._check_input_dim(input)
         self._check_non_zero_input_channels(input)
         activation = self.activation, self.negative_slope

@@ -15,7 +15,10 @@ from dlkernels import _core
 from dlkernels.torch import _composite as composite
 from dlkernels.torch import _layout as layout
 from dlkernels.torch._eager import Function, is_first_order
+from dlkernels.torch._layout import with_strides
 from dlkernels.torch._route import KERNEL, OPERATOR, is_plain, route
+from dlkernels.torch._tools import Proxy, as_leaf
+from dlkernels.torch.ops import _decomposes
 
 __all__ = ["FUNCTIONS", "MODULES", "operands"]
 
@@ -70,6 +73,18 @@ def _maxout_scatter(grad_output: Tensor, index: Tensor, pieces: int, dim: int) -
         *grad_output.shape[dim + 1 :],
     ]
     return torch.where(winners == numbers, grad_output.unsqueeze(dim + 1), 0.0).reshape(shape)
+
+
+def _packed_winners(winners: Tensor, pieces: int, dim: int) -> Tensor:
+    """The winners' numbers as the kernel packs them: of every row one plane after the other for 16
+    elements at a time, a bit for each."""
+    rows, cols = _maxout_rows(winners.shape, dim)
+    bits = (pieces - 1).bit_length()
+    padded = F.pad(winners.reshape(rows, cols), (0, -cols % 16)).to(torch.uint8)
+    places = torch.arange(max(bits, 1), dtype=torch.uint8, device=winners.device)[:bits]
+    planes = padded.view(rows, -1, 1, 16).bitwise_right_shift(places.view(-1, 1)).bitwise_and(1)
+    places = torch.arange(8, dtype=torch.uint8, device=winners.device)
+    return planes.view(-1, 8).bitwise_left_shift(places).sum(1, dtype=torch.uint8)
 
 
 def _maxout_rows(shape: Any, dim: int) -> tuple[Any, Any]:
@@ -396,6 +411,20 @@ def _register(unit: _Unit) -> None:
         gradients = composite.differentiate_all(weighted, ctx.saved_tensors, one)
         return *gradients, *[None] * len(ctx.parameters)
 
+    def decompose(*args: Any) -> Tensor:
+        output = unit.composite(*args)
+        return with_strides(output, unit.fake(*args).stride())
+
+    def decompose_backward(grad_output: Tensor, *args: Any) -> Any:
+        tensors = args[:count]
+        found = unit.gradients(grad_output, tensors, args[count:])
+        fakes = as_tuple(fake_backward(grad_output, *args))
+        pairs = zip(found, fakes, strict=True)
+        return unpacked(tuple(with_strides(grad, like.stride()) for grad, like in pairs))
+
+    _decomposes(name)(decompose)
+    _decomposes(backward_name)(decompose_backward)
+
     for target, formula, setup in (
         (name, differentiate, save),
         (backward_name, differentiate_backward, save_backward),
@@ -436,6 +465,18 @@ def _(grad_output: Tensor, index: Tensor, pieces: int, dim: int) -> Any:
     shape = list(grad_output.shape)
     shape[dim] = shape[dim] * pieces
     return grad_output.new_empty(shape)
+
+
+@_decomposes("maxout")
+def _(input: Tensor, pieces: int, dim: int) -> tuple[Tensor, Tensor]:
+    dim = dim % input.dim()
+    output, winners = input.unflatten(dim, (-1, pieces)).max(dim + 1)
+    return output.contiguous(), _packed_winners(winners, pieces, dim)
+
+
+@_decomposes("maxout_backward")
+def _(grad_output: Tensor, index: Tensor, pieces: int, dim: int) -> Tensor:
+    return _maxout_scatter(grad_output, index, pieces, dim).contiguous()
 
 
 def _save_maxout(ctx: Any, inputs: Any, output: Any) -> None:
@@ -485,6 +526,8 @@ class PReLU(torch.nn.PReLU):
 
     def forward(self, input: Tensor) -> Tensor:
         """`functional.prelu` of `input`."""
+        if type(input) is Proxy:
+            return as_leaf(self, input)
         return prelu(input, self.weight)
 
 
@@ -493,6 +536,8 @@ class GLU(torch.nn.GLU):
 
     def forward(self, input: Tensor) -> Tensor:
         """`functional.glu` of `input`."""
+        if type(input) is Proxy:
+            return as_leaf(self, input)
         return glu(input, self.dim)
 
 
@@ -510,6 +555,8 @@ class SwiGLU(torch.nn.Module):
 
     def forward(self, gate: Tensor, up: Tensor | None = None) -> Tensor:
         """`functional.swiglu` of `gate` and `up`."""
+        if type(gate) is Proxy:
+            return as_leaf(self, gate, up)
         return swiglu(gate, up, self.dim)
 
     def extra_repr(self) -> str:
@@ -532,6 +579,8 @@ class Maxout(torch.nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """`functional.maxout` of `input`."""
+        if type(input) is Proxy:
+            return as_leaf(self, input)
         return maxout(input, self.pieces, self.dim)
 
     def extra_repr(self) -> str:
