@@ -9,7 +9,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import dlkernels.torch as dlt
-from dlkernels.torch import ops
+from dlkernels.torch import _composite, ops
 from operators import NAMES, OPS, SAMPLES, Draw
 
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12, torch.bfloat16: 2e-2, torch.float16: 3e-3}
@@ -27,7 +27,20 @@ def _copies(arguments):
     ]
 
 
-def _assert_close(name, got, expected):
+def _unpacked(name, arguments, results):
+    """Results whose bits beyond the end do not count, as what they stand for."""
+    output, *others = results
+    if name == "maxout":
+        others = [OPS.maxout_backward(torch.ones_like(output), *others, *arguments[1:])]
+    return output, *(
+        _composite.unpacked(r, output.shape, output.stride())
+        if r.dtype is torch.uint8 and r.numel()
+        else r
+        for r in others
+    )
+
+
+def _assert_close(name, dtype, got, expected):
     assert (got.shape, got.dtype, got.stride()) == (
         expected.shape,
         expected.dtype,
@@ -36,8 +49,8 @@ def _assert_close(name, got, expected):
     if not got.is_floating_point():
         assert torch.equal(got, expected)
         return
-    dtype = torch.bfloat16 if "bias_act" in name and got.dtype is torch.float16 else got.dtype
-    bound = TOLERANCE[dtype] * max(1.0, float(expected.nan_to_num().abs().max(), ) if got.numel() else 1.0)
+    largest = float(expected.nan_to_num().abs().max()) if got.numel() else 0.0
+    bound = TOLERANCE[dtype] * max(1.0, largest)
     torch.testing.assert_close(got, expected, rtol=0, atol=bound, equal_nan=True)
 
 
@@ -54,14 +67,15 @@ def test_values_and_layouts(name):
         if name == "activation_":
             ours, theirs = _copies(arguments), _copies(arguments)
             operator(*ours), decomposition(*theirs)
-            _assert_close(name, theirs[0], ours[0])
+            _assert_close(name, at.dtype, theirs[0], ours[0])
             continue
         with torch.no_grad():
             expected = _tuple(operator(*arguments))
             got = _tuple(decomposition(*arguments))
+        got, expected = (_unpacked(name, arguments, results) for results in (got, expected))
         assert len(got) == len(expected)
         for a, b in zip(got, expected, strict=True):
-            _assert_close(name, a, b)
+            _assert_close(name, at.dtype if at.is_floating_point() else a.dtype, a, b)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -111,6 +125,7 @@ def _names(program):
     return [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_exported_programs_are_taken_apart():
     net, x = _net()
     program = torch.export.export(net, x)
@@ -120,6 +135,7 @@ def test_exported_programs_are_taken_apart():
     torch.testing.assert_close(apart.module()(*x), net(*x))
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_training_is_taken_apart():
     """With the masks of dropout, drawn by the same generator in torch's operations."""
     net = torch.nn.Sequential(dlt.nn.BatchNorm1d(5), dlt.nn.Dropout(0.5), dlt.nn.ReLU())

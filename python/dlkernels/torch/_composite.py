@@ -15,7 +15,7 @@ from torch import _C, Tensor
 
 from dlkernels import _core
 from dlkernels.activations import ACTIVATIONS
-from dlkernels.torch._layout import with_strides
+from dlkernels.torch._layout import laid_out
 
 
 def cross_entropy(
@@ -57,10 +57,9 @@ _AUTOGRAD = _C.DispatchKeySet(_C.DispatchKey.AutogradFunctionality) | _C.Dispatc
 
 def _autograd_on() -> Any:
     """Lets autograd record also where an operator is being taken apart, below autograd's level."""
-    excluded = _C._dispatch_tls_local_exclude_set()
-    if not excluded.has(_C.DispatchKey.AutogradCPU):
+    if not _C._dispatch_tls_is_dispatch_key_excluded(_C.DispatchKey.AutogradFunctionality):
         return contextlib.nullcontext()
-    included = _C._dispatch_tls_local_include_set()
+    included, excluded = _C._dispatch_tls_local_include_set(), _C._dispatch_tls_local_exclude_set()
     return _C._ForceDispatchKeyGuard(included, excluded - _AUTOGRAD)
 
 
@@ -144,7 +143,7 @@ def packed(passes: Tensor, stride: Any) -> Tensor:
     """The mask of booleans, in the memory order of a tensor with these strides."""
     size = passes.numel()
     bits = passes.new_zeros((size + 15) // 16 * 16, dtype=torch.uint8)
-    in_order = with_strides(passes.to(torch.uint8), stride).as_strided((size,), (1,))
+    in_order = laid_out(passes.to(torch.uint8), stride).as_strided((size,), (1,))
     bits = torch.cat((in_order, bits[size:])).view(-1, 8)
     places = torch.arange(8, dtype=torch.uint8, device=passes.device)
     return bits.bitwise_left_shift(places).sum(1, dtype=torch.uint8)

@@ -170,6 +170,23 @@ def empty_like(input: Tensor) -> Tensor:
 
 def with_strides(tensor: Tensor, strides: Sequence[Any]) -> Tensor:
     """`tensor` laid out with these strides, itself where it is."""
+    lying = _lying(tensor, strides)
+    if lying is not None:
+        return lying
+    return tensor.new_empty_strided(tensor.shape, strides).copy_(tensor)
+
+
+def laid_out(tensor: Tensor, strides: Sequence[Any]) -> Tensor:
+    """`with_strides` for graphs in which nothing is written to."""
+    lying = _lying(tensor, strides)
+    if lying is not None:
+        return lying
+    laid: Tensor = torch.ops.aten.copy(tensor.new_empty_strided(tensor.shape, strides), tensor)
+    return laid
+
+
+def _lying(tensor: Tensor, strides: Sequence[Any]) -> Tensor | None:
+    """`tensor` with these strides where that takes no copy."""
     own = tensor.stride()
     if own == tuple(strides):
         return tensor.resolve_neg()
@@ -178,4 +195,4 @@ def with_strides(tensor: Tensor, strides: Sequence[Any]) -> Tensor:
         for size, a, b in zip(tensor.shape, own, strides, strict=True)
     ):
         return tensor.resolve_neg().as_strided(tensor.shape, strides)
-    return tensor.new_empty_strided(tensor.shape, strides).copy_(tensor)
+    return None

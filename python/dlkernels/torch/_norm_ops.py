@@ -11,7 +11,7 @@ from torch import Tensor
 from dlkernels import _core
 from dlkernels.torch import _composite as composite
 from dlkernels.torch import _layout as layout
-from dlkernels.torch._layout import with_strides
+from dlkernels.torch._layout import laid_out
 from dlkernels.torch.ops import _decomposes, _LIBRARY, _implement
 
 # An operator with an autograd formula may not write to its arguments: this one returns what the
@@ -197,7 +197,10 @@ def _(
             input, weight, bias, running_mean, running_var, momentum, eps
         )
         if save and running_mean is not None and running_var is not None:
-            mean, spread = running_mean.clone(), running_var.clone()
+            mean, spread = (
+                laid_out(r.clone(memory_format=torch.contiguous_format), (1,))
+                for r in (running_mean, running_var)
+            )
     else:
         if running_mean is None or running_var is None:
             output, mean, spread = aten._native_batch_norm_legit.no_stats(
@@ -207,6 +210,7 @@ def _(
             output, mean, spread, new_mean, new_var = aten._native_batch_norm_legit_functional(
                 input, weight, bias, running_mean, running_var, True, momentum, eps
             )
+            new_mean, new_var = laid_out(new_mean, (1,)), laid_out(new_var, (1,))
         mean, spread = (mean.double(), spread.double()) if save else (nothing, nothing)
     strides = layout.batch_norm(input)
     if residual is not None:
@@ -215,7 +219,7 @@ def _(
         mask = composite.packed(output > 0, strides)
     output = composite.finish_batch_norm(output, None, activation, negative_slope)
     kept = (mean, spread, mask, new_mean, new_var)
-    return with_strides(output, strides), *(
+    return laid_out(output, strides), *(
         nothing.clone() if tensor is nothing else tensor for tensor in kept
     )
 
@@ -291,7 +295,7 @@ def _(grad_output: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
         grad_output, tensors, passes, activation, negative_slope, want, normalize
     )
     return tuple(
-        _nothing(input) if grad is None else with_strides(grad, strides) if grad.dim() > 1 else grad
+        _nothing(input) if grad is None else laid_out(grad, strides) if grad.dim() > 1 else grad
         for grad in grads
     )
 

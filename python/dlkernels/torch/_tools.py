@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -67,6 +68,18 @@ def _not_scriptable(name: str) -> RuntimeError:
     )
 
 
+def _prepare_scriptable(module: Any) -> Any:
+    own = _torchs_own(module)
+    if own is not module:
+        name = type(own).__name__
+        warnings.warn(
+            f"torch.jit.script: dlkernels.torch.nn.{name} is scripted as torch.nn.{name}, and torch "
+            "puts it in the place of ours in the model that was given",
+            stacklevel=2,
+        )
+    return own
+
+
 def _torchs_own(module: Any) -> Any:
     """The module of torch's with the same parameters, buffers and options."""
     kind = type(module)
@@ -121,7 +134,7 @@ def know_modules(modules: Iterable[type[torch.nn.Module]]) -> None:
     """Tells `torch.jit.script` and eager quantization of modules of ours."""
     twins: dict[Any, type] = {}
     for kind in modules:
-        kind.__prepare_scriptable__ = _torchs_own  # type: ignore[attr-defined]
+        kind.__prepare_scriptable__ = _prepare_scriptable  # type: ignore[attr-defined]
         theirs = _torchs_class(kind)
         if theirs is not None and theirs.__name__ == kind.__name__:
             twins[theirs] = kind

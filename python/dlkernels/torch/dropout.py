@@ -26,7 +26,7 @@ from dlkernels.dropout import activation_numbers, seed_bits
 from dlkernels.torch import _composite as composite
 from dlkernels.torch import _layout as layout
 from dlkernels.torch._eager import Function, is_first_order
-from dlkernels.torch._layout import with_strides
+from dlkernels.torch._layout import laid_out
 from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, check_in_place, is_batched, route
 from dlkernels.torch._tools import Proxy, as_leaf
 from dlkernels.torch.activations import may_overwrite
@@ -720,7 +720,7 @@ def _kept(input: Tensor, seed: Tensor, p: float, plane_dims: int = 0) -> Tensor:
     """Which elements are kept, or planes."""
     shape = tuple(input.shape[:plane_dims] if plane_dims else input.shape)
     kept = _numbers(seed, shape) < round((1 - p) * 65536)
-    return kept.view(*shape, *[1] * (input.dim() - len(shape)))
+    return kept.view((*shape, *[1] * (input.dim() - len(shape))))
 
 
 def _drawn(
@@ -745,26 +745,26 @@ def _drawn(
 @_decomposes("dropout")
 def _(input: Tensor, seed: Tensor, p: float, alpha: bool, plane_dims: int) -> Tensor:
     output = _drawn(input, seed, p, alpha, plane_dims, False).to(input.dtype)
-    return with_strides(output, layout.dense(input))
+    return laid_out(output, layout.dense(input))
 
 
 @_decomposes("dropout_backward")
 def _(grad_output: Tensor, seed: Tensor, p: float, alpha: bool, plane_dims: int) -> Tensor:
     grad = _drawn(grad_output, seed, p, alpha, plane_dims, True).to(grad_output.dtype)
-    return with_strides(grad, layout.dense(grad_output))
+    return laid_out(grad, layout.dense(grad_output))
 
 
 @_decomposes("dropout_add")
 def _(input: Tensor, residual: Tensor, seed: Tensor, p: float) -> Tensor:
     output = (_drawn(input, seed, p, False, 0, False) + residual).to(input.dtype)
-    return with_strides(output, layout.dense(input))
+    return laid_out(output, layout.dense(input))
 
 
 @_decomposes("bias_act_dropout")
 def _(input: Tensor, bias: Tensor | None, seed: Tensor, p: float, *numbers: Any) -> Tensor:
     factor = _drawn(torch.ones_like(input), seed, p, False, 0, False).to(input.dtype)
     output = _bias_act_in_torch(input, bias, numbers, factor)
-    return with_strides(output, layout.dense(input))
+    return laid_out(output, layout.dense(input))
 
 
 @_decomposes("bias_act_dropout_backward")
@@ -773,7 +773,7 @@ def _(
 ) -> tuple[Tensor, Tensor]:
     factor = _drawn(torch.ones_like(input), seed, p, False, 0, False).to(input.dtype)
     grad, grad_bias = _bias_act_gradients(grad_output, input, bias, numbers, factor)
-    grad = with_strides(grad, layout.dense(input))
+    grad = laid_out(grad, layout.dense(input))
     return grad, input.new_empty([0]) if grad_bias is None else grad_bias
 
 

@@ -22,7 +22,7 @@ from dlkernels.torch import _composite as composite
 from dlkernels.torch import _layout as layout
 from dlkernels.torch import ops
 from dlkernels.torch._eager import Function, is_first_order, loss_gradient
-from dlkernels.torch._layout import with_strides
+from dlkernels.torch._layout import laid_out, with_strides
 from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_plain, route
 from dlkernels.torch._tools import Proxy, as_leaf
 
@@ -319,7 +319,7 @@ def _(
 ) -> Tensor:  # fmt: skip
     operands = input, target, third, fourth
     result = _in_torch(_KEYS[loss], operands, a, b, reduction, dim)
-    return with_strides(result, _strides(input, result.shape))
+    return laid_out(result, _strides(input, result.shape))
 
 
 @ops._decomposes("elementwise_loss_backward")
@@ -335,7 +335,7 @@ def _(
         return _in_torch(_KEYS[loss], tuple(operands), a, b, reduction, dim)
 
     grad = composite.differentiate(value, wanted, grad_output)
-    return with_strides(grad, layout.dense(wanted))
+    return laid_out(grad, layout.dense(wanted))
 
 
 def _save(ctx: Any, inputs: Any, output: Any) -> None:

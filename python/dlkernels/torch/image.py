@@ -16,6 +16,7 @@ from torch import Tensor
 from dlkernels import _core
 from dlkernels.image import is_channels_last, numbers
 from dlkernels.torch._eager import Function, is_first_order
+from dlkernels.torch._layout import laid_out, row_major
 from dlkernels.torch._route import KERNEL, OPERATOR, is_batched, route
 from dlkernels.torch._tools import Proxy, as_leaf
 from dlkernels.torch.ops import _decomposes, _LIBRARY, _implement
@@ -268,7 +269,8 @@ def _(
 
 @_decomposes("image_normalize")
 def _(input: Tensor, *arguments: Any) -> Tensor:
-    return _in_torch(input, arguments)  # type: ignore[arg-type]
+    output = _in_torch(input, arguments)  # type: ignore[arg-type]
+    return laid_out(output, row_major(output.shape))
 
 
 def _save(ctx: Any, inputs: Any, output: Tensor) -> None:

@@ -22,7 +22,7 @@ from dlkernels import _core
 from dlkernels.torch import _composite as composite
 from dlkernels.torch import _layout as layout
 from dlkernels.torch._eager import loss_gradient
-from dlkernels.torch._layout import with_strides
+from dlkernels.torch._layout import laid_out, with_strides
 
 _LIBRARY = torch.library.Library("dlkernels", "DEF")
 
@@ -241,7 +241,7 @@ def _(
         input,
         grad_output,
     )
-    return with_strides(grad, layout.cross_entropy_gradient(input))
+    return laid_out(grad, layout.cross_entropy_gradient(input))
 
 
 # --- softmax
@@ -308,13 +308,13 @@ torch.library.register_autograd(
 @_decomposes("softmax")
 def _(input: Tensor, dim: int, logarithm: bool) -> Tensor:
     output = (F.log_softmax if logarithm else F.softmax)(input, dim)
-    return with_strides(output, layout.dense(input))
+    return laid_out(output, layout.dense(input))
 
 
 @_decomposes("softmax_backward")
 def _(grad_output: Tensor, output: Tensor, dim: int, logarithm: bool) -> Tensor:
     grad = composite.softmax_backward(grad_output, output, dim, logarithm)
-    return with_strides(grad, layout.dense(output))
+    return laid_out(grad, layout.dense(output))
 
 
 # --- nll_loss
@@ -406,10 +406,10 @@ def _(
 ) -> Tensor:
     grad = composite.differentiate(
         lambda x: F.nll_loss(x, target, weight, ignore_index=ignore_index, reduction=reduction),
-        input,
+        input.contiguous(),  # torch's gradient of others fails
         grad_output,
     )
-    return with_strides(grad, layout.nll_gradient(input))
+    return laid_out(grad, layout.nll_gradient(input))
 
 
 # --- activations
@@ -588,12 +588,12 @@ torch.library.register_autograd(
 
 @_decomposes("activation")
 def _(input: Tensor, index: int, a: float, b: float) -> Tensor:
-    return with_strides(composite.activation(input, index, a, b), layout.dense(input))
+    return laid_out(composite.activation(input, index, a, b), layout.dense(input))
 
 
 @_decomposes("activation_masked")
 def _(input: Tensor, index: int, a: float, b: float) -> tuple[Tensor, Tensor]:
-    output = with_strides(composite.activation(input, index, a, b), layout.dense(input))
+    output = laid_out(composite.activation(input, index, a, b), layout.dense(input))
     return output, composite.activation_mask(input, layout.dense(input), index, a, b)
 
 
@@ -601,13 +601,13 @@ def _(input: Tensor, index: int, a: float, b: float) -> tuple[Tensor, Tensor]:
 def _(grad_output: Tensor, mask: Tensor, index: int, a: float, b: float) -> Tensor:
     strides = layout.dense(grad_output)
     grad = composite.masked_backward(grad_output, mask, strides, index, a, b)
-    return with_strides(grad, strides)
+    return laid_out(grad, strides)
 
 
 @_decomposes("activation_backward")
 def _(grad_output: Tensor, saved: Tensor, index: int, a: float, b: float) -> Tensor:
     grad = composite.activation_backward(grad_output, saved, index, a, b)
-    return with_strides(grad, layout.dense(saved))
+    return laid_out(grad, layout.dense(saved))
 
 
 @_decomposes("activation_")

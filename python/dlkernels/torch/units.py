@@ -15,7 +15,7 @@ from dlkernels import _core
 from dlkernels.torch import _composite as composite
 from dlkernels.torch import _layout as layout
 from dlkernels.torch._eager import Function, is_first_order
-from dlkernels.torch._layout import with_strides
+from dlkernels.torch._layout import laid_out
 from dlkernels.torch._route import KERNEL, OPERATOR, is_plain, route
 from dlkernels.torch._tools import Proxy, as_leaf
 from dlkernels.torch.ops import _decomposes
@@ -413,14 +413,14 @@ def _register(unit: _Unit) -> None:
 
     def decompose(*args: Any) -> Tensor:
         output = unit.composite(*args)
-        return with_strides(output, unit.fake(*args).stride())
+        return laid_out(output, unit.fake(*args).stride())
 
     def decompose_backward(grad_output: Tensor, *args: Any) -> Any:
         tensors = args[:count]
         found = unit.gradients(grad_output, tensors, args[count:])
         fakes = as_tuple(fake_backward(grad_output, *args))
         pairs = zip(found, fakes, strict=True)
-        return unpacked(tuple(with_strides(grad, like.stride()) for grad, like in pairs))
+        return unpacked(tuple(laid_out(grad, like.stride()) for grad, like in pairs))
 
     _decomposes(name)(decompose)
     _decomposes(backward_name)(decompose_backward)
