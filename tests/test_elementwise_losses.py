@@ -232,8 +232,10 @@ def test_parameters_out_of_their_range() -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             call()
-    with pytest.raises(TypeError, match="weight: expected dtype float32, got float64"):
+    with pytest.raises(ValueError, match=r"weight: expected the input's shape \(3,\), got \(\)"):
         dlkernels.mse_loss(x, x, weight=0.5)
+    with pytest.raises(TypeError, match="weight: expected dtype float32, got float64"):
+        dlkernels.mse_loss(x, x, weight=np.ones(3))
 
 
 def test_results_follow_the_input() -> None:

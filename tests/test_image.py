@@ -258,8 +258,7 @@ def test_any_array() -> None:
     tensor = image.normalize(torch.from_numpy(x), MEAN, STD, dtype=torch.bfloat16)
     assert isinstance(tensor, torch.Tensor)
     assert tensor.dtype is torch.bfloat16
-    with pytest.raises(TypeError, match="normalize: x: expected an array, got list"):
-        image.normalize([[[1.0]]], 0, 1)
+    assert_same_bits(image.normalize(x.tolist(), MEAN, STD), image.normalize(x / 1.0, MEAN, STD))
 
 
 # --- denormalize
@@ -315,9 +314,9 @@ def test_what_is_refused() -> None:
         ({"std": 0}, ValueError, "std: expected numbers other than 0"),
         ({"std": float("nan")}, ValueError, "std: expected finite numbers, got nan"),
         ({"mean": [0, 1]}, ValueError, "mean: expected one number or one for each of 3 channels"),
-        ({"mean": [[0, 1, 2]]}, TypeError, "mean: expected a number or one per channel"),
+        ({"mean": [[0, 1, 2]]}, TypeError, "mean: expected a number, got list"),
         ({"mean": np.zeros((1, 3))}, ValueError, "mean: expected a number or one per channel"),
-        ({"mean": "zero"}, TypeError, "mean: expected a number or one per channel, got 'zero'"),
+        ({"mean": "zero"}, TypeError, "mean: expected a number or one per channel, got str"),
         ({"mean": float("inf")}, ValueError, "mean: expected finite numbers"),
         ({"scale": 0}, ValueError, "scale: expected a finite number other than 0"),
         ({"layout": "NHWC"}, ValueError, "layout: expected 'HWC' or 'CHW', got 'NHWC'"),

@@ -453,7 +453,7 @@ def test_dtypes_that_are_refused(operation: Operation, call: Call, dtype: str) -
 def _names_itself(call: Call) -> str:
     """Errors name the operation and the argument. (Of a target some say what torch says.)"""
     name = call.name.removesuffix("_with_grad").replace("sgd", "SGD")
-    return rf"^{name}: \w+: expected |^target: expected |^Expected floating point type for target"
+    return rf"^{name}: \w+(\[0\])?: expected |^target: expected |^Expected floating point type for target"
 
 
 def _names_of(operation: Operation, call: Call, arrays: dict[str, Any]) -> list[str]:
@@ -988,8 +988,8 @@ def test_operands_of_units_are_checked() -> None:
         dlkernels.glu(x, 2)
     with pytest.raises(ValueError, match="swiglu: up: expected shape"):
         dlkernels.swiglu(x, x[:1])
-    with pytest.raises(TypeError, match="swiglu: gate: expected a floating dtype"):
-        dlkernels.swiglu(x.astype(int), x.astype(int))
+    with pytest.raises(TypeError, match="swiglu: gate: expected a real floating"):
+        dlkernels.swiglu(x.astype(complex), x.astype(complex))
     with pytest.raises(ValueError, match="maxout: pieces: expected 1 to 256, got 0"):
         dlkernels.maxout(x, 0)
     with pytest.raises(ValueError, match="maxout: input: expected a multiple of 4 along axis 1"):

@@ -144,6 +144,7 @@ def test_training_is_taken_apart():
     assert not [name for name in _names(program) if "dlkernels" in name]
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_onnx():
     pytest.importorskip("onnxscript")
     onnx = pytest.importorskip("onnx")

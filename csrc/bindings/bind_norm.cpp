@@ -68,15 +68,15 @@ public:
   void activate(py::handle activation, double negative_slope) {
     if (activation.is_none())
       return;
-    const std::string name =
-        PyUnicode_Check(activation.ptr()) ? std::string(py::str(activation)) : std::string();
+    const bool is_text = PyUnicode_Check(activation.ptr());
+    const std::string name = is_text ? std::string(py::str(activation)) : std::string();
     args.activation = name == "relu"         ? NormActivation::relu
                       : name == "leaky_relu" ? NormActivation::leaky_relu
                                              : NormActivation::silu;
     args.negative_slope = negative_slope;
     DLK_CHECK(name == "relu" || name == "leaky_relu" || name == "silu", operation,
               ": activation: expected None, 'relu', 'leaky_relu' or 'silu', got ",
-              std::string(py::repr(activation)));
+              is_text ? std::string(py::repr(activation)) : type_text(activation));
   }
 
   void check_channels(const TensorView& view, const char* argument) const {

@@ -1,6 +1,7 @@
 // How a loss's reduction is named.
 #pragma once
 
+#include "bindings/arguments.h"
 #include "bindings/tensor.h"
 
 namespace dlk {
@@ -14,8 +15,10 @@ inline Reduction reduction_of(py::handle text_object) {
     if (PyUnicode_CompareWithASCIIString(text_object.ptr(), "none") == 0)
       return Reduction::none;
   }
+  const bool is_text = PyUnicode_Check(text_object.ptr());
   throw std::invalid_argument(
-      text(std::string(py::str(text_object)), " is not a valid value for reduction"));
+      text(is_text ? std::string(py::str(text_object)) : type_text(text_object),
+           " is not a valid value for reduction"));
 }
 
 } // namespace dlk

@@ -105,7 +105,7 @@ class Requirement:
     def check(self, name: str, *values: Any) -> None:
         """Raises ValueError if it is not so. (What is no number is left to the kernel.)"""
         try:
-            holds = self.holds(*values)
+            holds = bool(self.holds(*values))
         except (TypeError, ValueError, RuntimeError):
             return
         if not holds:

@@ -11,6 +11,7 @@ from torch.fx import Proxy
 from torch.nn import Parameter
 
 from dlkernels import _core
+from dlkernels._arguments import type_text
 
 #: The ways, as `explain` names them.
 KERNEL = "kernel"
@@ -63,6 +64,13 @@ def check_in_place(input: Tensor) -> None:
             "unsupported operation: more than one element of the written-to tensor refers to a "
             "single memory location. Please clone() the tensor before performing the operation."
         )
+
+
+def check_tensors(operation: str, **operands: Any) -> None:
+    """Raises TypeError if one is no tensor."""
+    for name, value in operands.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{operation}: {name}: expected a tensor, got {type_text(value)}")
 
 
 def is_batched(grad_output: Tensor) -> bool:

@@ -127,7 +127,10 @@ class _Saving(Function):
 
 def _forward(row: Activation, input: Tensor, inplace: bool, a: Any, b: Any) -> Any:
     """The result, whichever way it goes; None where that is torch's."""
-    if row.restricted and (a, b) != row.defaults and not takes(row, input, a, b):
+    try:
+        if row.restricted and (a, b) != row.defaults and not takes(row, input, a, b):
+            return None
+    except ValueError:  # arrays
         return None
     way = KERNEL if not inplace and is_plain(input) else route(input)
     if way == KERNEL:
@@ -174,7 +177,7 @@ def takes(row: Activation, input: Any, *numbers: Any) -> bool:
     try:
         values = numbers[: len(row.parameters)]
         return all(r is None or r.holds(*values) for r in requirements)
-    except TypeError:  # no numbers
+    except (TypeError, ValueError):  # no numbers
         return False
 
 
@@ -204,7 +207,7 @@ def is_in_place(function: Any, arguments: dict[str, Any]) -> bool:
 
 def _choice(activation: str, name: str, choices: tuple[str, ...], value: Any) -> float | None:
     """The kernel's number for a string; None, which no kernel takes, where torch has an error."""
-    return float(choices.index(value)) if value in choices else None
+    return float(choices.index(value)) if isinstance(value, str) and value in choices else None
 
 
 def _signature(row: Activation, function: Any) -> inspect.Signature:

@@ -22,12 +22,21 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from dlkernels import _core
+from dlkernels._arguments import flag, number
 from dlkernels.dropout import activation_numbers, seed_bits
 from dlkernels.torch import _composite as composite
 from dlkernels.torch import _layout as layout
 from dlkernels.torch._eager import Function, is_first_order
 from dlkernels.torch._layout import laid_out
-from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, check_in_place, is_batched, route
+from dlkernels.torch._route import (
+    KERNEL,
+    OPERATOR,
+    TORCH,
+    check_in_place,
+    check_tensors,
+    is_batched,
+    route,
+)
 from dlkernels.torch._tools import Proxy, as_leaf
 from dlkernels.torch.activations import may_overwrite
 from dlkernels.torch.ops import _decomposes, _LIBRARY, _implement
@@ -207,6 +216,8 @@ def _run(
 ) -> Tensor:
     """What every twin does; `theirs` is torch's function."""
     _check(p, seed, generator)
+    if type(training) is not bool:
+        return theirs(input, p, training, inplace)  # its error
     way = route(input)
     if p != p or not isinstance(input, Tensor) or not input.dtype.is_floating_point:
         return theirs(input, p, training, inplace)  # its errors
@@ -445,7 +456,9 @@ def dropout_add(
         >>> dropout_add(torch.ones(4), torch.full((4,), 0.25), 0.5, seed=1).tolist()
         [2.25, 0.25, 2.25, 0.25]
     """
+    p, training = number(p, "dropout_add", "p"), flag(training, "dropout_add", "training")
     _check(p, seed, generator)
+    check_tensors("dropout_add", input=input, residual=residual)
     if input.shape != residual.shape:
         raise ValueError(
             f"dropout_add: residual: expected shape {tuple(input.shape)}, got "
@@ -457,8 +470,8 @@ def dropout_add(
     if residual.dtype is not input.dtype:
         way = TORCH
     if way == OPERATOR:
-        number = _seed_tensor(seed, generator)
-        output: Tensor = torch.ops.dlkernels.dropout_add(input, residual, number, p)
+        drawn = _seed_tensor(seed, generator)
+        output: Tensor = torch.ops.dlkernels.dropout_add(input, residual, drawn, p)
         return output
     arguments = (_seed_number(seed, generator), p, False, 0)
     if way == KERNEL:
@@ -538,8 +551,11 @@ def bias_act_dropout(
         >>> bias_act_dropout(x, torch.ones(4), "relu", 0.5, seed=1).tolist()
         [[4.0, 0.0, 8.0, 0.0]]
     """
+    p = number(p, "bias_act_dropout", "p")
+    training = flag(training, "bias_act_dropout", "training")
     _check(p, seed, generator)
     numbers = activation_numbers(activation, parameters)
+    check_tensors("bias_act_dropout", input=input, bias=input if bias is None else bias)
     if bias is not None and bias.shape != input.shape[-1:]:
         raise ValueError(
             f"bias_act_dropout: bias: expected shape {tuple(input.shape[-1:])}, got "
@@ -551,8 +567,8 @@ def bias_act_dropout(
     if input.dim() == 0 or (bias is not None and bias.dtype is not input.dtype):
         way = TORCH
     if way == OPERATOR:
-        number = _seed_tensor(seed, generator)
-        output: Tensor = torch.ops.dlkernels.bias_act_dropout(input, bias, number, p, *numbers)
+        drawn = _seed_tensor(seed, generator)
+        output: Tensor = torch.ops.dlkernels.bias_act_dropout(input, bias, drawn, p, *numbers)
         return output
     arguments = (_seed_number(seed, generator), p, *numbers)
     if way == KERNEL:

@@ -23,7 +23,7 @@ from dlkernels.torch import _layout as layout
 from dlkernels.torch import ops
 from dlkernels.torch._eager import Function, is_first_order, loss_gradient
 from dlkernels.torch._layout import laid_out, with_strides
-from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_plain, route
+from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, check_tensors, is_plain, route
 from dlkernels.torch._tools import Proxy, as_leaf
 
 __all__ = ["FUNCTIONS", "MODULES"]
@@ -46,10 +46,9 @@ def sigmoid_focal_loss(
     reduction: str = "none",
 ) -> Tensor:
     """`torchvision.ops.sigmoid_focal_loss` in torch's operations."""
-    message = LOSSES["sigmoid_focal_loss"].error(alpha, gamma)
-    if message is not None:
-        raise ValueError(message)
-    if reduction not in ("none", "mean", "sum"):
+    check_tensors("sigmoid_focal_loss", inputs=inputs, targets=targets)
+    LOSSES["sigmoid_focal_loss"].checked_numbers(alpha=alpha, gamma=gamma)
+    if not isinstance(reduction, str) or reduction not in ("none", "mean", "sum"):
         raise ValueError(
             f"Invalid Value for arg 'reduction': '{reduction} \n Supported reduction modes: "
             "'none', 'mean', 'sum'"
@@ -69,6 +68,7 @@ def _reduced(loss: Tensor, reduction: str) -> Tensor:
 
 def entropy(p: Tensor, dim: int = -1, *, base: float | None = None) -> Tensor:
     """``-sum(p * log(p))`` in torch's operations."""
+    check_tensors("entropy", p=p)
     return -torch.xlogy(p, p).sum(dim) * _unit("entropy", base)
 
 
@@ -76,11 +76,13 @@ def cross_entropy_of_distributions(
     p: Tensor, q: Tensor, dim: int = -1, *, base: float | None = None
 ) -> Tensor:
     """``-sum(p * log(q))`` in torch's operations."""
+    check_tensors("cross_entropy_of_distributions", p=p, q=q)
     return -torch.xlogy(p, q).sum(dim) * _unit("cross_entropy_of_distributions", base)
 
 
 def kl_divergence(p: Tensor, q: Tensor, dim: int = -1, *, base: float | None = None) -> Tensor:
     """``sum(p * log(p / q))`` in torch's operations."""
+    check_tensors("kl_divergence", p=p, q=q)
     return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(dim) * _unit("kl_divergence", base)
 
 
@@ -517,7 +519,10 @@ def _forward(
 
 def _numbers(row: Loss, **parameters: Any) -> tuple[int, float, float] | None:
     """What the kernel takes for the parameters; None where torch has an error for them."""
-    return row.numbers(**parameters) if row.error(**parameters) is None else None
+    try:
+        return row.numbers(**parameters) if row.error(**parameters) is None else None
+    except (TypeError, ValueError, OverflowError):  # no numbers
+        return None
 
 
 def _compute(

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import _reduction
 
 from dlkernels import _core
+from dlkernels._arguments import number
 from dlkernels.torch import _composite as composite
 from dlkernels.torch import activations, elementwise_losses, units
 from dlkernels.torch import dropout as dropouts
@@ -85,7 +86,7 @@ def cross_entropy(
     if _autocasting("cpu"):
         input, target, weight = _autocast(input), _autocast(target), _autocast(weight)
     cap = 0.0
-    if softcap is not None or z_loss != 0.0:
+    if softcap is not None or type(z_loss) is not float or z_loss != 0.0:
         cap = _checked_softcap(z_loss, softcap)
     way = _cross_entropy_route(input, target, weight)
     if way == OPERATOR:
@@ -118,10 +119,12 @@ def cross_entropy(
 
 def _checked_softcap(z_loss: float, softcap: float | None) -> float:
     """The softcap as the kernels take it: 0 for none."""
+    z_loss = number(z_loss, "cross_entropy", "z_loss")
     if not math.isfinite(z_loss):
         raise ValueError(f"cross_entropy: z_loss: expected a finite number, got {z_loss}")
     if softcap is None:
         return 0.0
+    softcap = number(softcap, "cross_entropy", "softcap")
     if not 0 < softcap < math.inf:
         raise ValueError(
             f"cross_entropy: softcap: expected a positive finite number, got {softcap}"

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from dlkernels import _core
+from dlkernels._arguments import number, type_text
 from dlkernels.image import is_channels_last, numbers
 from dlkernels.torch._eager import Function, is_first_order
 from dlkernels.torch._layout import laid_out, row_major
-from dlkernels.torch._route import KERNEL, OPERATOR, is_batched, route
+from dlkernels.torch._route import KERNEL, OPERATOR, check_tensors, is_batched, route
 from dlkernels.torch._tools import Proxy, as_leaf
 from dlkernels.torch.ops import _decomposes, _LIBRARY, _implement
 
@@ -41,13 +42,16 @@ def _arguments(
     out_layout: str,
     dtype: torch.dtype,
 ) -> _Arguments:
+    check_tensors(operation, input=input)
     inverse = operation == "denormalize"
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f"{operation}: dtype: expected a torch.dtype, got {type_text(dtype)}")
     if scale is None:
         scale = 1 / 255 if (dtype if inverse else input.dtype) is torch.uint8 else 1.0
     return (
         numbers(operation, "mean", mean),
         numbers(operation, "std", std),
-        float(scale),
+        number(scale, operation, "scale"),
         inverse,
         is_channels_last(operation, "layout", layout),
         is_channels_last(operation, "out_layout", out_layout),
@@ -179,6 +183,7 @@ def normalize(
         >>> normalize(image, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]).shape
         torch.Size([3, 1, 1])
     """
+    check_tensors("normalize", input=input)
     if dtype is None:
         floating = input.dtype if input.dtype.is_floating_point else torch.float32
         dtype = floating if out is None else out.dtype

@@ -13,6 +13,7 @@ from torch.autograd.graph import increment_version
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dlkernels import _core
+from dlkernels._arguments import type_text
 from dlkernels.torch import _composite as composite
 from dlkernels.torch import _norm_ops as operators
 from dlkernels.torch._eager import Function, is_first_order
@@ -21,6 +22,7 @@ from dlkernels.torch._route import (
     KERNEL,
     OPERATOR,
     TORCH,
+    check_tensors,
     in_transform,
     is_plain,
     reason,
@@ -156,17 +158,21 @@ def batch_norm(
     return output
 
 
+def check_activation(activation: str | None) -> None:
+    """Raises ValueError if there is no such activation."""
+    if activation is not None and not (isinstance(activation, str) and activation in ACTIVATIONS):
+        got = repr(activation) if isinstance(activation, str) else type_text(activation)
+        raise ValueError(
+            f"batch_norm: activation: expected None, 'relu', 'leaky_relu' or 'silu', got {got}"
+        )
+
+
 def check_fused(input: Any, activation: str | None, residual: Any) -> None:
     """What torch's function has no word for."""
-    if activation not in ACTIVATIONS:
-        raise ValueError(
-            "batch_norm: activation: expected None, 'relu', 'leaky_relu' or 'silu', "
-            f"got {activation!r}"
-        )
+    check_activation(activation)
+    check_tensors("batch_norm", input=input, residual=input if residual is None else residual)
     if residual is None:
         return
-    if not isinstance(residual, Tensor):
-        raise TypeError(f"batch_norm: residual: expected a tensor, got {type(residual).__name__}")
     if residual.shape != input.shape:
         raise ValueError(
             f"batch_norm: residual: expected shape {tuple(input.shape)}, "
@@ -398,7 +404,7 @@ class Activated(torch.nn.modules.batchnorm._BatchNorm):
 
     def set_activation(self, activation: str | None, negative_slope: float) -> None:
         """Raises ValueError if there is no such activation."""
-        check_fused(None, activation, None)
+        check_activation(activation)
         self.activation, self.negative_slope = activation, negative_slope
 
     def extra_repr(self) -> str:

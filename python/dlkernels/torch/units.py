@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlkernels import _core
+from dlkernels._arguments import integer
 from dlkernels.torch import _composite as composite
 from dlkernels.torch import _layout as layout
 from dlkernels.torch._eager import Function, is_first_order
 from dlkernels.torch._layout import laid_out
-from dlkernels.torch._route import KERNEL, OPERATOR, is_plain, route
+from dlkernels.torch._route import KERNEL, OPERATOR, check_tensors, is_plain, route
 from dlkernels.torch._tools import Proxy, as_leaf
 from dlkernels.torch.ops import _decomposes
 
@@ -263,6 +264,7 @@ def swiglu(gate: Tensor, up: Tensor | None = None, dim: int = -1) -> Tensor:
         >>> swiglu(torch.tensor([0.0, 1.0]), torch.tensor([3.0, 2.0]))
         tensor([0.0000, 1.4621])
     """
+    check_tensors("swiglu", gate=gate, up=gate if up is None else up)
     if up is None:
         if not _has_even(gate, dim):
             return _odd_halves(gate, dim)
@@ -273,6 +275,7 @@ def swiglu(gate: Tensor, up: Tensor | None = None, dim: int = -1) -> Tensor:
 
 
 def _odd_halves(input: Tensor, dim: int) -> Tensor:
+    dim = integer(dim, "swiglu", "dim")
     raise RuntimeError(
         f"swiglu: Halving dimension must be even, but dimension {dim % input.dim()} is size "
         f"{input.shape[dim]}"
@@ -350,7 +353,8 @@ def maxout(input: Tensor, pieces: int, dim: int = 1) -> Tensor:
     if way == OPERATOR and 1 <= pieces <= 256 and input.shape[dim] % pieces == 0:
         output = torch.ops.dlkernels.maxout(input, pieces, dim)[0]
         return output
-    return _maxout(input, pieces, dim)
+    check_tensors("maxout", input=input)
+    return _maxout(input, integer(pieces, "maxout", "pieces"), integer(dim, "maxout", "dim"))
 
 
 # --- operators
