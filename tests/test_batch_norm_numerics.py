@@ -153,6 +153,11 @@ def test_a_mean_far_from_zero_before_an_activation(
 SPECIALS = [np.inf, -np.inf, np.nan, 0.0, -0.0, -90.0, -103.0, 90.0, -88.5, 1e-30, -1e-30]
 
 
+def _with_one_nan(x: np.ndarray) -> np.ndarray:
+    """The same with one NaN for all: the sign of a NaN means nothing."""
+    return np.where(np.isnan(x), np.array(np.nan, x.dtype), x)
+
+
 @pytest.mark.parametrize("with_residual", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -175,7 +180,7 @@ def test_the_activation_is_the_activation(
     if with_residual:
         x, keywords["residual"] = LAYOUTS[layout](np.full_like(z, -0.0)), z
     y = dlkernels.batch_norm(x, *statistics, **keywords)
-    assert bits(y) == bits(expected)
+    assert bits(_with_one_nan(y)) == bits(_with_one_nan(expected))
     grads = dlkernels.batch_norm_backward(grad, x, *statistics, **keywords)
     row = ACTIVATION_ROWS[activation]
     numbers = slope.get("negative_slope", 0.0), 0.0
@@ -183,4 +188,5 @@ def test_the_activation_is_the_activation(
     if row.saves == "mask":
         saved, (_, mask) = None, _core.activation(row.index, z, None, True, *numbers)
     derived = _core.activation_backward(row.index, grad, saved, mask, *numbers)
-    assert bits(grads.residual if with_residual else grads.input) == bits(derived)
+    found = grads.residual if with_residual else grads.input
+    assert bits(_with_one_nan(found)) == bits(_with_one_nan(derived))

@@ -516,7 +516,11 @@ def test_sgd_over_tensors_without_memory_of_their_own():
     wrapped.grad = Wrapped(torch.full((40,), 2.0))
     plain = torch.ones(40)
     for param in (fake, wrapped):
-        pairs = ((param.detach(), plain), (plain, param.grad), (param.detach(), param.grad))
+        pairs = (
+            (param.detach(), plain),
+            (torch.ones(40), param.grad),
+            (param.detach(), param.grad),
+        )
         for at, grad in pairs:
             with pytest.raises(TypeError, match=r"SGD: .*(memory of its own|cannot be read)"):
                 dlkernels.optim.SGD([plain, at], lr=0.5).step([plain, grad])

@@ -57,7 +57,8 @@ def drawn_arguments(call, rng):
     """The call's tensors in float64, with drawn sizes of 1 and drawn strides."""
     tensors = call.arguments(torch.float64)
     main = next(iter(tensors.values())).shape
-    change = rng.choice(["none", "one row", "one position", "one more"])
+    changes = ["none", "one row", "one position", "one more"]
+    change = rng.choice(changes[: 3 if call.name.startswith("dropout") else 4])
     if change == "one row":
         tensors = {n: t[:1] if t.shape[:1] == main[:1] else t for n, t in tensors.items()}
     elif len(main) > 2 and change != "none":
@@ -233,7 +234,7 @@ def test_every_way_gives_the_same(call):
         check_ways(Case(call, key))
 
 
-@pytest.mark.parametrize("name", ["batch_norm train None", "batch_norm eval None"])
+@pytest.mark.parametrize("name", ["batch_norm train", "batch_norm eval"])
 def test_a_dimension_of_size_1_is_no_other_memory_format(name):
     """torch's own batch norm takes it for one, and has a wrong gradient then."""
     call = next(call for call in TWIN_CALLS if call.name == name)

@@ -138,7 +138,7 @@ def _factors(input: Tensor, arguments: Any) -> tuple[Tensor, Tensor | None]:
         result = _core.dropout(
             "dropout", values, None, None, seed, p, alpha, 0, 0, backward, None, False
         )
-        return torch.from_numpy(result).view(spread).to(device=input.device, dtype=dtype)
+        return torch.from_numpy(np.asarray(result)).view(spread).to(device=input.device, dtype=dtype)
 
     factor = as_input(np.ones(shape, made), True)
     return factor, as_input(np.zeros(shape, made), False) if alpha else None

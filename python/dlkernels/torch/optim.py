@@ -356,7 +356,7 @@ class _KernelOptimizer(torch.optim.Optimizer):
 
     def _make_blank_states(self) -> None:
         self._table = None
-        self._make_states()
+        self._make_states(blank=True)
         if self.ema_decay is not None:
             self._make_averages()
         self._blank = BlankStates(self._rule, self.param_groups, self.state)
@@ -557,9 +557,10 @@ class _KernelOptimizer(torch.optim.Optimizer):
                 dtype = torch.promote_types(dtype, value.dtype)
         own[AVERAGE] = param.detach().to(dtype, copy=True)
 
-    def _make_states(self) -> list[torch.Tensor]:
+    def _make_states(self, blank: bool = False) -> list[torch.Tensor]:
         """Makes what is missing of the states of parameters with gradients, as torch makes it, and
-        raises what torch raises. Returns the parameters whose states hold nothing yet."""
+        raises what torch raises; with `blank` no step follows at once. Returns the parameters whose
+        states hold nothing yet."""
         init_group: Callable[..., Any] = self._init_group
         lists = len(inspect.signature(init_group).parameters) - 1
         with torch.device("cpu"):
@@ -832,7 +833,7 @@ class _KernelOptimizer(torch.optim.Optimizer):
 class _MomentumFromFirstStep(_KernelOptimizer):
     """One whose momentum buffer is its first step."""
 
-    def _make_states(self) -> list[torch.Tensor]:
+    def _make_states(self, blank: bool = False) -> list[torch.Tensor]:
         fresh = [
             param
             for group in self.param_groups
@@ -842,8 +843,10 @@ class _MomentumFromFirstStep(_KernelOptimizer):
             and not param.grad.is_sparse
             and self.state.get(param, {}).get("momentum_buffer") is None
         ]
-        for param in fresh:  # -0 is what the first step's sum would start from
-            self.state[param]["momentum_buffer"] = torch.full_like(param, -0.0, requires_grad=False)
+        for param in fresh:
+            buffer = torch.empty_like(param, requires_grad=False)
+            # -0 is what the first step's sum would start from.
+            self.state[param]["momentum_buffer"] = buffer.fill_(-0.0) if blank else buffer
         for group in self.param_groups:
             if formats.has_formats(group):
                 for param in group["params"]:
