@@ -170,6 +170,8 @@ def empty_like(input: Tensor) -> Tensor:
 
 def with_strides(tensor: Tensor, strides: Sequence[Any]) -> Tensor:
     """`tensor` laid out with these strides, itself where it is."""
+    if tensor.stride() == strides:
+        return tensor.resolve_neg()
     lying = _lying(tensor, strides)
     if lying is not None:
         return lying

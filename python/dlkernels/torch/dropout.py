@@ -35,6 +35,7 @@ from dlkernels.torch._route import (
     check_in_place,
     check_tensors,
     is_batched,
+    is_plain,
     route,
 )
 from dlkernels.torch._tools import Proxy, as_leaf
@@ -218,7 +219,7 @@ def _run(
     _check(p, seed, generator)
     if type(training) is not bool:
         return theirs(input, p, training, inplace)  # its error
-    way = route(input)
+    way = KERNEL if is_plain(input) else route(input)
     if p != p or not isinstance(input, Tensor) or not input.dtype.is_floating_point:
         return theirs(input, p, training, inplace)  # its errors
     if way == TORCH and seed is None and generator is None:
@@ -456,9 +457,13 @@ def dropout_add(
         >>> dropout_add(torch.ones(4), torch.full((4,), 0.25), 0.5, seed=1).tolist()
         [2.25, 0.25, 2.25, 0.25]
     """
-    p, training = number(p, "dropout_add", "p"), flag(training, "dropout_add", "training")
+    way = KERNEL
+    plain = residual is not None and is_plain(input, residual)
+    if not (plain and type(p) is float and type(training) is bool):
+        check_tensors("dropout_add", input=input, residual=residual)
+        p, training = number(p, "dropout_add", "p"), flag(training, "dropout_add", "training")
+        way = route(input, residual)
     _check(p, seed, generator)
-    check_tensors("dropout_add", input=input, residual=residual)
     if input.shape != residual.shape:
         raise ValueError(
             f"dropout_add: residual: expected shape {tuple(input.shape)}, got "
@@ -466,7 +471,6 @@ def dropout_add(
         )
     if not training or p == 0:
         p, seed, generator = 0.0, 0, None
-    way = route(input, residual)
     if residual.dtype is not input.dtype:
         way = TORCH
     if way == OPERATOR:
@@ -551,11 +555,14 @@ def bias_act_dropout(
         >>> bias_act_dropout(x, torch.ones(4), "relu", 0.5, seed=1).tolist()
         [[4.0, 0.0, 8.0, 0.0]]
     """
-    p = number(p, "bias_act_dropout", "p")
-    training = flag(training, "bias_act_dropout", "training")
-    _check(p, seed, generator)
     numbers = activation_numbers(activation, parameters)
-    check_tensors("bias_act_dropout", input=input, bias=input if bias is None else bias)
+    way = KERNEL
+    if not (is_plain(input, bias) and type(p) is float and type(training) is bool):
+        check_tensors("bias_act_dropout", input=input, bias=input if bias is None else bias)
+        p = number(p, "bias_act_dropout", "p")
+        training = flag(training, "bias_act_dropout", "training")
+        way = route(input, bias)
+    _check(p, seed, generator)
     if bias is not None and bias.shape != input.shape[-1:]:
         raise ValueError(
             f"bias_act_dropout: bias: expected shape {tuple(input.shape[-1:])}, got "
@@ -563,7 +570,6 @@ def bias_act_dropout(
         )
     if not training or p == 0:
         p, seed, generator = 0.0, 0, None
-    way = route(input, bias)
     if input.dim() == 0 or (bias is not None and bias.dtype is not input.dtype):
         way = TORCH
     if way == OPERATOR:

@@ -503,7 +503,9 @@ def _forward(
     dim: int | None,
 ) -> Any:
     """The loss from a kernel; None where it is torch's."""
-    if row.reduction is not None and reduction not in row.reductions:
+    if row.reduction is not None and not (
+        isinstance(reduction, str) and reduction in row.reductions
+    ):
         return None
     if _autocasting("cpu"):
         operands = [input, target, third, fourth]

@@ -42,7 +42,6 @@ def _arguments(
     out_layout: str,
     dtype: torch.dtype,
 ) -> _Arguments:
-    check_tensors(operation, input=input)
     inverse = operation == "denormalize"
     if not isinstance(dtype, torch.dtype):
         raise TypeError(f"{operation}: dtype: expected a torch.dtype, got {type_text(dtype)}")
@@ -183,7 +182,7 @@ def normalize(
         >>> normalize(image, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]).shape
         torch.Size([3, 1, 1])
     """
-    check_tensors("normalize", input=input)
+    check_tensors("normalize", input=input, out=input if out is None else out)
     if dtype is None:
         floating = input.dtype if input.dtype.is_floating_point else torch.float32
         dtype = floating if out is None else out.dtype
@@ -230,6 +229,7 @@ def denormalize(
         >>> denormalize(torch.zeros(3, 1, 1), [0.5, 0.25, 1.0], 0.2).tolist()
         [[[128, 64, 255]]]
     """
+    check_tensors("denormalize", input=input, out=input if out is None else out)
     if dtype is None:
         dtype = torch.uint8 if out is None else out.dtype
     return _run(

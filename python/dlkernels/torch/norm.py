@@ -144,7 +144,7 @@ def batch_norm(
             training, momentum, eps, activation, negative_slope,
         )  # fmt: skip
     # torch moves the statistics before it finds some errors: they get copies until all is well.
-    refused = way == KERNEL and training and running_mean is not None
+    refused = way == KERNEL and training is True and running_mean is not None
     statistics: Any = running_mean, running_var
     moved: Any = [s if s is None or not refused else s.clone() for s in statistics]
     output = composite.batch_norm(  # type: ignore[call-arg]
