@@ -336,7 +336,8 @@ class _Transform(torch.nn.Module):
         self.scale, self.layout, self.out_layout, self.dtype = scale, layout, out_layout, dtype
         # Wrong numbers are complained of here rather than in a worker process.
         channels = max(len(self.mean), len(self.std))
-        shape = (1, 1, channels) if layout == "HWC" else (channels, 1, 1)
+        last = is_channels_last(self.operation, "layout", layout)
+        shape = (1, 1, channels) if last else (channels, 1, 1)
         self(torch.zeros(shape, dtype=torch.float32, device="cpu"))
 
     def forward(self, image: Any) -> Tensor:
