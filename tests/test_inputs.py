@@ -453,7 +453,8 @@ def test_dtypes_that_are_refused(operation: Operation, call: Call, dtype: str) -
 def _names_itself(call: Call) -> str:
     """Errors name the operation and the argument. (Of a target some say what torch says.)"""
     name = call.name.removesuffix("_with_grad").replace("sgd", "SGD")
-    return rf"^{name}: \w+(\[0\])?: expected |^target: expected |^Expected floating point type for target"
+    ours = rf"^{name}: \w+(\[0\])?: expected "
+    return rf"{ours}|^target: expected |^Expected floating point type for target"
 
 
 def _names_of(operation: Operation, call: Call, arrays: dict[str, Any]) -> list[str]:

@@ -392,7 +392,7 @@ def test_wrong_arguments_of_the_runtime() -> None:
         for value in ("a", None, object(), 1j, [1], 10**400, -1, float("nan"), {}):
             if argument == "enable" and isinstance(value, int):
                 continue
-            with pytest.raises((TypeError, ValueError), match="expected|valid here") as caught:
+            with pytest.raises((TypeError, ValueError), match=r"expected|valid here") as caught:
                 function(value)
             assert not LEAKS.search(str(caught.value)), str(caught.value)
 
@@ -405,6 +405,21 @@ def _error(function: Callable[..., Any], given: dict[str, Any]) -> Exception | N
     return None
 
 
+def _torchs_error(call: TwinCall, key: str, given: dict[str, Any]) -> Exception | None:
+    """What torch's function says, without the arguments that it lacks."""
+    name = call.function.__name__
+    theirs = call.theirs or getattr(torch.nn.functional, name, None)
+    if theirs is None:
+        return None
+    try:
+        known = set(inspect.signature(theirs).parameters)
+    except ValueError:  # a builtin
+        known = set(given) - {"seed"}
+    if key not in known:
+        return None
+    return _error(theirs, {k: v for k, v in given.items() if k in known})
+
+
 def _torch_outcome(call: TwinCall, key: str, value: Any) -> None:
     tensors = call.arguments()
     given = {**tensors, **call.options, key: value}
@@ -414,8 +429,7 @@ def _torch_outcome(call: TwinCall, key: str, value: Any) -> None:
         error = _error(call.function, given)
         if error is None:
             return
-        known = {k: v for k, v in given.items() if k != "seed"}
-        own = None if call.theirs is None else _error(call.theirs, known)
+        own = _torchs_error(call, key, given)
     for k, v in kept.items():
         assert torch.equal(tensors[k], v), f"{key}={value!r} wrote to {k}"
     # A position is named where there was one.

@@ -81,7 +81,7 @@ def test_values_and_layouts(name):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_of_ours_is_left(name):
-    """In a graph made with the table: forward and backward, which is differentiated below autograd."""
+    """In a graph made with the table; gradients are differentiated below autograd's level."""
     operator = getattr(OPS, name).default
     arguments = SAMPLES[name](Draw(f"{name} traced"))
     tensors = [a for a in arguments if isinstance(a, torch.Tensor)]

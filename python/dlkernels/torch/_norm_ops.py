@@ -12,7 +12,7 @@ from dlkernels import _core
 from dlkernels.torch import _composite as composite
 from dlkernels.torch import _layout as layout
 from dlkernels.torch._layout import laid_out
-from dlkernels.torch.ops import _decomposes, _LIBRARY, _implement
+from dlkernels.torch.ops import _LIBRARY, _decomposes, _implement
 
 # An operator with an autograd formula may not write to its arguments: this one returns what the
 # running statistics become.

@@ -73,8 +73,8 @@ def _prepare_scriptable(module: Any) -> Any:
     if own is not module:
         name = type(own).__name__
         warnings.warn(
-            f"torch.jit.script: dlkernels.torch.nn.{name} is scripted as torch.nn.{name}, and torch "
-            "puts it in the place of ours in the model that was given",
+            f"torch.jit.script: dlkernels.torch.nn.{name} is scripted as torch.nn.{name}, and "
+            "torch puts it in the place of ours in the model that was given",
             stacklevel=2,
         )
     return own

@@ -27,7 +27,6 @@ from dlkernels.torch._route import (
     is_plain,
     route,
 )
-from dlkernels.torch._tools import Proxy, as_leaf
 
 __all__ = ["FUNCTIONS", "MODULES"]
 

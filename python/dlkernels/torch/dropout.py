@@ -40,7 +40,7 @@ from dlkernels.torch._route import (
 )
 from dlkernels.torch._tools import Proxy, as_leaf
 from dlkernels.torch.activations import may_overwrite
-from dlkernels.torch.ops import _decomposes, _LIBRARY, _implement
+from dlkernels.torch.ops import _LIBRARY, _decomposes, _implement
 
 __all__ = ["FUNCTIONS", "MODULES"]
 
@@ -139,7 +139,9 @@ def _factors(input: Tensor, arguments: Any) -> tuple[Tensor, Tensor | None]:
         result = _core.dropout(
             "dropout", values, None, None, seed, p, alpha, 0, 0, backward, None, False
         )
-        return torch.from_numpy(np.asarray(result)).view(spread).to(device=input.device, dtype=dtype)
+        return (
+            torch.from_numpy(np.asarray(result)).view(spread).to(device=input.device, dtype=dtype)
+        )
 
     factor = as_input(np.ones(shape, made), True)
     return factor, as_input(np.zeros(shape, made), False) if alpha else None
@@ -711,7 +713,7 @@ def _(grad_output: Tensor, input: Tensor, bias: Tensor | None, *arguments: Any) 
 
 
 def _numbers(seed: Tensor, shape: Any) -> Tensor:
-    """The numbers of 16 bits that decide on elements: the kernels' own, see `csrc/kernels/dropout.h`.
+    """The numbers of 16 bits that decide on elements, the kernels' own (csrc/kernels/dropout.h).
 
     Philox 4x32-10 in int64: of a word the low 32 bits count.
     """

@@ -24,7 +24,6 @@ from dlkernels.torch import ops
 from dlkernels.torch._eager import Function, is_first_order, loss_gradient
 from dlkernels.torch._layout import laid_out, with_strides
 from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, check_tensors, is_plain, route
-from dlkernels.torch._tools import Proxy, as_leaf
 
 __all__ = ["FUNCTIONS", "MODULES"]
 
@@ -139,7 +138,7 @@ def _in_torch(
 
 
 class _BinaryCrossEntropy(torch.autograd.Function):
-    """Of every element. The second derivative of torch's own has 1e-12 too much in its denominator."""
+    """Of every element. torch's own second derivative has 1e-12 too much in its denominator."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, t: Tensor) -> Tensor:

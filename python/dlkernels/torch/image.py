@@ -20,7 +20,7 @@ from dlkernels.torch._eager import Function, is_first_order
 from dlkernels.torch._layout import laid_out, row_major
 from dlkernels.torch._route import KERNEL, OPERATOR, check_tensors, is_batched, route
 from dlkernels.torch._tools import Proxy, as_leaf
-from dlkernels.torch.ops import _decomposes, _LIBRARY, _implement
+from dlkernels.torch.ops import _LIBRARY, _decomposes, _implement
 
 __all__ = ["Denormalize", "Normalize", "denormalize", "normalize"]
 
@@ -350,7 +350,13 @@ class _Transform(torch.nn.Module):
         if type(image) is Proxy:
             return as_leaf(self, image)  # type: ignore[no-any-return]
         if not isinstance(image, Tensor):
-            image = _from_numpy(np.asarray(image))
+            try:
+                image = _from_numpy(np.asarray(image))
+            except (TypeError, ValueError):
+                raise TypeError(
+                    f"{self.operation}: image: expected a tensor or an array of numbers, got "
+                    f"{type_text(image)}"
+                ) from None
         if image.dim() == 2:
             image = image.unsqueeze(-1 if self.layout == "HWC" else 0)
         arguments = _arguments(
