@@ -13,7 +13,7 @@ from torch.autograd.graph import increment_version
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dlkernels import _core
-from dlkernels._arguments import type_text
+from dlkernels._arguments import number, type_text
 from dlkernels.torch import _composite as composite
 from dlkernels.torch import _norm_ops as operators
 from dlkernels.torch._eager import Function, is_first_order
@@ -96,6 +96,7 @@ def batch_norm(
     """
     if activation is not None or residual is not None:
         check_fused(input, activation, residual)
+        negative_slope = number(negative_slope, "batch_norm", "negative_slope")
     tensors = (input, running_mean, running_var, weight, bias, residual)
     way = KERNEL if is_plain(*tensors) else route(*tensors)
     output: Tensor
