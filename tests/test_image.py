@@ -507,6 +507,25 @@ def test_transforms() -> None:
     assert halves(x).shape == x.shape
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32", ">f4", "float16"])
+def test_transforms_take_arrays_of_any_strides(dtype: str) -> None:
+    """Backwards, cropped, between bytes, read-only and of another byte order, which torch refuses."""
+    x = (picture((6, 7, 3)) / (1 if dtype == "uint8" else 255)).astype(dtype)
+    between = np.zeros((6, 7, 3), [("pad", "u1"), ("value", dtype)])["value"]
+    between[:] = x
+    locked = x.copy()
+    locked.flags.writeable = False
+    transform = torch_image.Normalize(0.5, 0.25)
+    for array in (x[..., ::-1], x[::-1, ::2], x.transpose(1, 0, 2), between, locked):
+        kept = bits(array)
+        native = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+        expected = transform(torch.from_numpy(native))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert torch.equal(transform(array), expected)
+        assert bits(array) == kept
+
+
 def test_transforms_take_pil_images() -> None:
     pillow = pytest.importorskip("PIL.Image")
     x = picture((6, 7, 3))

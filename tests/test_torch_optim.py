@@ -364,6 +364,23 @@ def test_the_profiler_sees_the_step():
     assert "Optimizer.step#SGD.step" in names
 
 
+def test_the_profiler_names_operations():
+    """Forward and backward, eager, by the operation that the kernel does."""
+    x = torch.randn(8, 6).requires_grad_()
+    target = torch.arange(8) % 6
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            y = functional.batch_norm(functional.gelu(x), None, None, training=True)
+            loss = functional.cross_entropy(functional.dropout(y), target)
+            (loss + functional.mse_loss(y, x)).backward()
+    names = {event.key for event in profile.key_averages()}
+    for name in ("gelu", "batch_norm", "cross_entropy", "dropout", "mse_loss"):
+        assert f"dlkernels::{name}" in names
+    for name in ("gelu_backward", "batch_norm_backward"):
+        assert f"dlkernels::{name}" in names
+
+
 def test_step_is_a_plain_bound_method():
     optimizer = SGD(parameters([3]))
     assert optimizer.step.__func__ is type(optimizer).step

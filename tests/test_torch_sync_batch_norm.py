@@ -203,6 +203,18 @@ def one_value_in_all(group):
         raise AssertionError("one value was normalized")
 
 
+def nothing_in_any(group):
+    """Every process is without images: gradients are 0, and statistics stay."""
+    module = fresh(SyncBatchNorm, torch.float32, process_group=group)
+    x = torch.zeros(0, CHANNELS, 4, 3)
+    y, grads, parameters = step(module, x, x)
+    assert y.shape == grads[0].shape == x.shape
+    for grad in parameters:
+        assert torch.equal(grad, torch.zeros(CHANNELS))
+    assert torch.equal(module.running_mean, torch.zeros(CHANNELS))
+    assert torch.equal(module.running_var, torch.ones(CHANNELS))
+
+
 def every_check(rank, store):
     """The whole program of a process of three."""
     torch.set_num_threads(1)
@@ -227,6 +239,7 @@ def every_check(rank, store):
         second_derivatives,
         distributed_data_parallel,
         one_value_in_all,
+        nothing_in_any,
     ):
         check(world)
     dist.barrier()
@@ -306,3 +319,31 @@ def test_conversion_keeps_everything():
     alone = SyncBatchNorm.convert_sync_batchnorm(dnn.BatchNormAct2d(4))
     assert type(alone) is SyncBatchNorm
     assert torch.equal(alone(x, x), dnn.BatchNormAct2d(4)(x, x))
+
+
+def test_functions_of_torch_that_would_drop_an_activation_are_refused():
+    """They make another module from a batch norm's numbers alone."""
+    convolution = torch.nn.Conv2d(3, 4, 1).eval()
+    for kind in (dnn.BatchNormAct2d, SyncBatchNorm):
+        norm = kind(4, activation="silu").eval()
+        with pytest.raises(TypeError, match=r"convert_sync_batchnorm: would drop .*'silu'.*keeps"):
+            torch.nn.SyncBatchNorm.convert_sync_batchnorm(torch.nn.Sequential(norm))
+        with pytest.raises(TypeError, match=r"fuse_conv_bn_eval: would drop the activation 'silu'"):
+            torch.nn.utils.fuse_conv_bn_eval(convolution, norm)
+        norm = kind(4, activation=None).eval()
+        x = torch.randn(2, 3, 5, 5)
+        fused = torch.nn.utils.fuse_conv_bn_eval(convolution, norm)
+        torch.testing.assert_close(fused(x), norm(convolution(x)))
+        torch.nn.SyncBatchNorm.convert_sync_batchnorm(torch.nn.Sequential(norm))
+
+
+class Doubled(dnn.BatchNorm2d):
+    def forward(self, input):
+        return 2 * super().forward(input)
+
+
+def test_a_subclass_with_its_own_forward_is_left_alone():
+    model = torch.nn.Sequential(Doubled(4), dnn.BatchNorm2d(4))
+    with pytest.warns(UserWarning, match="Doubled has a forward of its own and stays as it is"):
+        SyncBatchNorm.convert_sync_batchnorm(model)
+    assert [type(module) for module in model] == [Doubled, SyncBatchNorm]

@@ -27,6 +27,7 @@ from dlkernels.torch._route import (
     is_plain,
     route,
 )
+from dlkernels.torch._tools import Proxy, as_leaf
 
 __all__ = ["FUNCTIONS", "MODULES"]
 
@@ -309,6 +310,8 @@ def _module(row: Activation) -> type[torch.nn.Module]:
         f"as_leaf(self, input) if type(input) is Proxy else function(input{passed})",
         globals(),
         function=function,
+        Proxy=Proxy,
+        as_leaf=as_leaf,
     )
     forward.__qualname__ = f"{row.module}.forward"
     forward.__doc__ = f"`functional.{row.name}` of `input`."

@@ -24,6 +24,7 @@ from dlkernels.torch import ops
 from dlkernels.torch._eager import Function, is_first_order, loss_gradient
 from dlkernels.torch._layout import laid_out, with_strides
 from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, check_tensors, is_plain, route
+from dlkernels.torch._tools import Proxy, as_leaf
 
 __all__ = ["FUNCTIONS", "MODULES"]
 
@@ -729,6 +730,8 @@ def _module(row: Loss, function: Callable[..., Tensor]) -> type[torch.nn.Module]
         f"as_leaf(self, {given}) if type({inputs[0]}) is Proxy else function({given}{passed})",
         globals(),
         function=function,
+        Proxy=Proxy,
+        as_leaf=as_leaf,
     )
     forward.__qualname__ = f"{row.module}.forward"
     forward.__doc__ = f"`functional.{row.name}` of the arguments."
