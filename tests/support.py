@@ -331,3 +331,14 @@ def run_python(
 def run_python_json(code: str, **keywords: Any) -> Any:
     """The JSON that `code` prints."""
     return json.loads(run_python(code, **keywords).stdout)
+
+
+#: A test of many samples that takes long for each: a fixture-like argument `some`, which picks a
+#: few of them, and in the slow tests all.
+SOME_OR_ALL = pytest.mark.parametrize(
+    "some",
+    [
+        pytest.param(lambda samples, every: list(samples)[::every], id="some"),
+        pytest.param(lambda samples, every: list(samples), id="all", marks=pytest.mark.slow),
+    ],
+)

@@ -509,7 +509,7 @@ def test_transforms() -> None:
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32", ">f4", "float16"])
 def test_transforms_take_arrays_of_any_strides(dtype: str) -> None:
-    """Backwards, cropped, between bytes, read-only and of another byte order, which torch refuses."""
+    """Backwards, cropped, between bytes, read-only, in another byte order: torch refuses them."""
     x = (picture((6, 7, 3)) / (1 if dtype == "uint8" else 255)).astype(dtype)
     between = np.zeros((6, 7, 3), [("pad", "u1"), ("value", dtype)])["value"]
     between[:] = x

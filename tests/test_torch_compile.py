@@ -17,6 +17,7 @@ from dlkernels.activations import ACTIVATIONS
 from dlkernels.torch import explain, functional
 from dlkernels.torch.functional import cross_entropy, log_softmax, nll_loss, relu, relu_, softmax
 from dlkernels.torch.optim import SGD
+from support import SOME_OR_ALL
 
 pytestmark = [
     # torch's own, from inside its compiler
@@ -299,11 +300,12 @@ def test_the_list_of_operators_is_complete():
     ]
 
 
+@SOME_OR_ALL
 @pytest.mark.parametrize("name", OP_NAMES)
-def test_opcheck(name):
+def test_opcheck(name, some):
     """Schema, autograd, fake and tracing, in full."""
     operator = getattr(OPS, name).default
-    for sample in op_samples(name):
+    for sample in some(op_samples(name), 7):
         assert set(torch.library.opcheck(operator, sample).values()) == {"SUCCESS"}
 
 

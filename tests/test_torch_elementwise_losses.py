@@ -14,7 +14,12 @@ from dlkernels.elementwise_losses import LOSSES
 from dlkernels.torch import explain, functional
 from dlkernels.torch.elementwise_losses import _OWN as IN_TORCH
 from dlkernels.torch.elementwise_losses import FUNCTIONS, MODULES
-from support import DTYPES as NUMPY_DTYPES
+from support import (
+    DTYPES as NUMPY_DTYPES,
+)
+from support import (
+    SOME_OR_ALL,
+)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Using a target size"),
@@ -483,9 +488,10 @@ def test_modules_hand_their_settings_on():
         assert ours.state_dict().keys() == theirs.state_dict().keys()
 
 
+@SOME_OR_ALL
 @EVERY
-def test_operators(name):
-    for options in SPECS[name].options[-2:]:
+def test_operators(name, some):
+    for options in some(SPECS[name].options[-2:], 2):
         tensors = problem(name, options)
         row = LOSSES[name]
         named = ("reduction", "weight", "pos_weight", "axis")

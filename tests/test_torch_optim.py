@@ -12,6 +12,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from dlkernels import _core
+from dlkernels.torch import functional
 from dlkernels.torch.optim import SGD
 from support import FMA_ISAS, isa_level
 
