@@ -171,6 +171,7 @@ def _samples(
                 yield options, shape, operation.arrays(shape, DTYPES[dtype], options)
 
 
+@pytest.mark.sampled(3)
 @CASES
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_operation(operation: Operation, call: Call, dtype: str) -> None:

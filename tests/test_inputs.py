@@ -73,6 +73,7 @@ def _unaligned(x: np.ndarray) -> np.ndarray:
     return moved
 
 
+@pytest.mark.sampled(3)
 @CASES
 @pytest.mark.parametrize("layout", LAYOUTS)
 @DTYPE

@@ -51,6 +51,7 @@ def _run(call: Call, arrays: dict[str, Any], options: specs.Options) -> tuple[An
     return call.run(own, options, None)
 
 
+@pytest.mark.sampled(3)
 @CASES
 @SOME_DTYPES
 def test_number_of_threads(operation: Operation, call: Call, dtype: str, isa: str) -> None:
@@ -93,6 +94,7 @@ def test_repeated_runs(operation: Operation, call: Call, isa: str) -> None:
         assert_same_bits(_run(call, arrays, options), expected, call.name)
 
 
+@pytest.mark.sampled(3)
 @ELEMENTWISE
 @DTYPE
 def test_split_anywhere(operation: Operation, call: Call, dtype: str, isa: str) -> None:
@@ -109,6 +111,7 @@ def test_split_anywhere(operation: Operation, call: Call, dtype: str, isa: str) 
             assert_same_bits(results, expected, f"{call.name} {options} split at {split}")
 
 
+@pytest.mark.sampled(3)
 @ELEMENTWISE
 @DTYPE
 def test_position(operation: Operation, call: Call, dtype: str, isa: str) -> None:

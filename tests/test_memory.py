@@ -55,6 +55,7 @@ def empty_pool() -> Iterator[None]:
 # --- not a byte too many
 
 
+@pytest.mark.sampled(3)
 @CASES
 def test_nothing_outside_is_touched(operation: Operation, call: Call, isa: str) -> None:
     """Inputs, outputs and what is updated in place end (and begin) at an unreadable page."""

@@ -440,6 +440,7 @@ def _torch_outcome(call: TwinCall, key: str, value: Any) -> None:
         assert not LEAKS.search(str(error)), f"{key}={str(value)[:30]}: {error}"
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("call", TWIN_CALLS, ids=[call.name for call in TWIN_CALLS])
 def test_wrong_arguments_of_the_torch_front(call: TwinCall) -> None:
     """Torch's words where torch has the function and the argument; else our own."""

@@ -171,6 +171,7 @@ def test_gradient_at_nan_is_one_and_at_zero_is_zero():
     assert grad.tolist() == [0.0] * 5  # selected, not multiplied by zero
 
 
+@pytest.mark.sampled(3)
 @ACTIVATIONS
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -188,6 +189,7 @@ def test_memory_formats(activation, name, dtype):
                 assert output.stride() == expected.stride()
 
 
+@pytest.mark.sampled(3)
 @ACTIVATIONS
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", LAYOUTS)

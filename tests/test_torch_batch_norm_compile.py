@@ -62,6 +62,7 @@ def loss_and_grads(function, x, mean, var, weight, bias):
     return loss.detach(), *torch.autograd.grad(loss, leaves), *statistics
 
 
+@pytest.mark.sampled(3)
 @SOME_OR_ALL
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_every_form_compiles_in_one_graph(memory_format, some):
@@ -96,6 +97,7 @@ class Block(torch.nn.Module):
         return self.last_norm(self.second_norm(self.second(hidden), x)).square().mean()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("backend", ["inductor", "aot_eager"])
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_modules_train_compiled_as_they_do_eagerly(momentum, backend):

@@ -305,7 +305,7 @@ def test_the_list_of_operators_is_complete():
 def test_opcheck(name, some):
     """Schema, autograd, fake and tracing, in full."""
     operator = getattr(OPS, name).default
-    for sample in some(op_samples(name), 7):
+    for sample in some(op_samples(name), 20):
         assert set(torch.library.opcheck(operator, sample).values()) == {"SUCCESS"}
 
 
@@ -324,6 +324,7 @@ def test_operators_can_be_differentiated_twice(reduction):
         assert torch.autograd.gradgradcheck(function, x)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("activation", specs.ACTIVATIONS, ids=lambda a: a.name)
 def test_operators_of_activations_can_be_differentiated_twice(activation):
     row = ACTIVATIONS[activation.name]
@@ -338,6 +339,7 @@ def test_operators_of_activations_can_be_differentiated_twice(activation):
             assert torch.autograd.gradgradcheck(masked, x)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("activation", specs.ACTIVATIONS, ids=lambda a: a.name)
 def test_activations_compile_in_one_graph(activation):
     twin = getattr(functional, activation.name)

@@ -488,6 +488,7 @@ def test_modules_hand_their_settings_on():
         assert ours.state_dict().keys() == theirs.state_dict().keys()
 
 
+@pytest.mark.sampled(3)
 @SOME_OR_ALL
 @EVERY
 def test_operators(name, some):

@@ -128,6 +128,7 @@ def assert_no_worse_than_torch(ours, theirs, expected, label="", grad_scale=1.0)
 _JUDGED = {}
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_cross_entropy_is_as_accurate_as_torch(dtype, layout, isa):
@@ -154,6 +155,7 @@ def test_cross_entropy_is_as_accurate_as_torch(dtype, layout, isa):
             )
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_cross_entropy_with_probabilities_is_as_accurate_as_torch(dtype, layout):

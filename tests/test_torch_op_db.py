@@ -143,6 +143,7 @@ def describe(sample):
     return f"{shapes} {sample.kwargs}"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", OPS)
 def test_samples_agree_with_torch_forward_and_backward(name, dtype):
@@ -176,6 +177,7 @@ def test_samples_agree_with_torch_forward_and_backward(name, dtype):
             assert_close(ours_grad, theirs_grad, what, float64)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", OPS)
 def test_strided_and_transposed_samples_give_the_same_result(name):
     """Every sample again with its input stepping over every second element, and back to front."""

@@ -99,6 +99,7 @@ x.exp()
 """
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "imports",
     [

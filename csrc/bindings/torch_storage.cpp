@@ -35,8 +35,9 @@ const char* tensor_of(py::handle tensor, size_t tensor_place) {
 // torch's; nullptr if it cannot be asked for.
 void* cpu_allocator() {
   void* library = dlopen("libc10.so", RTLD_LAZY | RTLD_NOLOAD);
-  const auto get =
-      library ? reinterpret_cast<void* (*)()>(dlsym(library, "_ZN3c1015GetCPUAllocatorEv")) : nullptr;
+  const auto get = library
+                       ? reinterpret_cast<void* (*)()>(dlsym(library, "_ZN3c1015GetCPUAllocatorEv"))
+                       : nullptr;
   return get ? get() : nullptr;
 }
 

@@ -155,9 +155,10 @@ def _forward(row: Activation, input: Tensor, inplace: bool, a: Any, b: Any) -> A
             increment_version(input)
         return input
     if way == TORCH:
-        # torch's own derivative of this one is rounded to float32.
-        if row.name == "hardsigmoid" and not inplace and in_transform():
-            return F.relu6(input + 3) / 6
+        # torch's own derivative of this one is rounded to float32, whatever the dtype.
+        if row.name == "hardsigmoid" and not inplace and _is_double(input) and in_transform():
+            inside = (input > -3) & (input < 3)
+            return torch.where(inside, (input + 3) / 6, F.hardsigmoid(input.detach()))
         return None
     if a is None or b is None:
         return None
@@ -174,6 +175,10 @@ def _forward(row: Activation, input: Tensor, inplace: bool, a: Any, b: Any) -> A
         return input
     output = torch.ops.dlkernels.activation(input, row.index, a, b)
     return input.copy_(output) if inplace else output
+
+
+def _is_double(input: Any) -> bool:
+    return isinstance(input, Tensor) and input.dtype is torch.float64
 
 
 def takes(row: Activation, input: Any, *numbers: Any) -> bool:
