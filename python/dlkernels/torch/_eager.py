@@ -22,7 +22,7 @@ class _FunctionMeta(FunctionMeta):
         super().__init__(name, bases, attrs)
         function: Any = cls
         function._backward_cls.apply = function.backward
-        function.call = super(torch.autograd.Function, function).apply
+        function.call = super(torch.autograd.Function, function).apply  # type: ignore[misc]
 
 
 class Function(torch.autograd.Function, metaclass=_FunctionMeta):

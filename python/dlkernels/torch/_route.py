@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad as _forward_ad
-from torch.fx import Proxy
 from torch.nn import Parameter
 
 from dlkernels import _core
 from dlkernels._arguments import type_text
+from dlkernels.torch._tools import Proxy
 
 #: The ways, as `explain` names them.
 KERNEL = "kernel"

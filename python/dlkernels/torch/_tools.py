@@ -12,17 +12,20 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import fx
 from torch.ao.quantization import fuser_method_mappings
-from torch.fx import Proxy
 from torch.jit import _builtins
 
 __all__ = ["Proxy", "as_leaf", "know_modules", "script_as"]
 
 
+#: What a traced forward is given; no Tensor, whatever its annotation says.
+Proxy: Any = fx.Proxy
+
 # --- torch.fx: modules of ours are leaves, as torch's are
 
 
-def as_leaf(module: torch.nn.Module, *args: Any) -> Any:
+def as_leaf(module: torch.nn.Module, *args: Any) -> torch.Tensor:
     """What `forward` returns where `torch.fx` traces it: one call of the module.
 
     Args:
@@ -42,7 +45,8 @@ def as_leaf(module: torch.nn.Module, *args: Any) -> Any:
                 "is_leaf_module"
             )
     tracer = args[0].tracer
-    return tracer.create_proxy("call_module", tracer.path_of_module(module), args, {})
+    call: torch.Tensor = tracer.create_proxy("call_module", tracer.path_of_module(module), args, {})
+    return call
 
 
 # --- torch.jit.script: torch's own forward

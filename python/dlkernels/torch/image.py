@@ -274,7 +274,7 @@ def _(
 
 @_decomposes("image_normalize")
 def _(input: Tensor, *arguments: Any) -> Tensor:
-    output = _in_torch(input, arguments)  # type: ignore[arg-type]
+    output = _in_torch(input, arguments)
     return laid_out(output, row_major(output.shape))
 
 
@@ -348,7 +348,7 @@ class _Transform(torch.nn.Module):
                 channels, ``(H, W)``, has one.
         """
         if type(image) is Proxy:
-            return as_leaf(self, image)  # type: ignore[no-any-return]
+            return as_leaf(self, image)
         if not isinstance(image, Tensor):
             try:
                 image = _from_numpy(np.asarray(image))
