@@ -344,7 +344,6 @@ def test_double_backward_in_other_layouts(activation):
 
 
 @ACTIVATIONS
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 def test_forward_mode_derivative(activation):
     x, tangent = torch.randn(2, 30)
     for pair in twins(activation):

@@ -300,6 +300,7 @@ def test_the_list_of_operators_is_complete():
     ]
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # by the check itself
 @SOME_OR_ALL
 @pytest.mark.parametrize("name", OP_NAMES)
 def test_opcheck(name, some):

@@ -646,6 +646,7 @@ def operator_samples():
                 yield OPS.bias_act_dropout_backward, (at, other, b, *tail)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # by the check itself
 @SOME_OR_ALL
 def test_operators(some):
     for operator, sample in some(operator_samples(), 13):

@@ -637,7 +637,6 @@ def test_softmax_and_nll_loss_gradients_of_both_orders():
         assert torch.autograd.gradgradcheck(function, x)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 def test_forward_mode_derivatives():
     x, tangent = torch.randn(2, 3, 4, dtype=torch.float64)
     target = torch.tensor([1, 3, 0])

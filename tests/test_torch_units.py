@@ -278,6 +278,7 @@ def operator_samples(requires_grad):
         yield OPS.maxout_backward, (leaf(*y.shape), index, pieces, 1)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # by the check itself
 @SOME_OR_ALL
 @pytest.mark.parametrize("requires_grad", [False, True])
 def test_opcheck(requires_grad, some):
