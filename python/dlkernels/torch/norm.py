@@ -298,12 +298,15 @@ def normalize(
     module._check_input_dim(input)
     training, momentum = statistics_of(module)
     mean, variance = running_statistics(module)
+    parameters = module._parameters  # without the look-up of a module's attributes
+    weight = parameters["weight"] if "weight" in parameters else module.weight
+    bias = parameters["bias"] if "bias" in parameters else module.bias
     return batch_norm(
         input,
         mean,
         variance,
-        module.weight,
-        module.bias,
+        weight,
+        bias,
         training,
         momentum,
         module.eps,
@@ -319,22 +322,24 @@ def statistics_of(module: Any) -> tuple[bool, Any]:
     """
     momentum = 0.0 if module.momentum is None else module.momentum
     if module.training and module.track_running_stats:
-        counter = module.num_batches_tracked
+        counter = module._buffers["num_batches_tracked"]
         if counter is not None:
             counter.add_(1)
             if module.momentum is None:
                 # Under the compiler the count is not known, and stays a tensor.
                 compiling = torch.compiler.is_compiling()
                 momentum = counter if compiling else 1.0 / float(counter)
-    training = module.training or (module.running_mean is None and module.running_var is None)
-    return training, momentum
+    if module.training:
+        return True, momentum
+    return module.running_mean is None and module.running_var is None, momentum
 
 
 def running_statistics(module: Any) -> tuple[Tensor | None, Tensor | None]:
     """The module's, but for a training that does not track them."""
     if module.training and not module.track_running_stats:
         return None, None
-    return module.running_mean, module.running_var
+    buffers = module._buffers
+    return buffers["running_mean"], buffers["running_var"]
 
 
 class _Plain(torch.nn.modules.batchnorm._BatchNorm):
