@@ -298,9 +298,9 @@ def normalize(
     module._check_input_dim(input)
     training, momentum = statistics_of(module)
     mean, variance = running_statistics(module)
-    parameters = module._parameters  # without the look-up of a module's attributes
-    weight = parameters["weight"] if "weight" in parameters else module.weight
-    bias = parameters["bias"] if "bias" in parameters else module.bias
+    parameters = module._parameters  # unless parametrized; asking the module takes longer
+    weight = parameters["weight"] if "weight" in parameters else module.weight  # noqa: SIM401
+    bias = parameters["bias"] if "bias" in parameters else module.bias  # noqa: SIM401
     return batch_norm(
         input,
         mean,
