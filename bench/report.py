@@ -1,7 +1,7 @@
 """Turns measurements into a CSV, tables, and a picture.
 
-`python -m bench.report` prints the tables of an earlier run again, `--markdown` as the README has
-them, `--picture` draws the picture again.
+`python -m bench.report` prints the tables of an earlier run again, `--markdown` as
+docs/benchmarks.md has them, `--picture` draws the picture again.
 """
 
 from __future__ import annotations
@@ -341,7 +341,7 @@ def describe(machine: Mapping[str, Any]) -> list[str]:
 
 
 def markdown(rows: Sequence[Row], machine: Mapping[str, Any]) -> str:
-    """The README's tables: one per family, a column per peer, ours first."""
+    """The tables of docs/benchmarks.md: one per family, a column per peer, ours first."""
     lines = []
     for family in dict.fromkeys(row.family for row in rows):
         chosen = [row for row in rows if row.family == family]
@@ -524,7 +524,9 @@ def main() -> None:
     """Shows an earlier run again."""
     parser = argparse.ArgumentParser(prog="python -m bench.report", description=main.__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=DEFAULT_FOLDER)
-    parser.add_argument("--markdown", action="store_true", help="print the README's tables")
+    parser.add_argument(
+        "--markdown", action="store_true", help="print the tables of docs/benchmarks.md"
+    )
     parser.add_argument("--picture", action="store_true", help="draw the picture again")
     options = parser.parse_args()
     rows = read_csv(options.folder / CSV_NAME)
