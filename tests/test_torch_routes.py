@@ -203,6 +203,12 @@ def check_ways(case):
     )
     case.compare([g[1] / 2 for g in found], first[1:], "a batch of gradients")
 
+    result = case.run(made)
+    found = torch.func.vmap(
+        lambda grad: torch.autograd.grad(result, leaves, grad, materialize_grads=True)
+    )(batch)
+    case.compare([g[1] / 2 for g in found], first[1:], "torch.func.vmap of gradients")
+
     function, at = case.function(case.tensors), [case.tensors[n].detach() for n in case.names]
     result, pull = torch.func.vjp(function, *at)
     case.compare([result, *pull(case.grad)], first, "torch.func.vjp")

@@ -55,6 +55,9 @@ _AUTOGRAD = _C.DispatchKeySet(_C.DispatchKey.AutogradFunctionality) | _C.Dispatc
 )
 
 
+_transforms = _C._functorch.peek_interpreter_stack
+
+
 def _autograd_on() -> Any:
     """Lets autograd record also where an operator is being taken apart, below autograd's level."""
     if not _C._dispatch_tls_is_dispatch_key_excluded(_C.DispatchKey.AutogradFunctionality):
@@ -63,27 +66,30 @@ def _autograd_on() -> Any:
     return _C._ForceDispatchKeyGuard(included, excluded - _AUTOGRAD)
 
 
+def nll_loss(
+    input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str
+) -> Tensor:
+    """torch's, its arguments in the kernels' order."""
+    return F.nll_loss(input, target, weight, ignore_index=ignore_index, reduction=reduction)
+
+
 def differentiate(
     function: Callable[[Tensor], Tensor], input: Tensor, grad_output: Tensor
 ) -> Tensor:
-    """`function`'s gradient through torch's own operations, inside a backward: differentiable again
-    under create_graph, and good for a batch of grad_output.
-    """
-    create_graph = torch.is_grad_enabled()
-    with torch.enable_grad(), _autograd_on():
-        if not create_graph:
-            input = input.detach().requires_grad_()
-        output = function(input)
-        (grad,) = torch.autograd.grad(output, input, grad_output, create_graph=create_graph)
-    return grad
+    """`differentiate_all` of a function of one input."""
+    return differentiate_all(function, (input,), grad_output)[0]
 
 
 def differentiate_all(
     function: Callable[..., Any], inputs: Sequence[Tensor], grad_output: Any
 ) -> tuple[Tensor, ...]:
     """The gradients of `function`, whose result may be a tuple as `grad_output` then is, for every
-    one of its inputs, inside a backward.
+    one of its inputs, through torch's own operations, inside a backward: differentiable again under
+    create_graph, and good for a batch of grad_output.
     """
+    if _transforms() is not None:  # inside them no tensor can be made to require grad
+        gradients: tuple[Tensor, ...] = torch.func.vjp(function, *inputs)[1](grad_output)
+        return gradients
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad(), _autograd_on():
         # A view, because one tensor may be two of the inputs: each gets its own part.
@@ -142,11 +148,14 @@ def unpacked(mask: Tensor, shape: Any, stride: Any) -> Tensor:
 def packed(passes: Tensor, stride: Any) -> Tensor:
     """The mask of booleans, in the memory order of a tensor with these strides."""
     size = passes.numel()
-    bits = passes.new_zeros((size + 15) // 16 * 16, dtype=torch.uint8)
     in_order = laid_out(passes.to(torch.uint8), stride).as_strided((size,), (1,))
-    bits = torch.cat((in_order, bits[size:])).view(-1, 8)
-    places = torch.arange(8, dtype=torch.uint8, device=passes.device)
-    return bits.bitwise_left_shift(places).sum(1, dtype=torch.uint8)
+    return as_bytes(F.pad(in_order, (0, -size % 16)))
+
+
+def as_bytes(bits: Tensor) -> Tensor:
+    """Zeros and ones, eight in a byte, the first one lowest."""
+    places = torch.arange(8, dtype=torch.uint8, device=bits.device)
+    return bits.view(-1, 8).bitwise_left_shift(places).sum(1, dtype=torch.uint8)
 
 
 def _factors(index: int, a: float, b: float) -> tuple[float, float]:

@@ -176,27 +176,16 @@ def _(
 
 
 @_decomposes("batch_norm")
-def _(
-    input: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    training: bool,
-    momentum: float,
-    eps: float,
-    activation: str | None,
-    negative_slope: float,
-    save: bool,
-) -> tuple[Tensor, ...]:
+def _(input: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    weight, bias, residual, running_mean, running_var, training, *others = arguments
+    momentum, eps, activation, negative_slope, save = others
     aten, nothing = torch.ops.aten, _nothing(input)
     mean = spread = mask = new_mean = new_var = nothing
     if not training:
         output, _, _ = aten._native_batch_norm_legit_no_training(
             input, weight, bias, running_mean, running_var, momentum, eps
         )
-        if save and running_mean is not None and running_var is not None:
+        if save:
             mean, spread = (
                 laid_out(r.clone(memory_format=torch.contiguous_format), (1,))
                 for r in (running_mean, running_var)

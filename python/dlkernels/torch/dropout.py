@@ -603,15 +603,9 @@ def _bias_act_kernel(input: Tensor, bias: Tensor | None, arguments: Any) -> Tens
 
 def _bias_act_in_torch(input: Tensor, bias: Tensor | None, numbers: Any, factor: Tensor) -> Tensor:
     """The same in torch's operations, differentiable any number of times."""
-    index, *values = numbers
-    row = composite.ACTIVATION_ROWS[index]
-    named = {
-        parameter.name: parameter.from_number(value)
-        for parameter, value in zip(row.parameters, values, strict=False)
-    }
     # What is dropped has no gradient, even where the activation's is NaN.
     at = torch.where(factor != 0, input if bias is None else input + bias, 0.0)
-    return _scaled(getattr(F, row.name)(at, **named), factor)
+    return _scaled(composite.activation(at, *numbers), factor)
 
 
 class _BiasActDropout(Function):

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import _reduction
 
 from dlkernels import _core
+from dlkernels._arguments import type_text
 from dlkernels.activations import define
 from dlkernels.elementwise_losses import LOSSES, Loss
 from dlkernels.torch import _composite as composite
@@ -49,8 +50,9 @@ def sigmoid_focal_loss(
     check_tensors("sigmoid_focal_loss", inputs=inputs, targets=targets)
     LOSSES["sigmoid_focal_loss"].checked_numbers(alpha=alpha, gamma=gamma)
     if not isinstance(reduction, str) or reduction not in ("none", "mean", "sum"):
+        got = reduction if isinstance(reduction, str) else type_text(reduction)
         raise ValueError(
-            f"Invalid Value for arg 'reduction': '{reduction} \n Supported reduction modes: "
+            f"Invalid Value for arg 'reduction': '{got} \n Supported reduction modes: "
             "'none', 'mean', 'sum'"
         )
     p = torch.sigmoid(inputs)
@@ -141,10 +143,15 @@ def _in_torch(
 class _BinaryCrossEntropy(torch.autograd.Function):
     """Of every element. torch's own second derivative has 1e-12 too much in its denominator."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, t: Tensor) -> Tensor:
-        ctx.save_for_backward(x, t)
+    def forward(x: Tensor, t: Tensor) -> Tensor:
         return F.binary_cross_entropy(x, t, reduction="none")
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:

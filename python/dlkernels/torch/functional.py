@@ -412,7 +412,7 @@ def nll_loss(
             return loss
         except _REFUSED:
             pass
-    return F.nll_loss(input, target, weight, ignore_index=ignore_index, reduction=reduction)
+    return composite.nll_loss(input, target, weight, ignore_index, reduction)
 
 
 def _nll_loss_route(input: Tensor, target: Tensor, weight: Tensor | None) -> str:
@@ -450,9 +450,7 @@ class _NllLoss(Function):
             grad = _core.nll_loss_backward(scale, input, target, weight, ignore_index, reduction)
         else:
             grad = composite.differentiate(
-                lambda x: F.nll_loss(
-                    x, target, weight, ignore_index=ignore_index, reduction=reduction
-                ),
+                lambda x: composite.nll_loss(x, target, weight, ignore_index, reduction),
                 input,
                 grad_output,
             )

@@ -391,20 +391,15 @@ torch.library.register_autograd(
 def _(
     input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, ignore_index: int
 ) -> Tensor:
-    return F.nll_loss(input, target, weight, ignore_index=ignore_index, reduction=reduction)
+    return composite.nll_loss(input, target, weight, ignore_index, reduction)
 
 
 @_decomposes("nll_loss_backward")
 def _(
-    grad_output: Tensor,
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    reduction: str,
-    ignore_index: int,
+    grad_output: Tensor, input: Tensor, target: Tensor, weight: Tensor | None, *arguments: Any
 ) -> Tensor:
     grad = composite.differentiate(
-        lambda x: F.nll_loss(x, target, weight, ignore_index=ignore_index, reduction=reduction),
+        lambda x: composite.nll_loss(x, target, weight, *_core_order(arguments)),
         input.contiguous(),  # torch's gradient of others fails
         grad_output,
     )

@@ -84,8 +84,7 @@ def _packed_winners(winners: Tensor, pieces: int, dim: int) -> Tensor:
     padded = F.pad(winners.reshape(rows, cols), (0, -cols % 16)).to(torch.uint8)
     places = torch.arange(max(bits, 1), dtype=torch.uint8, device=winners.device)[:bits]
     planes = padded.view(rows, -1, 1, 16).bitwise_right_shift(places.view(-1, 1)).bitwise_and(1)
-    places = torch.arange(8, dtype=torch.uint8, device=winners.device)
-    return planes.view(-1, 8).bitwise_left_shift(places).sum(1, dtype=torch.uint8)
+    return composite.as_bytes(planes)
 
 
 def _maxout_rows(shape: Any, dim: int) -> tuple[Any, Any]:
@@ -264,17 +263,20 @@ def swiglu(gate: Tensor, up: Tensor | None = None, dim: int = -1) -> Tensor:
         >>> swiglu(torch.tensor([0.0, 1.0]), torch.tensor([3.0, 2.0]))
         tensor([0.0000, 1.4621])
     """
-    check_tensors("swiglu", gate=gate, up=gate if up is None else up)
     if up is None:
         if not _has_even(gate, dim):
             return _odd_halves(gate, dim)
         output = _call("gated", (gate,), dim, True)
         return _glu(gate, dim, True) if output is None else output
     output = _call("swiglu", (gate, up)) if _are_alike(gate, up) else None
-    return _swiglu(gate, up) if output is None else output
+    if output is not None:
+        return output  # type: ignore[no-any-return]
+    check_tensors("swiglu", gate=gate, up=up)
+    return _swiglu(gate, up)
 
 
 def _odd_halves(input: Tensor, dim: int) -> Tensor:
+    check_tensors("swiglu", gate=input)
     dim = integer(dim, "swiglu", "dim")
     raise RuntimeError(
         f"swiglu: Halving dimension must be even, but dimension {dim % input.dim()} is size "
