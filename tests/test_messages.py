@@ -323,7 +323,7 @@ LEAKS = re.compile(
     r"|has no attribute|unsupported operand|[Ii]nvoked with|arg\d|can't convert|could not convert"
     r"|' object is not|is not iterable|unhashable|truth value|too large to|Unable to cast|NoneType"
     r"|__\w+__|only (length-1|0-dimensional|integer)|setting an array|a real number is required"
-    r"|must be str|bad operand|Cannot interpret|inhomogeneous|takes from|unexpected kw"
+    r"|must be str|bad operand|Cannot interpret|inhomogeneous|object at 0x|takes from|unexpected kw"
 )
 ERRORS = (TypeError, ValueError, IndexError, RuntimeError, NotImplementedError)
 
@@ -392,7 +392,7 @@ def test_wrong_arguments_of_the_runtime() -> None:
         for value in ("a", None, object(), 1j, [1], 10**400, -1, float("nan"), {}):
             if argument == "enable" and isinstance(value, int):
                 continue
-            with pytest.raises((TypeError, ValueError), match=r"expected|valid here") as caught:
+            with pytest.raises((TypeError, ValueError), match="expected") as caught:
                 function(value)
             assert not LEAKS.search(str(caught.value)), str(caught.value)
 

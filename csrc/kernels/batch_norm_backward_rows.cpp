@@ -80,7 +80,7 @@ void column_by_column(BatchNormArgs& args, const Activation& activation) {
       sums_of_columns<T>(activation, table.coefficients(),
                          Block<T>(args, row, 0, column, rows, columns), chunk, chunk + columns);
       for (int64_t i = 0; i < 2 * columns; ++i)
-        row == 0 ? void(sums[i].sum = chunk[i]) : sums[i].add(chunk[i]);
+        sums[i].add(chunk[i]);
     }
     for (int64_t i = 0; i < columns; ++i)
       finish_sums<C>(args, column + i, sums[i].total(), sums[columns + i].total());

@@ -6,13 +6,6 @@
 
 namespace dlk::DLK_ISA {
 
-// sum = a + b, and what that lacks (Knuth), of doubles or vectors of them.
-template <class V> DLK_INLINE V two_sum(V a, V b, V& sum) {
-  sum = a + b;
-  const V part = sum - a;
-  return (a - (sum - part)) + (b - part);
-}
-
 // One sum in each lane.
 template <class C> struct LaneSums {
   Wide<C> sum = wide_zero<C>();

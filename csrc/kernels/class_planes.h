@@ -31,14 +31,6 @@ template <class C> struct TileSums {
   }
 };
 
-// Adds the part of a sum that the block at `first` is.
-template <class C> DLK_INLINE void add_part(CompensatedSum& sum, int64_t first, C part) {
-  if (first == 0)
-    sum.sum = double(part);
-  else
-    sum.add(double(part));
-}
-
 // Log-sum-exp of every position of a tile, block after block, as RowExpSum's. `values` receives the
 // tile without gaps, the whole of it if there is room (kept), else block by block: the values, or
 // with `kExps` their exponentials relative to their block's anchor.

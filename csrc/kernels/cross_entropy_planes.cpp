@@ -94,8 +94,8 @@ template <class T> struct Tile {
         const double anchor = row.final_anchor(s);
         if (begin && old[s] != anchor)
           dot[s].add(mass[s].total() * (old[s] - anchor));
-        add_part(mass[s], begin, masses[s]);
-        add_part(dot[s], begin, dots[s]);
+        mass[s].add(double(masses[s]));
+        dot[s].add(double(dots[s]));
       }
     });
     alignas(kVecBytes) double sums[kPlaneTile];

@@ -119,17 +119,19 @@ DLK_INLINE void for_each_vec_masked(const T* output, int64_t size, bool nontempo
   for_each_vec_to(output, size, nontemporal && aligned, body);
 }
 
-// A sum of doubles that carries its rounding errors along (Neumaier): a mean over thousands of
-// float64 rows stays as good as one rounding.
+// sum = a + b, and what that lacks (Knuth), of doubles or vectors of them.
+template <class V> DLK_INLINE V two_sum(V a, V b, V& sum) {
+  sum = a + b;
+  const V part = sum - a;
+  return (a - (sum - part)) + (b - part);
+}
+
+// A sum of doubles that carries its rounding errors along: a mean over thousands of float64 rows
+// stays as good as one rounding. (Neumaier's has a branch that no processor foresees.)
 struct CompensatedSum {
   double sum = 0, lost = 0;
 
-  DLK_INLINE void add(double value) {
-    const double next = sum + value;
-    const bool sum_is_larger = (sum < 0 ? -sum : sum) >= (value < 0 ? -value : value);
-    lost += sum_is_larger ? (sum - next) + value : (value - next) + sum;
-    sum = next;
-  }
+  DLK_INLINE void add(double value) { lost += two_sum(sum, value, sum); }
   DLK_INLINE double total() const {
     const double value = sum + lost;
     return value == value ? value : sum; // an infinite sum has lost a NaN
