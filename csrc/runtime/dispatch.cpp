@@ -90,8 +90,8 @@ template <class Error> const Level& find_level(const std::string& name, const ch
                  join(supported_isas()));
     return level;
   }
-  throw Error(text(source, ": unknown level \"", name, "\": expected one that is valid here: ",
-                   join(supported_isas())));
+  throw Error(text(source, ": unknown level \"", name,
+                   "\": expected one that is valid here: ", join(supported_isas())));
 }
 
 void activate(const Level& level, Reason reason) {
