@@ -4,7 +4,9 @@
 #include "bindings/bind.h"
 #include "bindings/call.h"
 #include "bindings/fast_call.h"
-#include "kernels/activations.h"
+#include "kernels/activations/args.h"
+#include "kernels/activations/list.h"
+#include "kernels/common/args.h"
 #include "runtime/pool.h"
 #include "runtime/threads.h"
 

@@ -3,7 +3,8 @@
 #include "bindings/bind.h"
 #include "bindings/call.h"
 #include "bindings/fast_call.h"
-#include "kernels/activations.h"
+#include "kernels/activations/list.h"
+#include "kernels/dropout/args.h"
 #include "runtime/pool.h"
 
 #include <cmath>
@@ -86,7 +87,7 @@ py::object make_result(const TensorView& x, py::handle out, const char* operatio
   return py::reinterpret_borrow<py::object>(out);
 }
 
-// What kernels/dropout.cpp says. `plane_dims`: 0 for element by element; else whole planes are kept
+// What kernels/dropout/dropout.cpp says. `plane_dims`: 0 for element by element; else whole planes are kept
 // or dropped, of an array (N, C, ...) if it is 2, or (C, ...) if it is 1. `ndim`: how many
 // dimensions there must be; 0: any. `kept_object`: the bits to use instead of drawing, or None.
 // with_kept: (y, bits), one for each element in order, None for planes.

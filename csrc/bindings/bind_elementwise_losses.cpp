@@ -3,7 +3,7 @@
 #include "bindings/fast_call.h"
 #include "bindings/loss_operands.h"
 #include "bindings/reduction.h"
-#include "kernels/elementwise_losses.h"
+#include "kernels/elementwise_losses/list.h"
 #include "runtime/pool.h"
 
 #include <algorithm>

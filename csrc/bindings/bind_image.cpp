@@ -2,6 +2,7 @@
 #include "bindings/bind.h"
 #include "bindings/call.h"
 #include "bindings/fast_call.h"
+#include "kernels/image/args.h"
 
 #include <algorithm>
 #include <cmath>

@@ -5,6 +5,7 @@
 #include "bindings/class_layout.h"
 #include "bindings/fast_call.h"
 #include "bindings/reduction.h"
+#include "kernels/class_losses/args.h"
 #include "runtime/dispatch.h"
 #include "runtime/pool.h"
 #include "runtime/threads.h"

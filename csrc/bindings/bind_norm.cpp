@@ -5,6 +5,7 @@
 #include "bindings/call.h"
 #include "bindings/fast_call.h"
 #include "bindings/norm_layout.h"
+#include "kernels/norm/args.h"
 #include "runtime/pool.h"
 #include "runtime/threads.h"
 

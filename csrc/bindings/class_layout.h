@@ -4,6 +4,7 @@
 #pragma once
 
 #include "bindings/tensor.h"
+#include "core/strided.h"
 
 namespace dlk {
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "bindings/call.h"
+#include "kernels/elementwise_losses/args.h"
 
 namespace dlk {
 

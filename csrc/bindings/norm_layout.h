@@ -2,6 +2,7 @@
 #pragma once
 
 #include "bindings/tensor.h"
+#include "core/strided.h"
 
 namespace dlk {
 

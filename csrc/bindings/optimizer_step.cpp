@@ -13,13 +13,6 @@ namespace {
 constexpr int64_t kPieceElems = 16384;
 static_assert(kPieceElems % kOptimizerBlock == 0);
 
-OptimizerKernel as_optimizer(OptimizerKernel kernel) {
-  return kernel;
-}
-template <class Kernel> OptimizerKernel as_optimizer(Kernel) {
-  return nullptr;
-}
-
 // torch.nn.utils.clip_grads_with_norm_: max_norm / (norm + 1e-6), where torch divides by a tensor
 // as the product with its reciprocal, in the norm's dtype.
 template <class C> double clip_coefficient(double norm, double max_norm) {
@@ -32,12 +25,12 @@ template <class C> double clip_coefficient(double norm, double max_norm) {
 
 OptimizerKernel optimizer_kernel(const std::string& name) {
   static const std::pair<const char*, OptimizerKernel> kernels[] = {
-#define DLK_KERNEL(name, Args) {#name, as_optimizer(&KernelTable::name)},
-#include "kernels/kernels.def"
+#define DLK_KERNEL(name, Args, ...) {#name, {&KernelTable::name, {__VA_ARGS__}}},
+#include "kernels/optim/kernels.def"
 #undef DLK_KERNEL
   };
   for (const auto& [known, kernel] : kernels)
-    if (kernel && name == known)
+    if (name == known)
       return kernel;
   throw std::invalid_argument(text("optimizer: unknown rule ", name));
 }
@@ -392,7 +385,7 @@ void OptimizerStep::run(OptimizerKernel kernel, bool keeps_gil, StepExtras& extr
   args.chunks = chunks.data();
   args.chunk_count = int64_t(chunks.size());
   std::vector<double> param_sums;
-  if (kernel == &KernelTable::lamb || kernel == &KernelTable::lars)
+  if (kernel.traits & kSumsOverParameters)
     param_sums.resize(2 * chunks.size());
   args.param_sums = param_sums.data();
   args.extras.unscale = extras.unscale;
@@ -430,7 +423,7 @@ void OptimizerStep::run(OptimizerKernel kernel, bool keeps_gil, StepExtras& extr
       args.extras.scales = args.extras.scales || args.extras.clip != 1;
     }
     if (!extras.is_skipped)
-      (table.*kernel)(args);
+      (table.*kernel.function)(args);
     else if (extras.writes_gradients())
       table.finish_gradients(args);
   });

@@ -4,15 +4,20 @@
 
 #include "bindings/made_by_init.h"
 #include "bindings/shared_memory.h"
+#include "kernels/optim/args.h"
 #include "runtime/dispatch.h"
 
 #include <vector>
 
 namespace dlk {
 
-using OptimizerKernel = void (*KernelTable::*)(OptimizerArgs&) noexcept;
+// A line of kernels/optim/kernels.def.
+struct OptimizerKernel {
+  void (*KernelTable::*function)(OptimizerArgs&) noexcept;
+  int traits; // of OptimizerTrait
+};
 
-// The kernel of kernels.def by its name; ValueError for one that is no optimizer's.
+// By its name; ValueError for an unknown one.
 OptimizerKernel optimizer_kernel(const std::string& name);
 
 // What a family of states is called, in errors, and which of them have a sign.

@@ -6,6 +6,8 @@
 
 namespace dlk {
 
+enum class Reduction { none, mean, sum };
+
 inline Reduction reduction_of(py::handle text_object) {
   if (PyUnicode_Check(text_object.ptr())) {
     if (PyUnicode_CompareWithASCIIString(text_object.ptr(), "mean") == 0)

@@ -5,7 +5,7 @@
 // and go back as the kind that came in.
 #pragma once
 
-#include "kernels/args.h"
+#include "core/dtype.h"
 #include "runtime/check.h"
 
 #include <pybind11/numpy.h>

@@ -8,7 +8,7 @@
 // is NaN, as x86 does: max(bound, x) keeps a NaN in x.
 #pragma once
 
-#include "kernels/args.h"
+#include "core/dtype.h"
 
 #include <cstdint>
 

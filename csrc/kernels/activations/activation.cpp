@@ -1,10 +1,10 @@
 // Elementwise activations, forward, over arrays without gaps: one loop for all of them, the
-// mathematics in activations.h.
+// mathematics in functors.h.
 //
 // Bytes per float32 element: 8 (4 in + 4 out), + 1/8 where a mask is saved. Outputs larger than the
 // cache are streamed past it (an ordinary store reads the line first). In place: 8, nothing else
 // touched. Error: the functor's own, at any position, length and alignment.
-#include "kernels/activation_loops.h"
+#include "kernels/activations/activation_loops.h"
 
 namespace dlk::DLK_ISA {
 namespace {

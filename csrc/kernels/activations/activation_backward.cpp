@@ -1,10 +1,10 @@
 // The gradients of the elementwise activations: one loop for all of them, the mathematics in
-// activations.h.
+// functors.h.
 //
 // Bytes per float32 element: 12, or 8 1/8 with a mask instead of the input or output. Outputs
 // larger than the cache are streamed past it. Error: the functor's own, at any position, length and
 // alignment.
-#include "kernels/activation_loops.h"
+#include "kernels/activations/activation_loops.h"
 
 namespace dlk::DLK_ISA {
 namespace {

@@ -1,7 +1,8 @@
 // What the activations' forward and backward share: masks of bits, and the functor by its index.
 #pragma once
 
-#include "kernels/activations.h"
+#include "kernels/activations/args.h"
+#include "kernels/activations/functors.h"
 #include "simd/loops.h"
 
 namespace dlk::DLK_ISA {

@@ -1,7 +1,23 @@
-// PReLU, gated units and maxout. The end of args.h includes this.
+// Arguments of the activations: elementwise ones, PReLU, gated units and maxout.
 #pragma once
 
+#include "core/dtype.h"
+#include "core/strided.h"
+
 namespace dlk {
+
+struct ActivationArgs {
+  DType dtype;
+  int32_t activation; // index into DLK_ACTIVATIONS
+  int64_t size;
+  double parameters[2] = {0, 0};
+  const void* input = nullptr;       // forward: x
+  void* output = nullptr;            // forward: y; backward: dx
+  const void* grad_output = nullptr; // backward
+  const void* saved = nullptr;       // backward: input or output, as the activation says; or
+  uint8_t* mask = nullptr; // one bit per element: forward writes (optional), backward reads
+  bool nontemporal = false;
+};
 
 // An activation with a learned slope per channel, on arrays without gaps: element m of the memory
 // belongs to channel m / inner % channels.

@@ -5,7 +5,8 @@
 // Error: 4 ULP (swiglu: 5), gradients 4 eps of their terms (6).
 // Reference: torch.nn.functional.glu; Dauphin et al., Language Modeling with Gated Convolutional
 // Networks, 2017; Shazeer, GLU Variants Improve Transformer, 2020.
-#include "kernels/activations.h"
+#include "kernels/activations/args.h"
+#include "kernels/activations/exponential.h"
 #include "simd/loops.h"
 
 namespace dlk::DLK_ISA {

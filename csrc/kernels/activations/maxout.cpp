@@ -5,6 +5,7 @@
 // 4 + b / 8 + 4 k (view, max and scatter in torch keep 8 bytes of index). Exact. A number in the
 // index that no piece has is reported.
 // Reference: Goodfellow et al., Maxout Networks, 2013.
+#include "kernels/activations/args.h"
 #include "simd/loops.h"
 
 namespace dlk::DLK_ISA {

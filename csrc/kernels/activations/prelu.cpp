@@ -7,6 +7,7 @@
 // Error: y and dx one rounding; dw: at most 256 (float32: 4096 in 16 lanes) products are added in
 // the computing type, those sums in double, in an order that the shapes alone decide.
 // Reference: torch.nn.functional.prelu; He et al., Delving Deep into Rectifiers, 2015.
+#include "kernels/activations/args.h"
 #include "simd/loops.h"
 
 namespace dlk::DLK_ISA {

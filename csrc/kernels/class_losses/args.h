@@ -1,61 +1,12 @@
-// Plain argument structs, filled by the bindings and read by the kernels. Everything is checked
-// before a kernel sees it; kernels neither allocate nor throw, so scratch memory comes with the
-// call.
+// Arguments of the kernels over class scores: plain structs, filled by the bindings. Everything is
+// checked before a kernel sees it; kernels neither allocate nor throw, so scratch memory comes with
+// the call.
 #pragma once
 
-#include <cstdint>
+#include "core/dtype.h"
+#include "core/strided.h"
 
 namespace dlk {
-
-enum class DType : int32_t {
-  float32,
-  float64,
-  bfloat16,
-  float16,
-  bool8,
-  uint8,
-  int8,
-  int16,
-  uint16,
-  int32,
-  uint32,
-  int64,
-  uint64,
-};
-
-// Inlined always: an out-of-line copy would be shared between ISA levels by the linker.
-[[gnu::always_inline]] constexpr int64_t item_size(DType dtype) {
-  switch (dtype) {
-  case DType::float64:
-  case DType::int64:
-  case DType::uint64:
-    return 8;
-  case DType::float32:
-  case DType::int32:
-  case DType::uint32:
-    return 4;
-  case DType::bfloat16:
-  case DType::float16:
-  case DType::int16:
-  case DType::uint16:
-    return 2;
-  default:
-    return 1;
-  }
-}
-
-[[gnu::always_inline]] constexpr bool is_floating(DType dtype) {
-  return dtype <= DType::float16;
-}
-
-enum class Reduction : int32_t { none, mean, sum };
-
-// An array seen as (batch, class, position): element (b, c, s) lies at
-// data + (b * batch_stride + c * class_stride + s * position_stride) elements.
-struct ClassArray {
-  void* data = nullptr;
-  int64_t batch_stride = 0, class_stride = 0, position_stride = 0;
-};
 
 // Integer class targets, one per (batch, position).
 struct ClassIndices {
@@ -115,15 +66,9 @@ constexpr int64_t kRowBlockElems = 2048;
 [[gnu::always_inline]] constexpr int64_t row_block_elems(int64_t compute_bytes) {
   return compute_bytes == 8 ? 256 : kRowBlockElems;
 }
-[[gnu::always_inline]] constexpr int64_t compute_bytes_of(DType dtype) {
-  return dtype == DType::float64 ? 8 : 4;
-}
 
 [[gnu::always_inline]] constexpr int64_t row_chunk(int64_t classes) {
   return classes >= 32768 ? 1 : 32768 / (classes < 16 ? 16 : classes);
-}
-[[gnu::always_inline]] constexpr int64_t chunk_count(int64_t total, int64_t chunk) {
-  return (total + chunk - 1) / chunk;
 }
 [[gnu::always_inline]] constexpr int64_t row_scratch_bytes(int64_t classes, DType dtype) {
   const int64_t compute_bytes = compute_bytes_of(dtype);
@@ -181,33 +126,4 @@ struct NllLossArgs {
   double loss_sum = 0;                    // forward
 };
 
-struct ActivationArgs {
-  DType dtype;
-  int32_t activation; // index into DLK_ACTIVATIONS
-  int64_t size;
-  double parameters[2] = {0, 0};
-  const void* input = nullptr;       // forward: x
-  void* output = nullptr;            // forward: y; backward: dx
-  const void* grad_output = nullptr; // backward
-  const void* saved = nullptr;       // backward: input or output, as the activation says; or
-  uint8_t* mask = nullptr; // one bit per element: forward writes (optional), backward reads
-  bool nontemporal = false;
-};
-
-// Elementwise functions of simd/math.h by themselves: what their accuracy tests call.
-struct MathFunctionArgs {
-  DType dtype; // float32 or float64
-  int32_t function;
-  int64_t size;
-  const void* input;
-  void* output;
-};
-
 } // namespace dlk
-
-// The families'.
-#include "kernels/args_dropout.h"
-#include "kernels/args_elementwise_losses.h"
-#include "kernels/args_norm.h"
-#include "kernels/args_optim.h"
-#include "kernels/args_units.h"

@@ -3,7 +3,7 @@
 //
 // Bytes: the targets once. Sums of weights are in double, in chunks of fixed size, so the divisor
 // is exact for half types (torch sums bfloat16 weights in bfloat16).
-#include "kernels/class_rows.h"
+#include "kernels/class_losses/targets.h"
 
 namespace dlk::DLK_ISA {
 namespace {

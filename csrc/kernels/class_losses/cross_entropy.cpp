@@ -18,8 +18,9 @@
 // backward kernel from the saved log-sum-exp (no faster, and other bits than the gradient made in
 // forward); writing a row between the blocks of the next (no faster, and two scratch rows crowd
 // L2); fetching the next row in both phases (a quarter slower).
-#include "kernels/class_rows.h"
-#include "kernels/short_cross_entropy.h"
+#include "kernels/class_losses/cross_entropy_in_registers.h"
+#include "kernels/class_losses/log_sum_exp_rows.h"
+#include "kernels/class_losses/targets.h"
 
 namespace dlk::DLK_ISA {
 namespace {

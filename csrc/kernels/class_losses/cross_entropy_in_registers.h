@@ -1,11 +1,11 @@
-// Cross-entropy of class indices over rows so short that they stay in registers (short_rows.h): a
-// row of ten classes is a quarter of the instructions that it is in blocks and through a scratch
-// row. The same operations in the same order, so the same bits; the logarithms of several rows are
-// one vector's.
+// Cross-entropy of class indices over rows so short that they stay in registers
+// (softmax_in_registers.h): a row of ten classes is a quarter of the instructions that it is in
+// blocks and through a scratch row. The same operations in the same order, so the same bits; the
+// logarithms of several rows are one vector's.
 #pragma once
 
-#include "kernels/class_rows.h"
-#include "kernels/short_rows.h"
+#include "kernels/class_losses/softmax_in_registers.h"
+#include "kernels/class_losses/targets.h"
 
 #include <type_traits>
 

@@ -1,13 +1,14 @@
 // Softmax cross-entropy where the classes are strided and positions lie side by side: (N, C, H, W)
 // in NCHW. The mathematics and the bits are cross_entropy.cpp's; here a vector holds one class of
-// 16 positions (class_planes.h).
+// 16 positions (log_sum_exp_planes.h).
 //
 // Bytes per float32 logit: forward 4; with gradient 8: a tile is read once and its exponentials are
 // kept in scratch, which up to 2048 classes fits in L2; beyond 32768 classes (float64: 16384) 12,
 // with the exponential made again. Plain stores: a tile is many 256-byte runs, too short for
 // streaming to pay. Error: as cross_entropy.cpp. Reference: torch.nn.functional.cross_entropy, (N,
 // C, d1, ...).
-#include "kernels/class_planes.h"
+#include "kernels/class_losses/log_sum_exp_planes.h"
+#include "kernels/class_losses/targets.h"
 
 namespace dlk::DLK_ISA {
 namespace {

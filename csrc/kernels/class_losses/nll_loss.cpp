@@ -4,7 +4,7 @@
 // Bytes: forward one element a row; backward 4 per element (written once, the zeros and the target
 // in one pass over a row that is in L1). Error: one rounding; the sum in double. Reference:
 // torch.nn.functional.nll_loss.
-#include "kernels/class_rows.h"
+#include "kernels/class_losses/targets.h"
 
 namespace dlk::DLK_ISA {
 namespace {

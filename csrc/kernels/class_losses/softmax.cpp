@@ -4,13 +4,13 @@
 //   dx = y (g - sum g y)   or    dx = g - e^y sum g
 //
 // Bytes per float32 element: forward 8, backward 12; a row of up to four vectors stays in registers
-// (short_rows.h); of a longer one the exponentials, or of log_softmax the row itself, are read
-// again from L2, as they are of a tile of up to 64 positions where the axis is strided
-// (class_planes.h; 8192 classes and more: 12 and an exponential more). Error: 4 ULP forward;
+// (softmax_in_registers.h); of a longer one the exponentials, or of log_softmax the row itself, are
+// read again from L2, as they are of a tile of up to 64 positions where the axis is strided
+// (log_sum_exp_planes.h; 8192 classes and more: 12 and an exponential more). Error: 4 ULP forward;
 // backward 8 eps of the terms. Sums in blocks (row_block_elems) combined in double. The same bits
 // however rows lie. Reference: torch.softmax, torch.log_softmax.
-#include "kernels/short_rows.h"
-#include "kernels/softmax_planes.h"
+#include "kernels/class_losses/softmax_in_registers.h"
+#include "kernels/class_losses/softmax_planes.h"
 
 namespace dlk::DLK_ISA {
 namespace {

@@ -3,6 +3,7 @@
 // whoever calls, so that its bits depend on nothing else.
 #pragma once
 
+#include "kernels/class_losses/args.h"
 #include "simd/loops.h"
 #include "simd/math.h"
 

@@ -2,8 +2,8 @@
 // what softmax.cpp does with rows.
 #pragma once
 
-#include "kernels/class_planes.h"
-#include "kernels/short_rows.h"
+#include "kernels/class_losses/log_sum_exp_planes.h"
+#include "kernels/class_losses/softmax_in_registers.h"
 
 namespace dlk::DLK_ISA {
 

@@ -1,5 +1,6 @@
 // The functions of simd/math.h by themselves, so that their stated accuracy can be tested on every
 // level. Nothing in the library calls this.
+#include "kernels/common/args.h"
 #include "simd/loops.h"
 #include "simd/math.h"
 

@@ -1,5 +1,8 @@
-// Dropout and image normalization. The end of args.h includes this.
+// Arguments of the dropouts.
 #pragma once
+
+#include "core/dtype.h"
+#include "core/strided.h"
 
 namespace dlk {
 
@@ -56,29 +59,5 @@ constexpr int64_t kBiasChunks = 64;
 [[gnu::always_inline]] constexpr int64_t bias_chunk_rows(int64_t rows) {
   return rows > kBiasChunks ? chunk_count(rows, kBiasChunks) : 1;
 }
-
-// Images as (image, row, column, channel), times and plus a number per channel, into another layout
-// or type. Strides are in elements.
-struct ImageLayout {
-  void* data = nullptr;
-  DType dtype = DType::float32; // floating or uint8
-  int64_t image_stride = 0, row_stride = 0;
-  int64_t plane_stride =
-      0; // 0: the channels of a pixel lie side by side; else of a channel's plane
-};
-
-struct ImageAffineArgs {
-  int64_t images, rows, columns, channels;
-  ImageLayout input, output;
-  // [channels * repeats] of float (of double if an array is float64): the channels' own, `repeats`
-  // times over.
-  const void* factor;
-  const void* shift;
-  int64_t repeats;
-  bool nontemporal = false;
-};
-
-// A block of pixels, all channels of it; so many channels at most.
-constexpr int64_t kImageBlockElems = 4096, kImageBlockPixels = 512;
 
 } // namespace dlk

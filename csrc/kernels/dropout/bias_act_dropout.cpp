@@ -11,8 +11,8 @@
 // end. Bytes per float32 element: 8 forward; 12 backward. Error: the activation's own at the
 // rounded sum, and 1 eps; dbias is summed in float64. Reference: torch.dropout(activation(x +
 // bias)).
-#include "kernels/activations.h"
-#include "kernels/dropout.h"
+#include "kernels/activations/functors.h"
+#include "kernels/dropout/keep_mask.h"
 
 namespace dlk::DLK_ISA {
 namespace {

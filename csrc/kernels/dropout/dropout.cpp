@@ -9,7 +9,7 @@
 // residual) too, where torch multiplies it by 0 and has NaN. Each is its own backward: the same
 // factors on grad_output, without the shift.
 //
-// The mask is a function of seed and element (dropout.h). Backward draws it again, or reads a bit
+// The mask is a function of seed and element (keep_mask.h). Backward draws it again, or reads a bit
 // per element that forward has kept. Bytes per float32 element: 8 forward, 8 backward (1/8 more
 // each with the bits); 12 with a residual.
 //
@@ -23,7 +23,7 @@
 // sum; half types round once.
 //
 // Reference: torch.dropout, torch.alpha_dropout, torch.feature_dropout.
-#include "kernels/dropout.h"
+#include "kernels/dropout/keep_mask.h"
 
 namespace dlk::DLK_ISA {
 namespace {

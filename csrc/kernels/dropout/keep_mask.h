@@ -6,6 +6,7 @@
 // 2^-17. With a factor of 0 none is.
 #pragma once
 
+#include "kernels/dropout/args.h"
 #include "simd/loops.h"
 #include "simd/philox.h"
 

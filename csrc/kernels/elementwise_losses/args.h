@@ -1,5 +1,8 @@
-// Elementwise losses. The end of args.h includes this.
+// Arguments of the elementwise losses.
 #pragma once
+
+#include "core/dtype.h"
+#include "core/strided.h"
 
 namespace dlk {
 

@@ -1,11 +1,11 @@
 // The elementwise losses, forward: their sum, the sums of lines, or each loss; one loop for all of
-// them, the mathematics in elementwise_losses.h.
+// them, the mathematics in functors.h.
 //
 // Bytes per float32 element: 4 for each operand that is an array of its own (broadcast ones are
 // read through their strides), 4 more where each loss is wanted. Every loss is rounded once to
 // float and summed in double, piece by piece, so a sum is as good as its addends. Reference: the
 // functions of torch.nn.functional; torch writes the losses to memory and reads them again.
-#include "kernels/elementwise_loss_loops.h"
+#include "kernels/elementwise_losses/loss_loops.h"
 
 namespace dlk::DLK_ISA {
 namespace {

@@ -1,5 +1,5 @@
 // The gradients of the elementwise losses, with the losses' sum in the same pass or without it; one
-// loop for all of them, the mathematics in elementwise_losses.h.
+// loop for all of them, the mathematics in functors.h.
 //
 // Bytes per float32 element: 4 for each operand that is an array of its own, 4 for each gradient:
 // 12 for a loss of two arrays and the gradient of its input (torch: 32 for mse_loss, 84 for
@@ -7,7 +7,7 @@
 // loss and the scale, rounded once for each product; one that is summed yet, along the dimensions
 // in which its operand was broadcast, is not rounded to a half type first. Reference: autograd of
 // torch.nn.functional.
-#include "kernels/elementwise_loss_loops.h"
+#include "kernels/elementwise_losses/loss_loops.h"
 
 namespace dlk::DLK_ISA {
 namespace {

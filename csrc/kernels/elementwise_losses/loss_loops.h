@@ -2,7 +2,8 @@
 // operand lies side by side or is one value, in pieces of fixed bounds.
 #pragma once
 
-#include "kernels/elementwise_losses.h"
+#include "kernels/elementwise_losses/args.h"
+#include "kernels/elementwise_losses/functors.h"
 #include "simd/loops.h"
 
 namespace dlk::DLK_ISA {

@@ -10,6 +10,7 @@
 // Error: 1 eps of |x * factor| + |shift| (factor and shift are rounded from float64, then the sum;
 // 1.5 without a fused multiply-add); half types are rounded once.
 // Reference: torchvision.transforms.v2: to_dtype(scale=True), normalize.
+#include "kernels/image/args.h"
 #include "simd/bytes.h"
 #include "simd/loops.h"
 

@@ -1,5 +1,8 @@
-// Batch normalization. The end of args.h includes this.
+// Arguments of batch normalization.
 #pragma once
+
+#include "core/dtype.h"
+#include "core/strided.h"
 
 namespace dlk {
 

@@ -2,9 +2,9 @@
 // writes.
 #pragma once
 
-#include "kernels/batch_norm_channel.h"
-#include "kernels/batch_norm_sums.h"
-#include "kernels/bit_mask.h"
+#include "kernels/common/bit_mask.h"
+#include "kernels/norm/batch_norm_channel.h"
+#include "kernels/norm/batch_norm_sums.h"
 
 namespace dlk::DLK_ISA {
 

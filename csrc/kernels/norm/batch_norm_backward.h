@@ -2,7 +2,7 @@
 // the loop that writes gradients.
 #pragma once
 
-#include "kernels/batch_norm.h"
+#include "kernels/norm/batch_norm.h"
 
 namespace dlk::DLK_ISA {
 

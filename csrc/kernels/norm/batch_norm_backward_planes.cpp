@@ -12,7 +12,7 @@
 // Tried: fetching the next channel while one is written gained a tenth; fetching ahead in the pass
 // that writes lost; converting dy and x - mean to double through memory made no difference.
 // Reference: torch.nn.functional.batch_norm.
-#include "kernels/batch_norm_backward.h"
+#include "kernels/norm/batch_norm_backward.h"
 
 namespace dlk::DLK_ISA {
 namespace {

@@ -4,8 +4,8 @@
 // Bytes per float32 element: 20 (24 with the residual's gradient), of which 8 from the cache where
 // the arrays fit there.
 // Error: as there. Reference: torch.nn.functional.batch_norm.
-#include "kernels/batch_norm_backward.h"
-#include "kernels/batch_norm_rows.h"
+#include "kernels/norm/batch_norm_backward.h"
+#include "kernels/norm/batch_norm_rows.h"
 
 namespace dlk::DLK_ISA {
 namespace {

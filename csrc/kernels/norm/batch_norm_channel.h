@@ -6,12 +6,14 @@
 // so that backward sees forward's to the bit.
 #pragma once
 
-#include "kernels/activations.h"
+#include "kernels/activations/exponential.h"
+#include "kernels/activations/piecewise.h"
+#include "kernels/norm/args.h"
 #include "simd/loops.h"
 
 namespace dlk::DLK_ISA {
 
-// --- what follows the normalization: the functors of activations.h
+// --- what follows the normalization: functors of the activations
 
 template <class C> struct NoActivation {
   static constexpr bool kIdentity = true, kMasks = false;

@@ -16,7 +16,7 @@
 // lost 5 % with a slow L3 behind 2 MB of L2); half of it during the statistics was no better.
 // Adding through a fma with 1, to use other ports, made no difference. Reference:
 // torch.nn.functional.batch_norm.
-#include "kernels/batch_norm.h"
+#include "kernels/norm/batch_norm.h"
 
 namespace dlk::DLK_ISA {
 namespace {

@@ -11,7 +11,7 @@
 // statistics left in the cache, took 1.3 times as long: it breaks what the prefetchers follow. In
 // stretches of 4 MB from the last to the first it made no difference.
 // Error: as there. Reference: torch.nn.functional.batch_norm.
-#include "kernels/batch_norm_rows.h"
+#include "kernels/norm/batch_norm_rows.h"
 
 namespace dlk::DLK_ISA {
 namespace {

@@ -1,7 +1,7 @@
 // How batch normalization walks arrays whose channels lie side by side.
 #pragma once
 
-#include "kernels/batch_norm.h"
+#include "kernels/norm/batch_norm.h"
 
 namespace dlk::DLK_ISA {
 

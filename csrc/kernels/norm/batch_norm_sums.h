@@ -2,7 +2,7 @@
 // since there no wider type has digits to spare; and moments that are merged.
 #pragma once
 
-#include "kernels/wide_sums.h"
+#include "kernels/common/double_sums.h"
 
 namespace dlk::DLK_ISA {
 

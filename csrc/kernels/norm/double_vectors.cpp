@@ -1,5 +1,6 @@
 // Vectors of parameters and statistics, of any floating type, to doubles and back; and what a
 // variance divides by. They are short beside the arrays that they belong to: plain loops.
+#include "kernels/norm/args.h"
 #include "simd/loops.h"
 
 namespace dlk::DLK_ISA {

@@ -1,5 +1,7 @@
-// Steps of optimizers. The end of args.h includes this.
+// Arguments of the steps of optimizers.
 #pragma once
+
+#include "core/dtype.h"
 
 namespace dlk {
 
@@ -11,6 +13,9 @@ constexpr int kParamStream = 0, kGradStream = 1, kFirstSlotStream = 2;
 constexpr int kAverageStream = kFirstSlotStream + kOptimizerSlots;
 constexpr int kOptimizerStreams = kAverageStream + 1;
 constexpr int kOptimizerNumbers = 12;
+
+// Traits of a kernel, as kernels.def has them.
+enum OptimizerTrait : int { kSumsOverParameters = 1 };
 
 // Elements that are brought to the type of computation at once. Pieces of arrays start on multiples
 // of it, so that what is kept per block has one writer.
@@ -83,7 +88,7 @@ struct OptimizerArgs {
   bool past_cache; // one state of all arrays is more than fits the cache
   OptimizerExtras extras;
   GradientSums* sums = nullptr; // [chunk_count]: grad_norm writes it
-  double* param_sums = nullptr; // two for each chunk: rules with norms of parameters
+  double* param_sums = nullptr; // two for each chunk: kernels with kSumsOverParameters
 };
 
 } // namespace dlk

@@ -2,7 +2,7 @@
 // all codes.
 #pragma once
 
-#include "kernels/optimizer_extras.h"
+#include "kernels/optim/extras.h"
 
 namespace dlk::DLK_ISA {
 

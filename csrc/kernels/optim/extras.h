@@ -2,7 +2,7 @@
 // factors before it; the parameter's moving average and the gradient's zero after it.
 #pragma once
 
-#include "kernels/optimizer_streams.h"
+#include "kernels/optim/streams.h"
 
 namespace dlk::DLK_ISA {
 

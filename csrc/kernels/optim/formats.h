@@ -2,6 +2,7 @@
 // time, which starts on a multiple of 256: to float32 in L1, and back.
 #pragma once
 
+#include "kernels/optim/args.h"
 #include "simd/dynamic_map.h"
 #include "simd/loops.h"
 #include "simd/split_float.h"

@@ -13,7 +13,7 @@
 // Bytes per float32 element: 4; finish_gradients 8. Sums in float32 would be less arithmetic and no
 // faster: the pass waits for memory.
 // Reference: torch.nn.utils.clip_grad_norm_, torch.amp.GradScaler.unscale_.
-#include "kernels/optimizer_extras.h"
+#include "kernels/optim/extras.h"
 
 namespace dlk::DLK_ISA {
 namespace {

@@ -1,23 +1,25 @@
 // The loop that every optimizer shares: (array, chunk) pieces of all arrays in one parallel region,
-// tails, strides, mixtures of dtypes and formats. An optimizer is a functor, in a file of its
-// family:
+// tails, strides, mixtures of dtypes and formats. An optimizer is a functor, in a file of its own
+// under rules/:
 //
-//   template <class C> struct Rule {              // C: float or double, what is computed in
-//     static constexpr int kSignedSlots = ...;    // bit k: state k has a sign; if they may be
-//     codes explicit Rule(const double* numbers);       // from its setting template <int kMask> //
-//     bit k: state k is kept void update(Vec<C>& p, Vec<C> g, Vec<C>* s) const;  // one vector, in
-//     registers
+//   template <class C> struct Rule {         // C: float or double, what is computed in
+//     // Only if the states may be codes. Bit k: state k has a sign.
+//     static constexpr int kSignedSlots = ...;
+//     // From the numbers of its setting.
+//     explicit Rule(const double* numbers);
+//     // One vector, in registers. Bit k of kMask: state k is kept.
+//     template <int kMask> void update(Vec<C>& p, Vec<C> g, Vec<C>* s) const;
 //   };
 //   void rule(OptimizerArgs& args) noexcept { run_optimizer<Rule, masks...>(args); }
 //
-// Where the streams are of one dtype and lie side by side they are walked as they are. Else a block
-// at a time: a stream that is of the type of computation and side by side is worked on where it is,
-// any other is brought to a buffer in L1 and back, each element rounded once; and what a step does
-// besides its rule (optimizer_extras.h) is done to the block while it is there. float64 is computed
-// in where one of the streams is of it.
+// Where all streams are of one dtype and contiguous, the rule reads and writes them directly. Else
+// it works on one block at a time: a stream that is contiguous and of the type of computation is
+// used where it is, any other is converted into a buffer in L1 and back, each element rounded once.
+// What a step does besides its rule (extras.h) is done to the block while it is there. Where one of
+// the streams is float64, float64 is the type of computation.
 #pragma once
 
-#include "kernels/optimizer_codes.h"
+#include "kernels/optim/codes.h"
 
 namespace dlk::DLK_ISA {
 
@@ -47,6 +49,12 @@ template <class C> struct GradientTerm {
 // The larger; NaN where either is.
 template <class C> DLK_INLINE Vec<C> maximum(Vec<C> a, Vec<C> b) {
   return select(a != a, a, max(a, b));
+}
+
+// One number where x is above zero, another where it is below, a third elsewhere.
+template <class C>
+DLK_INLINE Vec<C> by_sign(Vec<C> x, Vec<C> above, Vec<C> below, Vec<C> elsewhere) {
+  return select(x > Vec<C>(0), above, select(x < Vec<C>(0), below, elsewhere));
 }
 
 // A rule with overwrites() does not read its first state where that is true.

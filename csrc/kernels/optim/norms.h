@@ -18,8 +18,8 @@
 // where its strides join into one walk that is every 16384 elements.
 #pragma once
 
-#include "kernels/optimizer_loop.h"
-#include "kernels/wide_sums.h"
+#include "kernels/common/double_sums.h"
+#include "kernels/optim/loop.h"
 
 namespace dlk::DLK_ISA {
 
@@ -143,6 +143,14 @@ DLK_INLINE void step_piece(const OptimizerArgs& args, int64_t index) {
       args, chunk,
       [&](auto kind) DLK_BODY { return Step<decltype(kind)>(numbers, args.param_sums[2 * index]); },
       [](const auto&) DLK_BODY {});
+}
+
+// body(index) for every piece, shared out among threads.
+template <class Body> DLK_INLINE void each_piece(const OptimizerArgs& args, Body body) {
+  parallel_chunks(args.chunk_count, args.total_elems, [&](int64_t begin, int64_t end, int) {
+    for (int64_t index = begin; index < end; ++index)
+      body(index);
+  });
 }
 
 } // namespace dlk::DLK_ISA

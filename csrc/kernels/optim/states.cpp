@@ -6,7 +6,7 @@
 //
 // Bytes per element: those of both, once. Error: none to float32, bfloat16 and float64 from what is
 // narrower; else one rounding of the format (simd/dynamic_map.h, simd/split_float.h).
-#include "kernels/optimizer_loop.h"
+#include "kernels/optim/loop.h"
 
 namespace dlk::DLK_ISA {
 namespace {

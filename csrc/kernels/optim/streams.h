@@ -2,7 +2,7 @@
 // widened, and written, each rounded once, whatever dtype, stride and format a stream has.
 #pragma once
 
-#include "kernels/optimizer_formats.h"
+#include "kernels/optim/formats.h"
 
 namespace dlk::DLK_ISA {
 

@@ -9,7 +9,7 @@
 //
 // Bytes per float32 element: 20; in place, so ordinary stores.
 // Reference: torch.optim.Adagrad; Duchi et al. 2011.
-#include "kernels/optimizer_loop.h"
+#include "kernels/optim/loop.h"
 
 namespace dlk::DLK_ISA {
 namespace {

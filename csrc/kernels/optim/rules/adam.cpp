@@ -18,7 +18,7 @@
 // memory and a tenth slower between codes.
 // Reference: torch.optim.Adam, AdamW; Kingma and Ba 2015, Loshchilov and Hutter 2019, Reddi et al.
 // 2018.
-#include "kernels/optimizer_loop.h"
+#include "kernels/optim/loop.h"
 
 namespace dlk::DLK_ISA {
 namespace {

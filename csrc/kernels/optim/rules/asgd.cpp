@@ -11,7 +11,7 @@
 // Bytes per float32 element: 16 while mu is 1, where a is only written, past the cache if it is
 // large; then 20.
 // Reference: torch.optim.ASGD; Polyak and Juditsky 1992.
-#include "kernels/optimizer_loop.h"
+#include "kernels/optim/loop.h"
 
 namespace dlk::DLK_ISA {
 namespace {

@@ -1,24 +1,19 @@
-// RMSprop and Adadelta, over any number of arrays in one parallel region.
+// RMSprop, over any number of arrays in one parallel region.
 //
 //   g = (maximize ? -grad : grad) + weight_decay * p
 //   v = alpha * v + ((1 - alpha) * g) * g
-// RMSprop:
 //   a = a + (1 - alpha) * (g - a)                                   centered only
 //   d = sqrt(centered ? v - a * a : v) + eps
 //   p = p + (-lr * g) / d          or with momentum:   b = momentum * b + g / d;  p = p - lr * b
-// Adadelta (rho for alpha):
-//   u = sqrt(w + eps) / sqrt(v + eps) * g
-//   w = rho * w + ((1 - rho) * u) * u
-//   p = p - lr * u
 //
 // In torch's order, each line's product and sum one fma where torch's loop has one: v and a are
 // bit-equal to it on AVX2 and AVX-512, the rest up to torch's square root, which is not correctly
 // rounded. A centered variance that rounding made negative gives NaN, as in torch. Half types
 // compute in float32 and round the parameter and each state once.
 //
-// Bytes per float32 element: RMSprop 20, and 8 more each for momentum and centered; Adadelta 28.
-// Reference: torch.optim.RMSprop, Adadelta; Hinton's lecture 6e, Graves 2013, Zeiler 2012.
-#include "kernels/optimizer_loop.h"
+// Bytes per float32 element: 20, and 8 more each for momentum and centered.
+// Reference: torch.optim.RMSprop; Hinton's lecture 6e, Graves 2013.
+#include "kernels/optim/loop.h"
 
 namespace dlk::DLK_ISA {
 namespace {
@@ -53,32 +48,10 @@ template <class C> struct RmsProp {
   }
 };
 
-// Numbers: -lr, rho, 1 - rho, eps, weight_decay, maximize. States: square_avg, acc_delta.
-template <class C> struct Adadelta {
-  const Vec<C> negative_lr, rho, one_minus_rho, eps;
-  const GradientTerm<C> gradient;
-
-  explicit Adadelta(const double* n)
-      : negative_lr(C(n[0])), rho(C(n[1])), one_minus_rho(C(n[2])), eps(C(n[3])),
-        gradient(n[4], n[5]) {}
-
-  template <int> DLK_INLINE void update(Vec<C>& p, Vec<C> g, Vec<C>* s) const {
-    g = gradient(g, p);
-    s[0] = fma(one_minus_rho * g, g, s[0] * rho);
-    const Vec<C> delta = sqrt(s[1] + eps) / sqrt(s[0] + eps) * g;
-    s[1] = fma(one_minus_rho * delta, delta, s[1] * rho);
-    p = fma(delta, negative_lr, p);
-  }
-};
-
 } // namespace
 
 void rmsprop(OptimizerArgs& args) noexcept {
   run_optimizer<RmsProp, 0b001, 0b011, 0b101, 0b111>(args);
-}
-
-void adadelta(OptimizerArgs& args) noexcept {
-  run_optimizer<Adadelta, 0b11>(args);
 }
 
 } // namespace dlk::DLK_ISA

@@ -12,7 +12,7 @@
 // Bytes per float32 element: 12, with momentum 20; in place, so ordinary stores. A table of
 // (array, chunk) pieces of 16384 elements is shared out, so 5000 small arrays cost one region.
 // Reference: torch.optim.SGD.
-#include "kernels/optimizer_loop.h"
+#include "kernels/optim/loop.h"
 
 namespace dlk::DLK_ISA {
 namespace {
