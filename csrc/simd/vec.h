@@ -341,7 +341,7 @@ DLK_INLINE Vec<double> widen_high(Vec<float> a) {
 }
 #endif
 
-// The larger of numbers that are not negative, compared as the integers that order them alike: on
+// The larger of numbers that are not negative, compared as integers, which have the same order: on
 // AVX2 that keeps the multiplication ports free.
 DLK_INLINE Vec<double> max_nonnegative(Vec<double> a, Vec<double> b) {
   return max(a, b);

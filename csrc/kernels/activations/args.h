@@ -14,7 +14,7 @@ struct ActivationArgs {
   const void* input = nullptr;       // forward: x
   void* output = nullptr;            // forward: y; backward: dx
   const void* grad_output = nullptr; // backward
-  const void* saved = nullptr;       // backward: input or output, as the activation says; or
+  const void* saved = nullptr;       // backward: input or output (see Saved); or
   uint8_t* mask = nullptr; // one bit per element: forward writes (optional), backward reads
   bool nontemporal = false;
 };
@@ -34,8 +34,8 @@ struct PreluArgs {
   bool nontemporal = false;
 };
 
-// Channels of at least this many elements in a row are walked one by one; shorter ones in periods
-// of whole rounds over the channels, with a slope for each place in the period.
+// Channels of at least this many elements in a row are done one by one; shorter ones in periods of
+// several channels' elements, with a slope for each place in the period.
 constexpr int64_t kPreluLongRow = 256, kPreluPeriodElems = 512, kPreluChunkElems = 131072;
 constexpr int64_t kPreluRowBlock = 16384;
 

@@ -193,7 +193,7 @@ template <class T> struct Gelu {
       const ExpTail<T> tail(u, u);
       return tail.restored(at * guarded_sigmoid(u, tail));
     }
-    // max(x, 0) - |x| P(-|x|), whose sign at 0 is that of x. Of a NaN the tail knows nothing.
+    // max(x, 0) - |x| P(-|x|), whose sign at 0 is that of x. (The tail of a NaN is a number.)
     const Vec<T> size = min(abs(x), Vec<T>(MathConstants<T>::kNormalLimit));
     return max(Vec<T>(T(-0.0)), x) - normal_tail(size, size * guarded_gauss(size));
   }

@@ -1,6 +1,8 @@
-// A learned slope below 0, one for all or one per channel: y = x where x > 0, else w x;
-// dx = g where x > 0, else w g; dw = the sum of g x over the elements of a channel that are not >
-// 0.
+// A learned slope below 0, one for all or one per channel:
+//
+//   y = x where x > 0, else w x
+//   dx = g where x > 0, else w g
+//   dw = the sum of g x over the elements of a channel where x > 0 does not hold
 //
 // Bytes per float32 element: forward 8, backward 12: dw comes out of the pass that makes dx (torch
 // writes a gradient of w as large as x and sums that up: 28).
@@ -39,7 +41,7 @@ template <class T> void forward_rows(const PreluArgs& args) {
 }
 
 // One block of a row: dx, and the block's part of the slope's gradient. Lanes start at the block's
-// first element, wherever dx lies, so that they always add up the same elements.
+// first element, whatever the address of dx, so that they always add up the same elements.
 template <class T>
 DLK_BLOCK double backward_block(const T* g, const T* x, T* dx, int64_t size, Compute<T> weight,
                                 bool nontemporal) {

@@ -15,7 +15,7 @@ struct ClassIndices {
   int64_t batch_stride = 0, position_stride = 0;
 };
 
-// Looks over class targets before anything is written: are they in range, and what is the divisor.
+// Checks class targets before anything is written: are they in range, and what is the divisor.
 struct ClassTargetsArgs {
   ClassIndices target;
   int64_t batches, classes, positions;

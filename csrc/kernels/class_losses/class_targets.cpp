@@ -1,5 +1,5 @@
-// Looks over integer class targets before a loss writes anything: the first one out of range, how
-// many count, and the sum of their weights (the divisor of a mean).
+// Checks integer class targets before a loss writes anything: finds the first one out of range, how
+// many are not ignored, and the sum of their weights (the divisor of a mean).
 //
 // Bytes: the targets once. Sums of weights are in double, in chunks of fixed size, so the divisor
 // is exact for half types (torch sums bfloat16 weights in bfloat16).

@@ -1,9 +1,12 @@
 // Softmax cross-entropy of rows whose classes lie side by side, and its gradient in the same pass.
 //
-//   lse = log(sum_c exp x_c)        p_c = exp(x_c - lse)      (x = softcap * tanh(x / softcap) if
-//   set) loss = (1 - e) w_y (lse - x_y) + sum_c q_c (lse - x_c) + z_loss * lse^2 dloss/dx_c = p_c
-//   ((1 - e) w_y + sum q + 2 z_loss lse) - (1 - e) w_y [c = y] - q_c q_c = w_c e / C for class
-//   indices, w_c ((1 - e) t_c + e / C) for probabilities
+//   x_c = softcap * tanh(logit_c / softcap) with a softcap, else logit_c
+//   lse = log(sum_c exp x_c),   p_c = exp(x_c - lse)
+//   loss = (1 - e) w_y (lse - x_y) + sum_c q_c (lse - x_c) + z_loss * lse^2
+//   dloss/dx_c = p_c ((1 - e) w_y + sum q + 2 z_loss lse) - (1 - e) w_y [c = y] - q_c
+//
+// y is the target's class, w the class weights, e the label smoothing; q_c = w_c e / C for class
+// indices, and w_c ((1 - e) t_c + e / C), without the terms of w_y, for probabilities t.
 //
 // Bytes per float32 logit: loss 4; loss and gradient 8 (read once; the row is still in L2 when its
 // exponentials, kept in a scratch row, are scaled and streamed out).
@@ -11,10 +14,13 @@
 // log-sum-exp, is 12 bytes and two exponentials. A grad_output that is not 1 runs this kernel again
 // with it: the 8 bytes that scaling the gradient would be, without float16's small values lost to a
 // rounding before the scale.
+//
 // Error: loss and lse within 2 ULP of the type computed in; gradient within 8 eps of p_c * scale.
 // The cross-entropy of a single class has no gradient: exactly 0.
 // Reference: torch.nn.functional.cross_entropy; z_loss: Chowdhery et al., PaLM, 2022; softcap:
-// Gemma 2. Tried and lost: the second exponential instead of the scratch row (compute doubles); a
+// Gemma 2.
+//
+// Tried and lost: the second exponential instead of the scratch row (compute doubles); a
 // backward kernel from the saved log-sum-exp (no faster, and other bits than the gradient made in
 // forward); writing a row between the blocks of the next (no faster, and two scratch rows crowd
 // L2); fetching the next row in both phases (a quarter slower).

@@ -5,8 +5,9 @@
 // Bytes per float32 logit: forward 4; with gradient 8: a tile is read once and its exponentials are
 // kept in scratch, which up to 2048 classes fits in L2; beyond 32768 classes (float64: 16384) 12,
 // with the exponential made again. Plain stores: a tile is many 256-byte runs, too short for
-// streaming to pay. Error: as cross_entropy.cpp. Reference: torch.nn.functional.cross_entropy, (N,
-// C, d1, ...).
+// streaming to pay.
+//
+// Error: as cross_entropy.cpp. Reference: torch.nn.functional.cross_entropy of (N, C, d1, ...).
 #include "kernels/class_losses/log_sum_exp_planes.h"
 #include "kernels/class_losses/targets.h"
 

@@ -2,7 +2,7 @@
 // positions. What log_sum_exp_rows.h does with the vectors of a row is done here with each position
 // by itself, addend for addend: class c of a block is added to sum number c % kLanes, as lane c %
 // kLanes of a row's vector is, and the sums are added as sum_lanes adds lanes; a block has the same
-// bounds and the same anchor. So the bits of a row depend on its values alone, not on how it lies.
+// bounds and the same anchor. So the bits of a row depend on its values alone, not on its strides.
 #pragma once
 
 #include "kernels/class_losses/log_sum_exp_rows.h"

@@ -2,8 +2,8 @@
 // backward, which writes -w_y * grad_output in the target's place and zeros elsewhere.
 //
 // Bytes: forward one element a row; backward 4 per element (written once, the zeros and the target
-// in one pass over a row that is in L1). Error: one rounding; the sum in double. Reference:
-// torch.nn.functional.nll_loss.
+// in one pass over a row that is in L1). Error: one rounding; the sum in double.
+// Reference: torch.nn.functional.nll_loss.
 #include "kernels/class_losses/targets.h"
 
 namespace dlk::DLK_ISA {

@@ -3,12 +3,14 @@
 //   y_c = e^(x_c - lse)    or    y_c = x_c - lse
 //   dx = y (g - sum g y)   or    dx = g - e^y sum g
 //
-// Bytes per float32 element: forward 8, backward 12; a row of up to four vectors stays in registers
-// (softmax_in_registers.h); of a longer one the exponentials, or of log_softmax the row itself, are
-// read again from L2, as they are of a tile of up to 64 positions where the axis is strided
-// (log_sum_exp_planes.h; 8192 classes and more: 12 and an exponential more). Error: 4 ULP forward;
-// backward 8 eps of the terms. Sums in blocks (row_block_elems) combined in double. The same bits
-// however rows lie. Reference: torch.softmax, torch.log_softmax.
+// Bytes per float32 element: forward 8, backward 12. A row of up to four vectors stays in registers
+// (softmax_in_registers.h). Of a longer row the exponentials (for log_softmax the row itself) are
+// read again from L2; where the axis is strided, the same holds for a tile of up to 64 positions
+// (log_sum_exp_planes.h; from 8192 classes on: 12, and one more exponential).
+//
+// Error: 4 ULP forward; backward 8 eps of the terms. Sums of blocks (row_block_elems) are combined
+// in double. Rows have the same bits whatever their strides.
+// Reference: torch.softmax, torch.log_softmax.
 #include "kernels/class_losses/softmax_in_registers.h"
 #include "kernels/class_losses/softmax_planes.h"
 

@@ -1,6 +1,6 @@
-// Softmax of rows so short that they stay in registers: read once, written once, nothing called on
-// the way and no vector ever taken apart into numbers. Every row of so many classes takes this way,
-// whoever calls, so that its bits depend on nothing else.
+// Softmax of rows so short that they stay in registers: read once, written once, without a function
+// call or a scalar in between. Every kernel computes rows of so few classes this way, so that their
+// bits do not depend on which one did it.
 #pragma once
 
 #include "kernels/class_losses/args.h"

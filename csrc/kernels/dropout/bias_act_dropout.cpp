@@ -2,15 +2,18 @@
 // transformer's feed-forward layer in one pass.
 //
 //   backward: dx = activation'(x + bias) * (grad * factor); dbias = the sum of dx's rows
+//
 // What is dropped is 0 in both, whatever it was.
 //
 // Backward adds the bias and draws the mask again, so x is all that is kept. Blocks of 1024
 // elements go through a buffer in L1 in the computing type, so that an activation is compiled once
 // for float and once for double; with each step in registers instead, twenty activations would be
 // compiled for four types each, for no byte less of memory. Half types are rounded once, at the
-// end. Bytes per float32 element: 8 forward; 12 backward. Error: the activation's own at the
-// rounded sum, and 1 eps; dbias is summed in float64. Reference: torch.dropout(activation(x +
-// bias)).
+// end.
+//
+// Bytes per float32 element: 8 forward; 12 backward.
+// Error: the activation's own at the rounded sum, and 1 eps; dbias is summed in float64.
+// Reference: torch.dropout(activation(x + bias)).
 #include "kernels/activations/functors.h"
 #include "kernels/dropout/keep_mask.h"
 
@@ -24,7 +27,7 @@ template <class C> using Forward = void (*)(C* values, int64_t size, const doubl
 template <class C>
 using Backward = void (*)(C* grad, const C* inputs, int64_t size, const double* parameters);
 
-// Over whole vectors: what lies beyond `size` up to one is there, and is not used.
+// Over whole vectors: the memory up to a multiple of a vector exists, and is not used.
 template <class C, class Activation>
 DLK_BLOCK void forward_block(C* values, int64_t size, const double* parameters) {
   const Activation activation(parameters);

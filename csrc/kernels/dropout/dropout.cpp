@@ -5,6 +5,7 @@
 //   alpha_dropout  y = x * (kept ? a : 0) + (kept ? b : b + a alpha'), which keeps mean 0 and
 //                  variance 1: alpha' = -1.7580993, a = 1 / sqrt((alpha'^2 p + 1)(1 - p)),
 //                  b = -a alpha' p
+//
 // What is dropped is gone, whatever it was: a dropped NaN or infinity gives 0 (the shift, the
 // residual) too, where torch multiplies it by 0 and has NaN. Each is its own backward: the same
 // factors on grad_output, without the shift.

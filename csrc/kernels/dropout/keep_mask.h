@@ -1,4 +1,4 @@
-// Which elements a dropout keeps, for the kernels that need to know.
+// Which elements a dropout keeps.
 //
 // Element e of an array, counted as if it were row-major, has number e % 8 (16 bits) of Philox
 // block e / 8 (counter words 0 and 1; words 2 and 3 are 0) under the seed as key. It is kept where

@@ -11,7 +11,7 @@ namespace dlk {
 constexpr int kLossDims = 8;
 struct LossArray {
   void* data = nullptr;
-  bool wide = false; // a result that is summed yet: in the computing type, not rounded to dtype
+  bool wide = false; // a result that is still to be summed: in the computing type
   double value = 1;
   int64_t strides[kLossDims];
 };

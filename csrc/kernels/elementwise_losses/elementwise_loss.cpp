@@ -3,8 +3,9 @@
 //
 // Bytes per float32 element: 4 for each operand that is an array of its own (broadcast ones are
 // read through their strides), 4 more where each loss is wanted. Every loss is rounded once to
-// float and summed in double, piece by piece, so a sum is as good as its addends. Reference: the
-// functions of torch.nn.functional; torch writes the losses to memory and reads them again.
+// float and summed in double, piece by piece, so a sum is as good as its addends.
+// Reference: the functions of torch.nn.functional; torch writes the losses to memory and reads them
+// again.
 #include "kernels/elementwise_losses/loss_loops.h"
 
 namespace dlk::DLK_ISA {

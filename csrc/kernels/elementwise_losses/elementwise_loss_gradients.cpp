@@ -4,9 +4,9 @@
 // Bytes per float32 element: 4 for each operand that is an array of its own, 4 for each gradient:
 // 12 for a loss of two arrays and the gradient of its input (torch: 32 for mse_loss, 84 for
 // binary_cross_entropy_with_logits). A gradient is what the functor gives times the gradient of the
-// loss and the scale, rounded once for each product; one that is summed yet, along the dimensions
-// in which its operand was broadcast, is not rounded to a half type first. Reference: autograd of
-// torch.nn.functional.
+// loss and the scale, rounded once for each product; one that still has to be summed, along the
+// dimensions in which its operand was broadcast, is not rounded to a half type first.
+// Reference: autograd of torch.nn.functional.
 #include "kernels/elementwise_losses/loss_loops.h"
 
 namespace dlk::DLK_ISA {

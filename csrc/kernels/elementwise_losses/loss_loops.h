@@ -1,5 +1,5 @@
-// How the elementwise losses walk their operands: lines along the innermost dimension, in which an
-// operand lies side by side or is one value, in pieces of fixed bounds.
+// The loops of the elementwise losses over their operands: lines along the innermost dimension, in
+// which an operand is contiguous or one value, in pieces of fixed bounds.
 #pragma once
 
 #include "kernels/elementwise_losses/args.h"
@@ -8,8 +8,8 @@
 
 namespace dlk::DLK_ISA {
 
-// A whole step whose stores go past the cache or not, as is found out when it runs: the losses are
-// many, and a loop for each way would double their code.
+// A whole step whose stores go past the cache or not, which is decided at run time: there are many
+// losses, and a loop for each case would double their code.
 struct EitherVec {
   bool streamed;
 };
@@ -26,7 +26,7 @@ template <class T> DLK_INLINE Vec<T> zero_beyond(Vec<T> v, EitherVec) {
 // An operand along one stretch of a line.
 template <class T> struct LossStream {
   const T* data;
-  int64_t step_mask; // -1: side by side; 0: `data` is a vector of the same value
+  int64_t step_mask; // -1: contiguous; 0: `data` is a vector of the same value
   template <class Lanes> DLK_INLINE Vec<Compute<T>> at(int64_t i, Lanes lanes) const {
     const T* here = data + (i & step_mask);
     fetch_ahead(here);

@@ -6,7 +6,7 @@
 
 namespace dlk {
 
-// Batch normalization, of arrays whose channels are walked in one of two ways:
+// Batch normalization, of arrays in one of two layouts:
 // - planes: the positions of a channel lie side by side; element (b, c, s) lies at
 //   b * batch_stride + c * class_stride + s.
 // - rows: the channels lie side by side. A row is `width` elements, a multiple of 16 and of the

@@ -43,8 +43,8 @@ DLK_INLINE void for_each_two_vecs(int64_t size, Fetch fetch, Body body) {
                   [&](int64_t i, auto lanes) DLK_BODY { body(index + i, lanes, Integer<0>()); });
 }
 
-// What a walk over runs will read next, kElems from where it is: the processor's own prefetchers
-// stop at the end of a page, and a plane or a row is few pages long, or less than one.
+// What a loop over runs reads kElems later: the processor's own prefetchers stop at the end of a
+// page, and a plane or a row is few pages long, or less than one.
 template <class T> struct RunAhead {
   static constexpr int64_t kElems = 2048;
   const T *here, *next;

@@ -3,19 +3,22 @@
 //
 // Bytes per float32 element: 8 (12 with a residual, + 1/8 where a mask is saved) while one channel
 // fits in L2: its statistics are taken, then it is written while it is there. Else 12.
+//
 // Statistics: sums in double of x - K and (x - K)^2, K the first element of a chunk of 8192. K is
 // one of the elements, so (mean - K)^2 is at most m2 and the difference that gives m2 loses at most
 // 13 of double's 53 bits. A float32 result does not need those; for a float64 one the sums are
 // taken a second time, with the chunk's mean as K. Chunks are merged in order (Chan, Golub, LeVeque
 // 1979).
+//
 // Error: the variance is rounded once, the mean not before x - mean is; y as the centred form in
 // the computing type.
+//
 // Tried: sums without fetching 8 KiB ahead took 1.4 times as long (planes of 49 KiB), conversions
 // to double from a register instead of from memory 1.05 times. Fetching the next channel while one
 // is written gained a quarter where two fit in L2; where they do not, a sixth with 32 MB of L3 (and
 // lost 5 % with a slow L3 behind 2 MB of L2); half of it during the statistics was no better.
-// Adding through a fma with 1, to use other ports, made no difference. Reference:
-// torch.nn.functional.batch_norm.
+// Adding through a fma with 1, to use other ports, made no difference.
+// Reference: torch.nn.functional.batch_norm.
 #include "kernels/norm/batch_norm.h"
 
 namespace dlk::DLK_ISA {

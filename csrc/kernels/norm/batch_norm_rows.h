@@ -1,12 +1,12 @@
-// How batch normalization walks arrays whose channels lie side by side.
+// The loops of batch normalization over arrays whose channels lie side by side.
 #pragma once
 
 #include "kernels/norm/batch_norm.h"
 
 namespace dlk::DLK_ISA {
 
-// Columns are walked down with strides that the processor's own prefetchers do not follow: fetched
-// this many rows before they are read.
+// Columns are read downwards, with strides that the processor's own prefetchers do not follow:
+// lines are fetched this many rows before they are read.
 constexpr int64_t kRowsAhead = 16;
 
 // function(Integer<vectors>, first column) for groups of columns whose sums stay in registers. How

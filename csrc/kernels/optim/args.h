@@ -17,7 +17,7 @@ constexpr int kOptimizerNumbers = 12;
 // Traits of a kernel, as kernels.def has them.
 enum OptimizerTrait : int { kSumsOverParameters = 1 };
 
-// Elements that are brought to the type of computation at once. Pieces of arrays start on multiples
+// Elements that are converted to the type of computation at once. Pieces of arrays start on multiples
 // of it, so that what is kept per block has one writer.
 constexpr int64_t kOptimizerBlock = 256;
 
@@ -63,7 +63,7 @@ struct OptimizerChunk {
   int64_t array, begin, end;
 };
 
-// What happens around the rule, to every array of the step alike.
+// What happens around the rule, the same for every array of the step.
 struct OptimizerExtras {
   double unscale = 1, clip = 1; // factors of the gradient; it is rounded after each
   bool scales = false;          // one of them is not 1

@@ -1,5 +1,5 @@
-// The pass over the gradients before a step that clips them or looks for infinities, and the one
-// instead of a step that is skipped.
+// The pass over the gradients before a step that clips them or checks them for infinities, and the
+// pass that replaces a skipped step.
 //
 //   grad_norm: for each piece the sum of u(g)^2, and NaN where an element of g is not finite
 //   finish_gradients: g = c(u(g)) with write_back; then g = 0 with zero_grads

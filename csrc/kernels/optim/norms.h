@@ -14,8 +14,8 @@
 //   };
 //
 // The sums are of doubles: each piece's lanes in one fixed order, and the pieces of a parameter in
-// theirs, so the bits do not depend on threads. They do on how a parameter is cut into pieces:
-// where its strides join into one walk that is every 16384 elements.
+// theirs, so the bits do not depend on threads. They do depend on how a parameter is cut into
+// pieces: every 16384 elements, where its strides join into one.
 #pragma once
 
 #include "kernels/common/double_sums.h"

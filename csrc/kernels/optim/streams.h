@@ -15,7 +15,7 @@ DLK_INLINE char* stream_address(const OptimizerArray& array, const OptimizerLayo
          first * layout.strides[stream] * item_size(layout.dtypes[stream]);
 }
 
-// Whether the rule can work on the stream where it lies.
+// Whether the rule can work on the stream in its own memory.
 template <class C> DLK_INLINE bool is_in_place(const OptimizerLayout& layout, int stream) {
   return layout.formats[stream] == StreamFormat::plain && layout.dtypes[stream] == kDTypeOf<C> &&
          layout.strides[stream] == 1;
