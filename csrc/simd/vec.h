@@ -301,6 +301,13 @@ DLK_INLINE Vec<double> load_eight(const float* p) {
 }
 #endif
 
+// Doubles rounded to eight floats in memory.
+DLK_INLINE void store_eight(float* p, Vec<double> a) {
+  typedef float Half __attribute__((vector_size(kNativeBytes / 2)));
+  DLK_PARTS(const Half half = __builtin_convertvector(a.part[i], Half);
+            __builtin_memcpy(p + i * (kNativeBytes / 8), &half, sizeof half);)
+}
+
 // The first and the last eight lanes as doubles: exact.
 #if defined(__AVX512F__)
 DLK_INLINE Vec<double> widen_low(Vec<float> a) {

@@ -38,11 +38,19 @@ DLK_INLINE Vec<Compute<T>> gradient_at(const Activation& activation, const Chann
   return g;
 }
 
-// The sums of a channel, of which dy_xmu is that of dy (x - C(mean)).
+// The sums of channels, of which dy_xmu are those of dy (x - C(mean)).
+template <class C, class Lanes>
+DLK_INLINE void finish_sums(const BatchNormArgs& args, int64_t channel, Vec<double> dy,
+                            Vec<double> dy_xmu, Lanes lanes) {
+  const Split<C> mean(load_lanes(args.mean + channel, lanes));
+  store_lanes(args.sum_dy + channel, dy, lanes);
+  store_lanes(args.sum_dy_xmu + channel, mean.off(dy_xmu, dy), lanes);
+}
 template <class C>
-DLK_INLINE void finish_sums(const BatchNormArgs& args, int64_t channel, double dy, double dy_xmu) {
-  args.sum_dy[channel] = dy;
-  args.sum_dy_xmu[channel] = Split<C>(args.mean[channel]).off(dy_xmu, dy);
+DLK_INLINE void finish_sums(const BatchNormArgs& args, int64_t channel, const CompensatedSum& dy,
+                            const CompensatedSum& dy_xmu) {
+  finish_sums<C>(args, channel, Vec<double>(dy.total()), Vec<double>(dy_xmu.total()),
+                 PartialVec{1});
 }
 
 // dx = (dy - dy_mean) scale + (x - mean) slope + offset, or dy scale where the statistics were

@@ -29,7 +29,7 @@ struct ChannelSums {
     dy_xmu.add(chunk.dy_xmu);
   }
   template <class C> void finish(const BatchNormArgs& args, int64_t channel) const {
-    finish_sums<C>(args, channel, dy.total(), dy_xmu.total());
+    finish_sums<C>(args, channel, dy, dy_xmu);
   }
 };
 
@@ -39,7 +39,7 @@ DLK_BLOCK Sums chunk_sums(const BatchNormArgs& args, const Activation& activatio
                           int64_t channel_index, int64_t begin, int64_t end) {
   using C = Compute<T>;
   const Activation activation = activation_of_all;
-  const PlaneCoefficients<C> channel(Coefficients<C>(args, channel_index));
+  const PlaneCoefficients<C> channel(Coefficients<C>(args, channel_index, PartialVec{1}));
   LaneSums<C> dy_sum[2], dy_xmu_sum[2]; // two, so that no addition waits
   for_each_plane_block(
       args.positions, begin, end,
@@ -71,9 +71,9 @@ template <class T, class Activation>
 void write_block(const BatchNormArgs& args, const Activation& activation, int64_t channel,
                  const Block<T>& block) {
   using C = Compute<T>;
-  Coefficients<C> coefficients(args, channel);
+  Coefficients<C> coefficients(args, channel, PartialVec{1});
   if (args.training)
-    coefficients.differentiate_statistics(args, channel);
+    coefficients.differentiate_statistics(args, channel, PartialVec{1});
   write_gradients<T>(args.training, activation, PlaneCoefficients<C>(coefficients), block);
 }
 

@@ -74,16 +74,20 @@ void column_by_column(BatchNormArgs& args, const Activation& activation) {
   parallel_slabs(args, [&](int64_t column, int64_t columns) {
     SlabTable<C> table(args, column, columns, false);
     alignas(kVecBytes) double chunk[2 * kNormSlabColumns];
-    CompensatedSum sums[2 * kNormSlabColumns];
+    LaneSums<double> sums[2 * kNormSlabColumns / Vec<double>::kLanes];
     for (int64_t row = 0; row < args.batches; row += chunk_rows) {
       const int64_t rows = args.batches - row < chunk_rows ? args.batches - row : chunk_rows;
       sums_of_columns<T>(activation, table.coefficients(),
                          Block<T>(args, row, 0, column, rows, columns), chunk, chunk + columns);
-      for (int64_t i = 0; i < 2 * columns; ++i)
-        sums[i].add(chunk[i]);
+      for_each_vec<double>(2 * columns, [&](int64_t i, auto) DLK_BODY {
+        sums[i / Vec<double>::kLanes].add({load(chunk + i)});
+      });
     }
-    for (int64_t i = 0; i < columns; ++i)
-      finish_sums<C>(args, column + i, sums[i].total(), sums[columns + i].total());
+    const LaneSums<double>* const dy_xmu = sums + columns / Vec<double>::kLanes;
+    for_each_vec<double>(columns, [&](int64_t i, auto lanes) DLK_BODY {
+      const int64_t vec = i / Vec<double>::kLanes;
+      finish_sums<C>(args, column + i, sums[vec].totals().low, dy_xmu[vec].totals().low, lanes);
+    });
     if (args.elementwise) {
       SlabTable<C> full(args, column, columns, args.training);
       write_gradients<T>(args.training, activation, full.coefficients(),
@@ -117,7 +121,7 @@ template <class T, class Activation> void sums(BatchNormArgs& args, const Activa
                            dy.add(partials[2 * chunk * width + i]);
                            dy_xmu.add(partials[(2 * chunk + 1) * width + i]);
                          }
-                       finish_sums<Compute<T>>(args, channel, dy.total(), dy_xmu.total());
+                       finish_sums<Compute<T>>(args, channel, dy, dy_xmu);
                      }
                    });
 }

@@ -59,42 +59,72 @@ template <class F> DLK_INLINE void with_norm_types(const BatchNormArgs& args, F 
   });
 }
 
-// --- a channel's numbers, rounded to the computing type
+// --- eight channels' numbers, rounded to the computing type
+
+// Doubles in memory rounded to the computing type.
+template <class Lanes> DLK_INLINE void store_rounded(double* p, Vec<double> a, Lanes lanes) {
+  store_lanes(p, a, lanes);
+}
+DLK_INLINE void store_rounded(float* p, Vec<double> a, WholeVec) {
+  store_eight(p, a);
+}
+DLK_INLINE void store_rounded(float* p, Vec<double> a, PartialVec lanes) {
+  float values[Vec<double>::kLanes];
+  store_eight(values, a);
+  for (int64_t i = 0; i < lanes.count; ++i)
+    p[i] = values[i];
+}
+
+template <class C> DLK_INLINE Vec<double> rounded_to(Vec<double> a) {
+  if constexpr (sizeof(C) == sizeof(double))
+    return a;
+  alignas(kVecBytes) float values[Vec<double>::kLanes];
+  store_eight(values, a);
+  return load_eight(values);
+}
 
 // A number as C(number) and the rest that this lacks. Where the number is large beside the spread
 // of x, x - C(number) is exact: the rest is taken off a constant that is added later, so nothing of
 // the number is lost and no element costs more.
 template <class C> struct Split {
-  C rounded;
-  double rest; // 0 of an infinity and of NaN
-  DLK_INLINE explicit Split(double number) : rounded(C(number)), rest(number - double(rounded)) {
-    if (!(rest - rest == 0))
-      rest = 0;
+  Vec<double> rounded, rest; // rest: 0 of an infinity and of NaN
+  DLK_INLINE explicit Split(Vec<double> number)
+      : rounded(rounded_to<C>(number)), rest(number - rounded) {
+    const Vec<double> zero(0);
+    rest = select(rest - rest == zero, rest, zero);
   }
   // sum - rest * factor; without a rest the sum itself, were the factor infinite
-  DLK_INLINE double off(double sum, double factor) const {
-    return rest == 0 ? sum : sum - rest * factor;
+  DLK_INLINE Vec<double> off(Vec<double> sum, Vec<double> factor) const {
+    return select(rest == Vec<double>(0), sum, sum - rest * factor);
   }
 };
 
 template <class C> struct Coefficients {
-  Split<C> mean_split;
-  C mean, scale, shift;
+  Vec<double> invstd, weight;
+  Split<C> mean;
+  Vec<double> scale, shift;
   // backward: dx = (dy - dy_mean) * scale + (x - mean) * slope + offset
-  C dy_mean = 0, slope = 0, offset = 0;
+  Vec<double> dy_mean{0}, slope{0}, offset{0};
 
-  Coefficients(const BatchNormArgs& args, int64_t channel)
-      : mean_split(args.mean[channel]), mean(mean_split.rounded),
-        scale(C(args.invstd[channel] * (args.weight ? args.weight[channel] : 1))),
-        shift(C(mean_split.off(args.bias ? args.bias[channel] : 0, double(scale)))) {}
+  // Of `channel` and those after it, as many as `lanes` covers.
+  template <class Lanes>
+  DLK_INLINE Coefficients(const BatchNormArgs& args, int64_t channel, Lanes lanes)
+      : invstd(load_lanes(args.invstd + channel, lanes)),
+        weight(args.weight ? load_lanes(args.weight + channel, lanes) : Vec<double>(1)),
+        mean(load_lanes(args.mean + channel, lanes)), scale(rounded_to<C>(invstd * weight)),
+        shift(
+            mean.off(args.bias ? load_lanes(args.bias + channel, lanes) : Vec<double>(0), scale)) {}
 
   // dx = scale (dy - mean(dy) - (x - mean) invstd^2 mean(dy (x - mean)))
-  void differentiate_statistics(const BatchNormArgs& args, int64_t channel) {
-    const double invstd = args.invstd[channel], weight = args.weight ? args.weight[channel] : 1;
-    const Split<C> dy_mean_split(args.sum_dy[channel] / args.count);
+  template <class Lanes>
+  DLK_INLINE void differentiate_statistics(const BatchNormArgs& args, int64_t channel,
+                                           Lanes lanes) {
+    const Vec<double> count(args.count);
+    const Split<C> dy_mean_split(load_lanes(args.sum_dy + channel, lanes) / count);
     dy_mean = dy_mean_split.rounded;
-    slope = C(-(args.sum_dy_xmu[channel] / args.count * invstd) * invstd * (invstd * weight));
-    offset = C(mean_split.off(dy_mean_split.off(0, double(scale)), double(slope)));
+    const Vec<double> dy_xmu_mean = load_lanes(args.sum_dy_xmu + channel, lanes) / count;
+    slope = rounded_to<C>(-(dy_xmu_mean * invstd) * invstd * (invstd * weight));
+    offset = mean.off(dy_mean_split.off(Vec<double>(0), scale), slope);
   }
 };
 
@@ -105,9 +135,10 @@ DLK_INLINE double inverse_std(double m2, double count, double eps) {
 // Planes: one channel in every lane.
 template <class C> struct PlaneCoefficients {
   Vec<C> mean_, scale_, shift_, dy_mean_, slope_, offset_;
-  explicit PlaneCoefficients(const Coefficients<C>& c)
-      : mean_(c.mean), scale_(c.scale), shift_(c.shift), dy_mean_(c.dy_mean), slope_(c.slope),
-        offset_(c.offset) {}
+  DLK_INLINE explicit PlaneCoefficients(const Coefficients<C>& c)
+      : mean_(first(c.mean.rounded)), scale_(first(c.scale)), shift_(first(c.shift)),
+        dy_mean_(first(c.dy_mean)), slope_(first(c.slope)), offset_(first(c.offset)) {}
+  DLK_INLINE static C first(Vec<double> a) { return C(a.part[0][0]); }
   DLK_INLINE Vec<C> mean(int64_t) const { return mean_; }
   DLK_INLINE Vec<C> scale(int64_t) const { return scale_; }
   DLK_INLINE Vec<C> shift(int64_t) const { return shift_; }
@@ -120,14 +151,15 @@ template <class C> struct PlaneCoefficients {
 template <class C> struct RowCoefficients {
   C* table;
   int64_t stride;
-  void set(int64_t column, const Coefficients<C>& c) const {
+  template <class Lanes>
+  DLK_INLINE void set(int64_t column, const Coefficients<C>& c, Lanes lanes) const {
     C* p = table + column;
-    p[0] = c.mean;
-    p[stride] = c.scale;
-    p[2 * stride] = c.shift;
-    p[3 * stride] = c.dy_mean;
-    p[4 * stride] = c.slope;
-    p[5 * stride] = c.offset;
+    store_rounded(p, c.mean.rounded, lanes);
+    store_rounded(p + stride, c.scale, lanes);
+    store_rounded(p + 2 * stride, c.shift, lanes);
+    store_rounded(p + 3 * stride, c.dy_mean, lanes);
+    store_rounded(p + 4 * stride, c.slope, lanes);
+    store_rounded(p + 5 * stride, c.offset, lanes);
   }
   RowCoefficients from(int64_t column) const { return {table + column, stride}; }
   DLK_INLINE Vec<C> mean(int64_t i) const { return load(table + i); }

@@ -85,7 +85,8 @@ void finish_channel(const BatchNormArgs& args, int64_t channel, const Moments& m
 template <class T, class Activation>
 void write_block(const BatchNormArgs& args, const Activation& activation, int64_t channel,
                  const Block<T>& block) {
-  normalize<T>(activation, PlaneCoefficients(Coefficients<Compute<T>>(args, channel)), block);
+  normalize<T>(activation,
+               PlaneCoefficients(Coefficients<Compute<T>>(args, channel, PartialVec{1})), block);
 }
 
 // Channels are shared out; the second pass over a channel goes backwards, from what was read last.

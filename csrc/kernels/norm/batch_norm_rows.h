@@ -67,13 +67,16 @@ template <class F> DLK_INLINE void parallel_rows(const BatchNormArgs& args, F fu
                   });
 }
 
-template <class C>
-DLK_INLINE Coefficients<C> coefficients_of(const BatchNormArgs& args, int64_t channel,
-                                           bool differentiate) {
-  Coefficients<C> c(args, channel);
-  if (differentiate)
-    c.differentiate_statistics(args, channel);
-  return c;
+// function(first channel, coefficients, lanes) for `channels` channels from `first` on.
+template <class C, class F>
+DLK_INLINE void for_each_coefficients(const BatchNormArgs& args, int64_t first, int64_t channels,
+                                      bool differentiate, F function) {
+  for_each_vec<double>(channels, [&](int64_t i, auto lanes) DLK_BODY {
+    Coefficients<C> c(args, first + i, lanes);
+    if (differentiate)
+      c.differentiate_statistics(args, first + i, lanes);
+    function(i, c, lanes);
+  });
 }
 
 // The coefficients of the columns of rows of `width` elements, at the end of the scratch.
@@ -82,11 +85,11 @@ RowCoefficients<C> row_table(const BatchNormArgs& args, int64_t width, bool diff
   const int64_t stride = width + kNormTablePadding;
   const int64_t sums = args.reduce ? kNormSums * args.width * (norm_chunks(args) + 1) : 0;
   const RowCoefficients<C> table{reinterpret_cast<C*>(args.scratch + sums), stride};
-  for (int64_t channel = 0; channel < args.channels; ++channel) {
-    const Coefficients<C> c = coefficients_of<C>(args, channel, differentiate);
-    for (int64_t column = channel; column < width; column += args.channels)
-      table.set(column, c);
-  }
+  for_each_coefficients<C>(args, 0, args.channels, differentiate,
+                           [&](int64_t channel, const Coefficients<C>& c, auto lanes) DLK_BODY {
+                             for (int64_t i = channel; i < width; i += args.channels)
+                               table.set(i, c, lanes);
+                           });
   for (int64_t i = 0; i < kNormCoefficients; ++i) // read, but not used
     for (int64_t pad = 0; pad < kNormTablePadding; ++pad)
       table.table[i * stride + width + pad] = 0;
@@ -119,8 +122,9 @@ template <class C> struct SlabTable {
   static constexpr int64_t kStride = kNormSlabColumns + kNormTablePadding;
   alignas(kVecBytes) C values[kNormCoefficients * kStride] = {};
   SlabTable(const BatchNormArgs& args, int64_t channel, int64_t channels, bool differentiate) {
-    for (int64_t c = 0; c < channels; ++c)
-      coefficients().set(c, coefficients_of<C>(args, channel + c, differentiate));
+    for_each_coefficients<C>(args, channel, channels, differentiate,
+                             [&](int64_t i, const Coefficients<C>& c, auto lanes)
+                                 DLK_BODY { coefficients().set(i, c, lanes); });
   }
   RowCoefficients<C> coefficients() { return {values, kStride}; }
 };
