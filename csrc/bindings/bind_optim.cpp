@@ -61,7 +61,7 @@ void check_parameters(const std::string& operation, const py::list& params) {
 
 } // namespace
 
-void bind_optim(py::module_& m) {
+DLK_BINDINGS(m) {
   m.def("optimizer_step", &optimizer_step);
   m.def("check_parameters", &check_parameters);
   py::class_<StepExtras>(m, "StepExtras")

@@ -1,7 +1,7 @@
-// The extension module: the runtime's own functions, and what each family of operations adds.
+// The extension module: the runtime's own functions, and what each file of bindings adds.
+#include "bindings/arrays/tensor.h"
 #include "bindings/bind.h"
 #include "bindings/gil.h"
-#include "bindings/tensor.h"
 #include "runtime/dispatch.h"
 #include "runtime/malloc_tuning.h"
 #include "runtime/pool.h"
@@ -86,13 +86,5 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     }
   });
   dlk::bind_runtime(module);
-  dlk::bind_exporter(module);
-  dlk::bind_losses(module);
-  dlk::bind_elementwise_losses(module);
-  dlk::bind_activations(module);
-  dlk::bind_norm(module);
-  dlk::bind_dropout(module);
-  dlk::bind_image(module);
-  dlk::bind_optim(module);
-  dlk::bind_torch_state(module);
+  dlk::Bindings::add_all(module);
 }

@@ -2,8 +2,8 @@
 // one-dimensional walks as their strides allow, and what the rule computes with.
 #pragma once
 
+#include "bindings/arrays/shared_memory.h"
 #include "bindings/made_by_init.h"
-#include "bindings/shared_memory.h"
 #include "kernels/optim/args.h"
 #include "runtime/dispatch.h"
 

@@ -1,6 +1,6 @@
 #include "bindings/parameter_table.h"
 
-#include "bindings/exchange.h"
+#include "bindings/arrays/exchange.h"
 #include "runtime/threads.h"
 
 #include <algorithm>

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "bindings/arguments.h"
-#include "bindings/tensor.h"
+#include "bindings/arrays/tensor.h"
 
 namespace dlk {
 

@@ -1,4 +1,4 @@
-#include "bindings/class_layout.h"
+#include "bindings/arrays/class_layout.h"
 
 namespace dlk {
 

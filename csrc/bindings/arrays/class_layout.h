@@ -3,7 +3,7 @@
 // by side).
 #pragma once
 
-#include "bindings/tensor.h"
+#include "bindings/arrays/tensor.h"
 #include "core/strided.h"
 
 namespace dlk {

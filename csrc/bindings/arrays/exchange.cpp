@@ -1,7 +1,7 @@
-#include "bindings/exchange.h"
+#include "bindings/arrays/exchange.h"
 
-#include "bindings/torch_handle.h"
-#include "bindings/torch_storage.h"
+#include "bindings/torch_internals/torch_handle.h"
+#include "bindings/torch_internals/torch_storage.h"
 
 #include <atomic>
 #include <mutex>

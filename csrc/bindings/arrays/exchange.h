@@ -1,8 +1,8 @@
 // What reading and making arrays share: DLPack and NumPy types, and the exchange API of a type.
 #pragma once
 
-#include "bindings/dlpack_abi.h"
-#include "bindings/tensor.h"
+#include "bindings/arrays/dlpack_abi.h"
+#include "bindings/arrays/tensor.h"
 
 namespace dlk {
 

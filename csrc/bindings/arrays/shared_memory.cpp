@@ -1,4 +1,4 @@
-#include "bindings/shared_memory.h"
+#include "bindings/arrays/shared_memory.h"
 
 #include <algorithm>
 #include <cstring>

@@ -1,7 +1,7 @@
 // Which of many arrays lie in one another's memory: threads would write what others read.
 #pragma once
 
-#include "bindings/tensor.h"
+#include "bindings/arrays/tensor.h"
 
 #include <deque>
 #include <vector>

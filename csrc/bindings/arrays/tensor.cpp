@@ -1,6 +1,6 @@
 // Arrays in: what a view is, and how it is read from each kind of array.
 #include "bindings/arguments.h"
-#include "bindings/exchange.h"
+#include "bindings/arrays/exchange.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -319,6 +319,13 @@ std::string shape_text(int ndim, const int64_t* shape) {
   for (int dim = 0; dim < ndim; ++dim)
     all += (dim ? ", " : "") + std::to_string(shape[dim]);
   return all + (ndim == 1 ? ",)" : ")");
+}
+
+std::string size_text(int ndim, const int64_t* shape) {
+  std::string list = "[";
+  for (int dim = 0; dim < ndim; ++dim)
+    list += text(dim ? ", " : "", shape[dim]);
+  return list + "]";
 }
 
 std::string shape_text(const TensorView& view) {

@@ -101,5 +101,6 @@ void check_overlap(const TensorView& out, const TensorView& in, const char* oper
 const char* dtype_name(DType dtype);            // "float32"
 std::string shape_text(const TensorView& view); // "(2, 3)"
 std::string shape_text(int ndim, const int64_t* shape);
+std::string size_text(int ndim, const int64_t* shape); // "[2, 3]", as torch writes a size
 
 } // namespace dlk

@@ -1,5 +1,5 @@
 // Copies between strided views, and whether two views share memory.
-#include "bindings/tensor.h"
+#include "bindings/arrays/tensor.h"
 #include "core/strided.h"
 #include "runtime/threads.h"
 

@@ -1,10 +1,10 @@
 // Arrays out: results on memory of the pool, as the kind of array that came in.
+#include "bindings/arrays/exchange.h"
 #include "bindings/bind.h"
-#include "bindings/exchange.h"
 #include "bindings/fast_call.h"
 #include "bindings/gil.h"
 #include "bindings/made_by_init.h"
-#include "bindings/torch_storage.h"
+#include "bindings/torch_internals/torch_storage.h"
 #include "runtime/pool.h"
 
 #include <algorithm>
@@ -400,7 +400,7 @@ static py::object overlaps_itself_at(const py::tuple& shape, const py::tuple& st
   return py::bool_(overlaps_itself(view));
 }
 
-void bind_exporter(py::module_& module) {
+DLK_BINDINGS(module) {
   using namespace py::literals;
   def_fast<&overlaps_itself_at>(module, "overlaps_itself", {"shape", "strides"});
   // Keywords of the protocol that change nothing for fresh CPU memory are accepted.

@@ -1,4 +1,6 @@
-#include "bindings/loss_operands.h"
+#include "bindings/elementwise_losses/loss_operands.h"
+
+#include "bindings/arrays/outputs.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -6,7 +8,7 @@
 
 namespace dlk {
 
-void LossWalk::take(LossOperand which, const TensorView& view, const char* argument) {
+void LossLayout::take(LossOperand which, const TensorView& view, const char* argument) {
   if (which != kLossInput)
     check_same_dtype(view, model_, operation_, argument);
   Operand& operand = operands_[which];
@@ -16,7 +18,7 @@ void LossWalk::take(LossOperand which, const TensorView& view, const char* argum
 }
 
 // The first operand that says how all dimensions lie: it is broadcast along none.
-int LossWalk::leader() const {
+int LossLayout::leader() const {
   for (int which = 0; which < kLossOperands; ++which) {
     const Operand& operand = operands_[which];
     bool leads = operand.view;
@@ -28,7 +30,7 @@ int LossWalk::leader() const {
   return -1;
 }
 
-void LossWalk::settle(int axis) {
+void LossLayout::settle(int axis) {
   axis_ = axis;
   for (const Operand& operand : operands_)
     if (operand.view)
@@ -60,63 +62,63 @@ void LossWalk::settle(int axis) {
                                  : operand.view->strides[dim - missing];
   }
   size_ = 1;
-  walked_ = 0;
+  kept_ = 0;
   for (int dim = 0; dim < ndim_; ++dim) {
     size_ *= shape_[dim];
     if (dim != axis_ && shape_[dim] != 1)
-      order_[walked_++] = dim;
+      order_[kept_++] = dim;
   }
   line_elems_ = axis_ >= 0 ? shape_[axis_] : size_;
   // The losses of lines come out in the order of the dimensions; all others in the leader's.
   const int lead = axis_ >= 0 ? -1 : leader();
   if (lead >= 0) {
     const int64_t* strides = operands_[lead].strides;
-    for (int place = 1; place < walked_; ++place)
+    for (int place = 1; place < kept_; ++place)
       for (int at = place;
            at > 0 && std::llabs(strides[order_[at - 1]]) < std::llabs(strides[order_[at]]); --at)
         std::swap(order_[at - 1], order_[at]);
   }
   if (axis_ >= 0 && shape_[axis_] != 1)
-    order_[walked_++] = axis_;
-  if (walked_ == 0 || size_ == 0)
+    order_[kept_++] = axis_;
+  if (kept_ == 0 || size_ == 0)
     return;
-  const int innermost = order_[walked_ - 1];
+  const int innermost = order_[kept_ - 1];
   for (Operand& operand : operands_)
     if (operand.view && operand.strides[innermost] != 0 && operand.strides[innermost] != 1)
       copy_operand(operand, false);
 }
 
-// The operand without gaps in the order of the walk; broadcast dimensions stay so, or are expanded.
-void LossWalk::copy_operand(Operand& operand, bool expand) {
+// The operand without gaps in the order of memory; broadcast dimensions stay so, or are expanded.
+void LossLayout::copy_operand(Operand& operand, bool expand) {
   TensorView source, copy;
   source.array = operand.view->array;
   source.kind = operand.view->kind;
   source.dtype = operand.view->dtype;
   source.data = operand.data;
-  source.ndim = walked_;
-  for (int place = 0; place < walked_; ++place) {
+  source.ndim = kept_;
+  for (int place = 0; place < kept_; ++place) {
     const int dim = order_[place];
     source.strides[place] = operand.strides[dim];
     source.shape[place] = operand.strides[dim] == 0 && !expand ? 1 : shape_[dim];
   }
   operand.owner = contiguous_copy(source, copy);
-  for (int place = 0; place < walked_; ++place)
+  for (int place = 0; place < kept_; ++place)
     operand.strides[order_[place]] = source.shape[place] == 1 ? 0 : copy.strides[place];
   operand.data = copy.data;
 }
 
-void LossWalk::dense_strides(int64_t* strides) const {
+void LossLayout::dense_strides(int64_t* strides) const {
   int64_t stride = 1;
   for (int dim = ndim_ - 1; dim >= 0; --dim)
     if (shape_[dim] == 1)
       strides[dim] = 1;
-  for (int place = walked_ - 1; place >= 0; --place) {
+  for (int place = kept_ - 1; place >= 0; --place) {
     strides[order_[place]] = stride;
     stride *= shape_[order_[place]];
   }
 }
 
-py::object LossWalk::result(LossResult which, py::handle out, bool wide) {
+py::object LossLayout::result(LossResult which, py::handle out, bool wide) {
   TensorView& view = results_[which];
   wide = wide && item_size(args_.dtype) == 2;
   args_.results[which].wide = wide;
@@ -136,17 +138,11 @@ py::object LossWalk::result(LossResult which, py::handle out, bool wide) {
   };
   if (out.is_none())
     return make(view);
-  out_ = output_view_of(out, operation_, "out");
-  bool fits = out_.ndim == ndim_;
-  for (int dim = 0; dim < ndim_ && fits; ++dim)
-    fits = out_.shape[dim] == shape_[dim];
-  DLK_CHECK(fits, operation_, ": out: expected shape ", shape_text(ndim_, shape_), ", got ",
-            shape_text(out_));
-  check_same_dtype(out_, model_, operation_, "out");
+  out_ = checked_output(out, operation_, ndim_, shape_, args_.dtype);
   for (const Operand& operand : operands_)
     if (operand.view)
       check_overlap(out_, *operand.view, operation_, "out", operand.argument);
-  if (walked_ == 0 || out_.strides[order_[walked_ - 1]] == 1) {
+  if (kept_ == 0 || out_.strides[order_[kept_ - 1]] == 1) {
     view = out_;
   } else {
     out_owner_ = make(view);
@@ -155,7 +151,7 @@ py::object LossWalk::result(LossResult which, py::handle out, bool wide) {
   return py::reinterpret_borrow<py::object>(out);
 }
 
-bool LossWalk::join_dimensions() {
+bool LossLayout::join_dimensions() {
   const int64_t* strides[kLossOperands + kLossResults];
   LossArray* arrays[kLossOperands + kLossResults];
   int count = 0;
@@ -173,10 +169,10 @@ bool LossWalk::join_dimensions() {
     }
   args_.size = size_;
   args_.ndim = 0;
-  for (int place = 0; place < walked_; ++place) {
+  for (int place = 0; place < kept_; ++place) {
     const int dim = order_[place];
     const int last = args_.ndim - 1;
-    bool joins = last >= 0 && !(axis_ >= 0 && place == walked_ - 1 && dim == axis_);
+    bool joins = last >= 0 && !(axis_ >= 0 && place == kept_ - 1 && dim == axis_);
     for (int which = 0; which < count && joins; ++which)
       joins = arrays[which]->strides[last] == strides[which][dim] * shape_[dim];
     if (!joins && args_.ndim == kLossDims)
@@ -198,7 +194,7 @@ bool LossWalk::join_dimensions() {
   return true;
 }
 
-void LossWalk::join() {
+void LossLayout::join() {
   if (join_dimensions())
     return;
   // Too many dimensions: everything without gaps.
@@ -216,7 +212,7 @@ void LossWalk::join() {
     throw std::logic_error(text(operation_, ": operands without gaps do not join"));
 }
 
-void LossWalk::copy_back() {
+void LossLayout::copy_back() {
   if (!copies_back_)
     return;
   for (const TensorView& view : results_)

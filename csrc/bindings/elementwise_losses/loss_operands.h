@@ -1,4 +1,4 @@
-// The operands of an elementwise loss as its kernels walk them: broadcast with each other without
+// The operands of an elementwise loss as its kernels take them: broadcast with each other without
 // being expanded, dimensions in the order of memory and joined where they can be.
 #pragma once
 
@@ -8,10 +8,10 @@
 namespace dlk {
 
 // Owns what a call needs besides its views; fills LossArgs.
-class LossWalk {
+class LossLayout {
 public:
   // `model` is the array whose kind results have; it must outlive this.
-  LossWalk(LossArgs& args, const char* operation, const TensorView& model)
+  LossLayout(LossArgs& args, const char* operation, const TensorView& model)
       : args_(args), operation_(operation), model_(model) {}
 
   // Takes an operand, which must outlive this; `argument` names it in errors. All have been taken
@@ -28,7 +28,7 @@ public:
   int64_t lines() const { return line_elems_ ? size_ / line_elems_ : 0; }
 
   // A new array of that shape, in the operands' order of memory, with `wide` of float32 instead of
-  // a half type; or `out`, whose memory is the result's if the kernel can walk it.
+  // a half type; or `out`, whose memory is the result's if its strides fit the kernel.
   py::object result(LossResult which, py::handle out = py::none(), bool wide = false);
 
   const TensorView& made(LossResult which) const { return results_[which]; }
@@ -59,7 +59,7 @@ private:
   int64_t shape_[kMaxDims];
   int64_t size_ = 1, line_elems_ = 0;
   int order_[kMaxDims]; // dimensions, outermost in memory first
-  int walked_ = 0;      // how many of them have more than one element
+  int kept_ = 0;        // how many of them have more than one element
   int axis_ = -1;
   Operand operands_[kLossOperands];
   TensorView results_[kLossResults];

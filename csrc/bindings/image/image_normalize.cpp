@@ -1,6 +1,6 @@
 // Images times a number plus a number per channel: normalization and its inverse.
+#include "bindings/arrays/outputs.h"
 #include "bindings/bind.h"
-#include "bindings/call.h"
 #include "bindings/fast_call.h"
 #include "kernels/image/args.h"
 
@@ -11,7 +11,6 @@
 #include <vector>
 
 namespace dlk {
-
 namespace {
 
 // Where the channels, rows, columns and images of a view are: (N,) H, W, C or (N,) C, H, W.
@@ -30,8 +29,8 @@ int64_t stride_of(const TensorView& view, int dim) {
   return dim < 0 || view.shape[dim] == 1 ? 0 : view.strides[dim];
 }
 
-// Whether a kernel can walk the view: pixels side by side, and channels too where they come last.
-bool walkable(const TensorView& view, bool channels_last) {
+// Whether a kernel can take the view: pixels side by side, and channels too where they come last.
+bool is_direct(const TensorView& view, bool channels_last) {
   const Axes axes = axes_of(view.ndim, channels_last);
   const int64_t pixel = channels_last ? view.shape[axes.channel] : 1;
   if (view.shape[axes.column] > 1 && view.strides[axes.column] != pixel)
@@ -124,10 +123,8 @@ py::object image_normalize(const char* operation, py::handle x_object, py::handl
     DLK_CHECK(std != 0, operation, ": std: expected numbers other than 0, got 0");
 
   DType out_dtype = DType::float32;
-  if (!out.is_none()) {
-    y = output_view_of(out, operation, "out");
-    out_dtype = y.dtype;
-  }
+  if (!out.is_none())
+    out_dtype = output_view_of(out, operation, "out").dtype;
   if (*dtype)
     out_dtype = dtype_of(dtype, operation);
   else if (out.is_none() && inverse)
@@ -164,10 +161,7 @@ py::object image_normalize(const char* operation, py::handle x_object, py::handl
   if (out.is_none()) {
     result = make_array(x, out_dtype, x.ndim, shape, nullptr, y);
   } else {
-    DLK_CHECK(y.ndim == x.ndim && std::equal(shape, shape + x.ndim, y.shape), operation,
-              ": out: expected shape ", shape_text(x.ndim, shape), ", got ", shape_text(y));
-    DLK_CHECK_TYPE(y.dtype == out_dtype, operation, ": out: expected dtype ", dtype_name(out_dtype),
-                   ", got ", dtype_name(y.dtype));
+    y = checked_output(out, operation, x.ndim, shape, out_dtype);
     // In place where each element keeps its place.
     DLK_CHECK(y.data != x.data || x.size() == 0 ||
                   (channels_last == out_channels_last && x.dtype == out_dtype),
@@ -178,12 +172,12 @@ py::object image_normalize(const char* operation, py::handle x_object, py::handl
   }
   if (x.size() == 0)
     return result;
-  if (!walkable(x, channels_last)) {
+  if (!is_direct(x, channels_last)) {
     contiguous_copy(x, x_copy);
     x = x_copy;
   }
   const TensorView* target = &y;
-  if (!walkable(y, out_channels_last)) {
+  if (!is_direct(y, out_channels_last)) {
     owner = make_array(y, out_dtype, y.ndim, y.shape, nullptr, ordered);
     target = &ordered;
   }
@@ -208,7 +202,7 @@ py::object image_normalize(const char* operation, py::handle x_object, py::handl
 
 } // namespace
 
-void bind_image(py::module_& m) {
+DLK_BINDINGS(m) {
   def_fast<&image_normalize>(
       m, "image_normalize",
       {"operation", "x", "out", "mean", "std", "scale", "inverse", "layout", "out_layout", "dtype"},

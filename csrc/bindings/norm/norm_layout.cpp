@@ -1,6 +1,6 @@
-#include "bindings/norm_layout.h"
+#include "bindings/norm/norm_layout.h"
 
-#include "bindings/class_layout.h"
+#include "bindings/arrays/class_layout.h"
 
 #include <numeric>
 

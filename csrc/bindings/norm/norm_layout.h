@@ -1,7 +1,7 @@
 // How the kernels of batch normalization walk an array: planes or rows, and with what strides.
 #pragma once
 
-#include "bindings/tensor.h"
+#include "bindings/arrays/tensor.h"
 #include "core/strided.h"
 
 namespace dlk {

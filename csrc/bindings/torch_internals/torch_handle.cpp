@@ -1,4 +1,4 @@
-#include "bindings/torch_handle.h"
+#include "bindings/torch_internals/torch_handle.h"
 
 #include <algorithm>
 #include <dlfcn.h>

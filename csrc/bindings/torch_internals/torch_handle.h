@@ -4,7 +4,7 @@
 // write) costs 100 ns.
 #pragma once
 
-#include "bindings/tensor.h"
+#include "bindings/arrays/tensor.h"
 
 #include <cstring>
 #include <vector>

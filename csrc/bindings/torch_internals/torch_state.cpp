@@ -3,7 +3,7 @@
 // than ReLU of a thousand elements. Where a torch has not these symbols, nothing is plain, and the
 // Python side asks as before.
 #include "bindings/bind.h"
-#include "bindings/profiled_range.h"
+#include "bindings/torch_internals/profiled_range.h"
 
 #include <cstdint>
 #include <dlfcn.h>
@@ -111,7 +111,7 @@ void ProfiledRange::finish() {
   record_end(record_);
 }
 
-void bind_torch_state(py::module_& m) {
+DLK_BINDINGS(m) {
   m.def("watch_torch", &watch_torch);
   m.def("accept_torch_state", &accept_torch_state);
   // No FastFunction: its arguments are any number of tensors, or None.

@@ -1,4 +1,4 @@
-#include "bindings/torch_storage.h"
+#include "bindings/torch_internals/torch_storage.h"
 
 #include <atomic>
 #include <cstdint>
