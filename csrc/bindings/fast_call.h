@@ -37,7 +37,7 @@ template <class Function> PyObject* translated(Function function) noexcept {
   return nullptr;
 }
 
-// kFunction as a function of a module. It is given its arguments as they lie on Python's stack.
+// kFunction as a function of a module, called with the array of its arguments (METH_FASTCALL).
 template <auto kFunction> struct FastFunction;
 template <class Result, class... Parameters, Result (*kFunction)(Parameters...)>
 struct FastFunction<kFunction> {

@@ -43,7 +43,7 @@ py::dict build_info() {
                       PYBIND11_VERSION_MINOR));
 }
 
-// What the environment asks for; a wrong value fails the import.
+// The settings of the environment; a wrong value makes the import fail.
 void configure_at_import() {
   try {
     runtime::choose_isa_at_import();

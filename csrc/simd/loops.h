@@ -151,7 +151,7 @@ DLK_INLINE void parallel_chunks(int64_t count, int64_t work_elems, Function func
       &function);
 }
 
-// Elements of one chunk of a map: 64 KB of float32, long enough that the cost of taking it does not matter.
+// Elements of one chunk of a map: 64 KB of float32, so that the cost of taking it hardly counts.
 constexpr int64_t kMapChunkElems = 16384;
 
 // body(begin, end) over [0, size) in chunks

@@ -15,7 +15,7 @@ struct Rows {
 
   Rows(const TensorView& source, int64_t cols) : view(source), stride(cols) {
     bool fits = view.ndim > 0 && (cols == 1 || view.strides[view.ndim - 1] == 1);
-    int64_t next = 0; // the stride of the next dimension outwards; those of size 1 say nothing
+    int64_t next = 0; // the stride of the next dimension outwards; those of size 1 do not count
     for (int dim = view.ndim - 2; fits && dim >= 0; --dim) {
       if (view.shape[dim] == 1)
         continue;

@@ -4,7 +4,7 @@ namespace dlk {
 
 namespace {
 
-// One stride that walks dimensions [begin, end) in row-major order, if there is one.
+// The one stride of dimensions [begin, end) joined in row-major order, if they can be joined.
 bool collapse(const TensorView& view, int begin, int end, int64_t& stride) {
   stride = 0;
   int64_t expected = 0; // stride of the next dimension outwards

@@ -1,6 +1,6 @@
-// Arrays of (batch, class, position): the shape every operation along one axis is brought to, and
-// the choice between the kernels that walk rows (classes side by side) and planes (positions side
-// by side).
+// Arrays of (batch, class, position): the shape that every operation along one axis is seen
+// as, and the choice between the kernels for rows (classes side by side) and for planes (positions
+// side by side).
 #pragma once
 
 #include "bindings/arrays/tensor.h"
@@ -15,14 +15,14 @@ struct ClassLayout {
 
 ClassLayout class_layout(const TensorView& view, int axis);
 
-// `view` as strides over that layout. Returns false where the dimensions before or behind the axis
-// do not lie evenly, so that one stride each cannot walk them.
+// `view` as strides over that layout. Returns false where the dimensions before the axis, or those
+// behind it, cannot be joined into one with one stride.
 bool class_strides(const TensorView& view, int axis, ClassArray& out);
 
-// Can the kernel that walks rows (or planes) walk these strides?
+// Whether the kernel for rows (or planes) can take these strides.
 bool fits(const ClassArray& a, const ClassLayout& layout, bool rows);
 
-// Brings the main operand to rows or planes, copying it once where it is neither; `view` becomes
+// Sees the main operand as rows or planes, copying it once where it is neither; `view` becomes
 // what the kernel reads. Column-major matrices become planes by taking the batch as positions.
 struct MainOperand {
   ClassLayout layout;
@@ -40,8 +40,8 @@ inline ClassArray swap_if(bool swapped, ClassArray a) {
   return a;
 }
 
-// Another array of the same shape, as the kernel chosen for `main` can walk it: as it lies (`owner`
-// is the array itself), or copied into the memory order of `model`.
+// Another array of the same shape, for the kernel that was chosen for `main`: in its own memory
+// (`owner` is the array itself), or copied into the memory order of `model`.
 struct ClassOperand {
   ClassArray strides;
   py::object owner;

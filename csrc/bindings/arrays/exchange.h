@@ -14,13 +14,13 @@ struct ExchangeType {
   bool is_torch;       // whose tensors may all be written to
 };
 
-// Whether this is a tensor of torch's.
+// Whether this is a torch tensor.
 bool is_torch_tensor(py::handle object);
 
 // Looks the object's type up once and remembers it; `api` is nullptr when it offers none.
 ExchangeType exchange_type(py::handle object);
 
-// Does the object's memory hold the negation of its values? DLPack does not tell.
+// Whether the object's memory holds the negation of its values, which DLPack has no field for.
 bool is_negated(py::handle object, const ExchangeType& type);
 
 // The first line of the Python error that is set, which is cleared.

@@ -1,4 +1,4 @@
-// Which of many arrays lie in one another's memory: threads would write what others read.
+// Finds arrays that share memory among many: threads would write what others read.
 #pragma once
 
 #include "bindings/arrays/tensor.h"
@@ -19,7 +19,7 @@ public:
   // Lets an array that is only read be exactly the one that is called `name` and has its index.
   void allow_as(const char* name) { allowed_ = name; }
 
-  // What is wrong with the first two that share something, or nothing.
+  // An error text for the first two that share a byte, or "".
   std::string find();
 
 private:

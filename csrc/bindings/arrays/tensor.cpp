@@ -105,7 +105,7 @@ void read_numpy(const py::array& array, TensorView& view, const char* operation,
   for (int dim = 0; dim < view.ndim; ++dim) {
     const int64_t stride_bytes = array.strides()[dim];
     view.shape[dim] = array.shape()[dim];
-    // Along one element no stride is ever walked, and NumPy leaves anything there.
+    // The stride of a dimension of one element is never used, and NumPy may leave anything there.
     DLK_CHECK(stride_bytes % item_bytes == 0 || view.shape[dim] <= 1, operation, ": ", argument,
               ": expected strides in whole elements of ", item_bytes, " bytes, got ", stride_bytes,
               " bytes");
@@ -113,7 +113,7 @@ void read_numpy(const py::array& array, TensorView& view, const char* operation,
   }
 }
 
-// A masked array's mask would be lost without a word.
+// A masked array's mask would be lost silently.
 bool is_masked_array(py::handle object) {
   if (Py_TYPE(object.ptr()) == py::detail::npy_api::get().PyArray_Type_)
     return false;
@@ -219,8 +219,8 @@ bool TensorView::contiguous() const {
 bool TensorView::dense() const {
   if (contiguous())
     return true;
-  // Dimensions of one element have no say; of the rest, the next is the one with the stride that
-  // the ones before fill exactly. Sizes are at least 2, so no two share a stride.
+  // Dimensions of one element do not count; of the rest, the next is the one whose stride is the
+  // size of those before. Sizes are at least 2, so no two share a stride.
   int64_t expected = 1;
   const int64_t elems = size();
   while (expected < elems) {
@@ -276,7 +276,7 @@ bool flat_view(py::handle object, FlatView& view) {
   return true;
 }
 
-// What a library says in managed tensors alone.
+// Access of arrays whose library states it in managed tensors alone.
 static Access exchanged_access(py::handle object) {
   dlpack::ManagedTensorVersioned* managed = nullptr;
   const ExchangeType type = exchange_type(object);

@@ -18,7 +18,7 @@ namespace py = pybind11;
 constexpr int kMaxDims = 64;
 
 enum class ArrayKind : uint8_t { numpy, exchange, dlpack };
-// Whether an array may be written to. `unknown`: its library does not say.
+// Whether an array may be written to. `unknown`: its library has no flag for it.
 enum class Access : uint8_t { writable, readonly, copied, unknown };
 
 struct TensorView {
@@ -43,13 +43,12 @@ struct TensorView {
 // foreign byte order, strides that are no multiple of the item, tensors whose negative bit is set.
 TensorView view_of(py::handle object, const char* operation, const char* argument);
 
-// The same for something that will be written to. A ValueError: read-only arrays, those of
-// libraries that neither are known to have arrays that may be written nor say so through DLPack 1,
-// and arrays with two elements in one place (expanded, sliding windows).
+// The same for something that will be written to. ValueError for read-only arrays, for arrays whose
+// `access` is unknown, and for arrays with two elements in one place (expanded, sliding windows).
 TensorView output_view_of(py::handle object, const char* operation, const char* argument);
 
-// The quick look, for lists of thousands: a row-major tensor of torch's, with nothing owned and the
-// shape left where it is. Returns false for everything else, which view_of then takes or refuses.
+// A faster view for lists of thousands: of a row-major torch tensor, owning nothing and without a
+// copy of the shape. Returns false for everything else, which view_of then takes or refuses.
 struct FlatView {
   void* data;
   const int64_t* shape; // valid while the array lives
@@ -78,7 +77,7 @@ py::object returned(const py::object& made);
 py::object make_scalar(const TensorView& like, DType dtype, double value);
 
 // A fresh row-major copy of `source`'s elements (dtype kept) for operations whose kernel cannot
-// walk the strides. `view` has `source`'s kind and array, so results made like it are made like
+// take the strides. `view` has `source`'s kind and array, so results made like it are made like
 // `source`; returns the owner of the memory, which `view` holds as well.
 py::object contiguous_copy(const TensorView& source, TensorView& view);
 
@@ -86,11 +85,11 @@ py::object contiguous_copy(const TensorView& source, TensorView& view);
 void copy_elements(const TensorView& source, TensorView& destination);
 
 // Whether two elements of a view share a byte, as in expanded arrays and sliding windows. Exact,
-// except that where the search would take long the answer is yes.
+// except that the answer is yes where the search would take too long.
 bool overlaps_itself(const TensorView& view);
 
 // Whether two views share a byte. Views in each other's gaps (x[::2] and x[1::2], columns of one
-// matrix) do not; where it is too hard to tell the answer is yes.
+// matrix) do not; the answer is yes where the search would take too long.
 bool share_memory(const TensorView& first, const TensorView& second);
 
 // Raises ValueError unless `out` either is exactly `in` (same start, shape and strides) or shares

@@ -65,7 +65,7 @@ void copy_blocks(const Copy& copy, int64_t begin, int64_t end) {
   }
 }
 
-// The bytes a view spans, and its strides along which there is something to walk.
+// The bytes a view spans, and the strides of its dimensions of more than one element.
 struct Span {
   uintptr_t low, high;
   int ndim = 0;

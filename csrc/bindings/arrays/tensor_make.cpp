@@ -136,8 +136,8 @@ py::object make_exchange(const TensorView& like, DType dtype, TensorView& view, 
   return tensor;
 }
 
-// What from_dlpack of another library is given: memory that offers itself through DLPack, as often
-// as it is asked.
+// What from_dlpack of another library is given: memory that can be exported through DLPack any
+// number of times.
 class Exporter : public MadeByInit {
 public:
   Exporter(std::shared_ptr<SharedBuffer> buffer, DType dtype, const TensorView& view)
@@ -312,8 +312,8 @@ void dense_strides_like(const TensorView& like, int64_t* strides) {
     std::copy_n(like.strides, like.ndim, strides);
     return;
   }
-  // From the outermost dimension in memory to the innermost. An expanded dimension (stride 0) says
-  // nothing about the order and stays where it is.
+  // From the outermost dimension in memory to the innermost. An expanded dimension (stride 0)
+  // has no place in the order and stays where it is.
   int order[kMaxDims];
   for (int dim = 0; dim < like.ndim; ++dim) {
     order[dim] = dim;

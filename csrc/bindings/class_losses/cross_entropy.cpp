@@ -115,7 +115,7 @@ struct CrossEntropyCall {
       return grad;
     }
     grad.array = make_array_like(logits, logits.dtype, grad.view);
-    if (!set_gradient(grad.view)) // a permutation that one stride cannot walk
+    if (!set_gradient(grad.view)) // a permutation that one stride cannot describe
       throw std::logic_error("cross_entropy: a fresh gradient does not fit its logits' layout");
     return grad;
   }

@@ -1,4 +1,4 @@
-// The operands that losses over class targets share, checked with torch's texts and exception types.
+// The operands that losses over class targets share, checked; texts and exception types are torch's.
 #pragma once
 
 #include "bindings/arrays/class_layout.h"

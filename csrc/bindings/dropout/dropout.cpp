@@ -39,10 +39,10 @@ bool is_channels_last(const TensorView& view, int channel_dim) {
          (channel_dim == 0 || view.shape[0] == 1 || view.strides[0] == expected);
 }
 
-// The formulas of kernels/dropout/dropout.cpp. `plane_dims`: 0 for element by element; else whole planes are kept
-// or dropped, of an array (N, C, ...) if it is 2, or (C, ...) if it is 1. `ndim`: how many
-// dimensions there must be; 0: any. `kept_object`: the bits to use instead of drawing, or None.
-// with_kept: (y, bits), one for each element in order, None for planes.
+// The formulas of kernels/dropout/dropout.cpp. `plane_dims`: 0 for element by element; else whole
+// planes are kept or dropped, of an array (N, C, ...) if it is 2, or (C, ...) if it is 1. `ndim`:
+// how many dimensions there must be; 0: any. `kept_object`: the bits to use instead of drawing, or
+// None. with_kept: (y, bits), one for each element in order, None for planes.
 py::object dropout(const char* operation, py::handle x_object, py::handle residual_object,
                    py::handle out, uint64_t seed, double p, bool alpha, int plane_dims, int ndim,
                    bool backward, py::handle kept_object, bool with_kept) {

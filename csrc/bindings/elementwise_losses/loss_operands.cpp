@@ -17,7 +17,7 @@ void LossLayout::take(LossOperand which, const TensorView& view, const char* arg
   operand.argument = argument;
 }
 
-// The first operand that says how all dimensions lie: it is broadcast along none.
+// The first operand that is broadcast along no dimension: its order of dimensions is taken.
 int LossLayout::leader() const {
   for (int which = 0; which < kLossOperands; ++which) {
     const Operand& operand = operands_[which];

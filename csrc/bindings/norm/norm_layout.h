@@ -1,4 +1,5 @@
-// How the kernels of batch normalization walk an array: planes or rows, and with what strides.
+// The layout in which the kernels of batch normalization see an array: planes or rows, and the
+// strides.
 #pragma once
 
 #include "bindings/arrays/tensor.h"
@@ -6,7 +7,7 @@
 
 namespace dlk {
 
-// Chosen by the input; every other array of the call is walked alike.
+// Chosen by the input, for every array of the call.
 struct NormLayout {
   bool rows;
   bool swapped; // planes of a column-major matrix: its batch becomes the positions
@@ -15,11 +16,11 @@ struct NormLayout {
   int64_t width, tail; // rows: of the kernel's
 };
 
-// The layout that walks `input`. An input that none can walk is copied once, without its gaps or,
+// The layout of `input`. An input that fits none is copied once, without its gaps or,
 // where that is not enough, row-major: `input` becomes the copy, and `owner` keeps it alive.
 NormLayout norm_layout(TensorView& input, py::object& owner);
 
-// `view` as strides over that layout; false where it lies otherwise.
+// `view` as strides over that layout; false where its strides do not fit.
 bool norm_strides(const TensorView& view, const NormLayout& layout, ClassArray& out);
 
 // An array of `input`'s shape to be read: as it lies, or copied into `input`'s memory order.

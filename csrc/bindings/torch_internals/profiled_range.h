@@ -3,7 +3,7 @@
 
 namespace dlk {
 
-// The function that says whether some profiler runs in this thread; nullptr without torch.
+// Whether a profiler runs in this thread; nullptr without torch.
 extern bool (*torch_has_callbacks)();
 
 class ProfiledRange {

@@ -1,7 +1,7 @@
-// A torch tensor's fields in a few nanoseconds, for lists of thousands that are looked at again and
-// again: through functions that torch's libraries export. A handle, made once for each tensor,
-// points at an at::Tensor. The same through Python (a gradient, a view of it, telling autograd of a
-// write) costs 100 ns.
+// A torch tensor's fields in a few nanoseconds, through functions that torch's libraries export,
+// for lists of thousands of tensors that every step reads. A handle, made once for each tensor,
+// points at an at::Tensor. The same through Python (the gradient, a view of it, its version
+// counter) costs 100 ns.
 #pragma once
 
 #include "bindings/arrays/tensor.h"
@@ -14,7 +14,7 @@ namespace dlk {
 // Whether this torch has the functions; without them nothing below may be used.
 bool torch_handles_available();
 
-// A tensor that somebody else keeps alive.
+// A tensor that its caller keeps alive.
 class TorchTensor {
 public:
   explicit TorchTensor(void* tensor = nullptr) : tensor_(tensor) {}
@@ -31,7 +31,7 @@ public:
   // Whether the same tensor is at this address too.
   bool is_at(const void* tensor) const { return std::memcmp(tensor, tensor_, sizeof(void*)) == 0; }
 
-  // Tells autograd of a write.
+  // Increments the version counter, by which autograd notices a write.
   void increment_version() const;
 
   // Starts to fetch the fields; later, when they have come, what they point at (storage, version
@@ -59,8 +59,8 @@ protected:
 // Where a Python tensor has its at::Tensor: bytes from the object's start; 0 if that is not found.
 size_t tensor_place(py::handle tensor);
 
-// Is the negative bit of an at::Tensor set? Its memory then holds the negated values, which DLPack
-// does not tell.
+// Whether the negative bit of an at::Tensor is set. Its memory then holds the negated values, which
+// DLPack has no field for.
 bool is_negated(const void* tensor);
 
 // Owns one reference to a tensor.
@@ -77,7 +77,7 @@ public:
   }
   ~TorchHandle();
 
-  // The same; inference tensors have no autograd to tell.
+  // The same; inference tensors have no version counter.
   void increment_version() const {
     if (tensor_ && !is_inference_)
       TorchTensor::increment_version();

@@ -1,7 +1,7 @@
 // torch keeps modes, torch.func transforms and jit's tracer as dispatch keys that a thread has
-// switched on, in a thread-local pair of words; asking Python for each of them in turn takes longer
-// than ReLU of a thousand elements. Where a torch has not these symbols, nothing is plain, and the
-// Python side asks as before.
+// switched on, in a thread-local pair of words; checking each of them through Python takes
+// longer than ReLU of a thousand elements. In a torch without these symbols no tensor is plain, and
+// the Python side checks for itself.
 #include "bindings/bind.h"
 #include "bindings/torch_internals/profiled_range.h"
 
@@ -72,8 +72,8 @@ void find_profiler(void* torch) {
     torch_has_callbacks = symbol<bool (*)()>(torch, "_ZN2at12hasCallbacksEv");
 }
 
-// The types whose tensors are plain, in a thread that has switched nothing. False where this torch
-// cannot be asked, or has something switched on now.
+// Sets the types whose tensors are plain in a thread that has nothing switched on. False where this
+// torch lacks the symbols, or has something switched on now.
 bool watch_torch(const py::type& tensor, const py::type& parameter) {
   watch.library = dlopen("libc10.so", RTLD_LAZY | RTLD_NOLOAD);
   void* torch = dlopen("libtorch_cpu.so", RTLD_LAZY | RTLD_NOLOAD);
@@ -91,7 +91,7 @@ bool watch_torch(const py::type& tensor, const py::type& parameter) {
   return is_accepted(*thread_keys());
 }
 
-// What is switched on now leaves tensors plain too.
+// From now on tensors are plain too while exactly what is switched on now is switched on.
 void accept_torch_state() {
   if (watch.accepted_count > 0 && watch.accepted_count < kMaxAccepted)
     watch.accepted[watch.accepted_count++] = *thread_keys();

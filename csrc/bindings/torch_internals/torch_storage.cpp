@@ -32,7 +32,7 @@ const char* tensor_of(py::handle tensor, size_t tensor_place) {
   return read<const char*>(reinterpret_cast<const char*>(tensor.ptr()), tensor_place);
 }
 
-// torch's; nullptr if it cannot be asked for.
+// torch's allocator; nullptr if this torch does not export it.
 void* cpu_allocator() {
   void* library = dlopen("libc10.so", RTLD_LAZY | RTLD_NOLOAD);
   const auto get = library

@@ -8,8 +8,8 @@
 
 namespace dlk {
 
-// Looks for the fields in tensors that torch makes, and tries whether they do what they should;
-// `tensor_place` as exchange.h has it. Where that fails, nothing below does anything.
+// Finds the fields in tensors that torch makes, and tests them; `tensor_place` as exchange.h has
+// it. If that fails, make_resizable does nothing.
 void find_storage_fields(size_t tensor_place);
 
 // Lets torch resize the storage of this tensor, which is new.

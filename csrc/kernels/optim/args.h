@@ -17,7 +17,7 @@ constexpr int kOptimizerNumbers = 12;
 // Traits of a kernel, as kernels.def has them.
 enum OptimizerTrait : int { kSumsOverParameters = 1 };
 
-// Elements that are converted to the type of computation at once. Pieces of arrays start on multiples
+// Elements that are converted to the computing type at once. Pieces of arrays start on multiples
 // of it, so that what is kept per block has one writer.
 constexpr int64_t kOptimizerBlock = 256;
 
