@@ -1,4 +1,4 @@
-// The operands that losses over class targets share, checked; texts and exception types are torch's.
+// The operands that losses over class targets share, checked; texts and error types are torch's.
 #pragma once
 
 #include "bindings/arrays/class_layout.h"
