@@ -4,18 +4,15 @@ gradients, and tensors that no kernel takes.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import _C, Tensor
+from torch import Tensor
 
-from dlkernels import _core
-from dlkernels.activations import ACTIVATIONS
-from dlkernels.torch._layout import laid_out
+from dlkernels.torch._bits import as_bytes, packed, unpacked  # noqa: F401
+from dlkernels.torch._differentiate import differentiate as differentiate_all
 
 
 def cross_entropy(
@@ -50,22 +47,6 @@ def cross_entropy(
     return loss + (penalty if reduction == "none" else getattr(penalty, reduction)())
 
 
-_AUTOGRAD = _C.DispatchKeySet(_C.DispatchKey.AutogradFunctionality) | _C.DispatchKeySet(
-    _C.DispatchKey.ADInplaceOrView
-)
-
-
-_transforms = _C._functorch.peek_interpreter_stack
-
-
-def _autograd_on() -> Any:
-    """Lets autograd record also where an operator is being taken apart, below autograd's level."""
-    if not _C._dispatch_tls_is_dispatch_key_excluded(_C.DispatchKey.AutogradFunctionality):
-        return contextlib.nullcontext()
-    included, excluded = _C._dispatch_tls_local_include_set(), _C._dispatch_tls_local_exclude_set()
-    return _C._ForceDispatchKeyGuard(included, excluded - _AUTOGRAD)
-
-
 def nll_loss(
     input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str
 ) -> Tensor:
@@ -73,120 +54,14 @@ def nll_loss(
     return F.nll_loss(input, target, weight, ignore_index=ignore_index, reduction=reduction)
 
 
-def differentiate(
-    function: Callable[[Tensor], Tensor], input: Tensor, grad_output: Tensor
-) -> Tensor:
-    """`differentiate_all` of a function of one input."""
+def differentiate(function: Any, input: Tensor, grad_output: Tensor) -> Tensor:
     return differentiate_all(function, (input,), grad_output)[0]
-
-
-def differentiate_all(
-    function: Callable[..., Any], inputs: Sequence[Tensor], grad_output: Any
-) -> tuple[Tensor, ...]:
-    """The gradients of `function`, whose result may be a tuple as `grad_output` then is, for every
-    one of its inputs, through torch's own operations, inside a backward: differentiable again under
-    create_graph, and good for a batch of grad_output.
-    """
-    if _transforms() is not None:  # inside them no tensor can be made to require grad
-        gradients: tuple[Tensor, ...] = torch.func.vjp(function, *inputs)[1](grad_output)
-        return gradients
-    create_graph = torch.is_grad_enabled()
-    with torch.enable_grad(), _autograd_on():
-        # A view, because one tensor may be two of the inputs: each gets its own part.
-        at = [
-            x.view_as(x) if create_graph and x.requires_grad else x.detach().requires_grad_()
-            for x in inputs
-        ]
-        return torch.autograd.grad(
-            function(*at), at, grad_output, create_graph=create_graph, materialize_grads=True
-        )
 
 
 def softmax_backward(grad_output: Tensor, output: Tensor, dim: int, logarithm: bool) -> Tensor:
     """torch's own, which is differentiable again and knows torch.func's transforms."""
     backward = torch._log_softmax_backward_data if logarithm else torch._softmax_backward_data
     return backward(grad_output, output, dim, output.dtype)
-
-
-#: The activations by their number.
-ACTIVATION_ROWS = {row.index: row for row in ACTIVATIONS.values()}
-
-
-def _values(index: int, a: float, b: float) -> tuple[Any, dict[str, Any]]:
-    """An activation's row, and its parameters as its function in torch takes them."""
-    row = ACTIVATION_ROWS[index]
-    parameters = zip(row.parameters, (a, b), strict=False)
-    return row, {p.name: p.from_number(x) for p, x in parameters}
-
-
-def activation(input: Tensor, index: int, a: float, b: float) -> Tensor:
-    """An activation by its number."""
-    row, values = _values(index, a, b)
-    output: Tensor = getattr(F, row.name)(input, **values)
-    return output
-
-
-def activation_backward(
-    grad_output: Tensor, saved: Tensor, index: int, a: float, b: float
-) -> Tensor:
-    """The gradient of an activation that saves its input or its output."""
-    row, values = _values(index, a, b)
-    if row.derivative is not None:
-        grad: Tensor = grad_output * row.derivative(torch, saved, *values.values())
-        return grad
-    function = getattr(F, row.name)
-    return differentiate(lambda x: function(x, **values), saved, grad_output)
-
-
-def unpacked(mask: Tensor, shape: Any, stride: Any) -> Tensor:
-    """The bits of a mask as booleans, for a tensor that lies in memory with these strides."""
-    places = torch.arange(8, dtype=torch.uint8, device=mask.device)
-    bits = mask.unsqueeze(1).bitwise_right_shift(places).bitwise_and(1)
-    return bits.flatten().bool().as_strided(shape, stride)
-
-
-def packed(passes: Tensor, stride: Any) -> Tensor:
-    """The mask of booleans, in the memory order of a tensor with these strides."""
-    size = passes.numel()
-    in_order = laid_out(passes.to(torch.uint8), stride).as_strided((size,), (1,))
-    return as_bytes(F.pad(in_order, (0, -size % 16)))
-
-
-def as_bytes(bits: Tensor) -> Tensor:
-    """Zeros and ones, eight in a byte, the first one lowest."""
-    places = torch.arange(8, dtype=torch.uint8, device=bits.device)
-    return bits.view(-1, 8).bitwise_left_shift(places).sum(1, dtype=torch.uint8)
-
-
-def _factors(index: int, a: float, b: float) -> tuple[float, float]:
-    """What an activation's gradient is multiplied by where a bit of its mask is set, and where it
-    is not: asked of the kernel."""
-    ones, one_passes = np.ones(2), np.array([1, 0], np.uint8)
-    set_factor, clear_factor = _core.activation_backward(index, ones, None, one_passes, a, b)
-    return float(set_factor), float(clear_factor)
-
-
-def activation_mask(input: Tensor, stride: Any, index: int, a: float, b: float) -> Tensor:
-    """What an activation saves for its gradient, for a result with these strides."""
-    clear_factor = _factors(index, a, b)[1]
-    slope = differentiate(
-        lambda x: activation(x, index, a, b), input.detach(), torch.ones_like(input)
-    )
-    return packed(slope != clear_factor, stride)
-
-
-def masked_backward(
-    grad_output: Tensor, mask: Tensor, stride: Any, index: int, a: float, b: float
-) -> Tensor:
-    """The gradient of an activation that saves a mask: one factor where a bit is set, else another,
-    which are asked of the kernel."""
-    passes = unpacked(mask, grad_output.shape, stride)
-    set_factor, clear_factor = _factors(index, a, b)
-    return torch.where(
-        passes,
-        grad_output * set_factor,
-        grad_output * clear_factor if clear_factor else 0.0,
-    )
 
 
 def batch_norm(

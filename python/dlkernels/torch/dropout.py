@@ -39,7 +39,7 @@ from dlkernels.torch._route import (
     route,
 )
 from dlkernels.torch._tools import Proxy, as_leaf
-from dlkernels.torch.activations import may_overwrite
+from dlkernels.torch.activations import in_torch, may_overwrite
 from dlkernels.torch.ops import _LIBRARY, _decomposes, _implement
 
 __all__ = ["FUNCTIONS", "MODULES"]
@@ -605,7 +605,7 @@ def _bias_act_in_torch(input: Tensor, bias: Tensor | None, numbers: Any, factor:
     """The same in torch's operations, differentiable any number of times."""
     # What is dropped has no gradient, even where the activation's is NaN.
     at = torch.where(factor != 0, input if bias is None else input + bias, 0.0)
-    return _scaled(composite.activation(at, *numbers), factor)
+    return _scaled(in_torch(at, *numbers), factor)
 
 
 class _BiasActDropout(Function):

@@ -20,7 +20,7 @@ from torch.nn import _reduction
 from dlkernels import _core
 from dlkernels._arguments import number
 from dlkernels.torch import _composite as composite
-from dlkernels.torch import activations, elementwise_losses, units
+from dlkernels.torch import activations, elementwise_losses
 from dlkernels.torch import dropout as dropouts
 from dlkernels.torch._eager import Function, is_first_order, loss_gradient
 from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_plain, reason, route
@@ -459,10 +459,11 @@ class _NllLoss(Function):
 
 # --- activations: made in `activations` and `units`
 
-globals().update(activations.FUNCTIONS)
-__all__ += sorted(activations.FUNCTIONS)
-globals().update(units.FUNCTIONS)
-__all__ += sorted(units.FUNCTIONS)
+_MADE = {twin.function: twin for twin in activations.TWINS}
+for _function in _MADE:
+    _function.__module__ = __name__
+    globals()[_function.__name__] = _function
+__all__ += sorted(function.__name__ for function in _MADE)
 
 if TYPE_CHECKING:
 
@@ -485,9 +486,8 @@ _TWINS = (
     nll_loss,
     softmax,
     batch_norm,
-    *activations.FUNCTIONS.values(),
+    *_MADE,
     *dropouts.FUNCTIONS.values(),
-    *units.FUNCTIONS.values(),
     *elementwise_losses.FUNCTIONS.values(),
 )
 
@@ -522,8 +522,8 @@ def explain(function: Any, *args: Any, **kwargs: Any) -> str:
     bound = inspect.signature(function).bind(*args, **kwargs).arguments
     if function is batch_norm:
         return explain_batch_norm(bound)
-    if function in units.FUNCTIONS.values():
-        return reason(*units.operands(bound))
+    if function in _MADE:
+        return _MADE[function].explain(bound)
     if function in elementwise_losses.FUNCTIONS.values():
         operands, why_torch = elementwise_losses.explained(function, bound)
         way = reason(*(x for x in operands if not isinstance(x, float)))
@@ -540,11 +540,4 @@ def explain(function: Any, *args: Any, **kwargs: Any) -> str:
             return (
                 f"{TORCH}: dtypes that do not match, a target or weight that requires grad, or 0-d"
             )
-    if function not in activations.FUNCTIONS.values():
-        return way
-    if not activations.is_taken(function, bound):
-        return f"{TORCH}: parameters that the kernel does not take"
-    overwrites = activations.is_in_place(function, bound)
-    if overwrites and way.startswith(KERNEL) and not activations.may_overwrite(input):
-        return f"{TORCH}: in place on a view, a leaf or a tensor with gaps in memory"
     return way

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dlkernels.torch import activations, elementwise_losses, units
+from dlkernels.torch import activations, elementwise_losses
 from dlkernels.torch import dropout as dropouts
 from dlkernels.torch import functional as F
 from dlkernels.torch._tools import Proxy, as_leaf, know_modules
@@ -109,10 +109,11 @@ class LogSoftmax(torch.nn.LogSoftmax):
 
 # --- activations: made in `activations`
 
-globals().update(activations.MODULES)
-__all__ += sorted(activations.MODULES)
-globals().update(units.MODULES)
-__all__ += sorted(units.MODULES)
+_MADE = [module for twin in activations.TWINS for module in twin.modules]
+for _module in _MADE:
+    _module.__module__ = __name__
+    globals()[_module.__name__] = _module
+__all__ += sorted(module.__name__ for module in _MADE)
 
 # --- batch norm: in `norm` and `sync_norm`
 

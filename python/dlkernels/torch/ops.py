@@ -24,7 +24,7 @@ from dlkernels.torch import _layout as layout
 from dlkernels.torch._eager import loss_gradient
 from dlkernels.torch._layout import laid_out, with_strides
 
-_LIBRARY = torch.library.Library("dlkernels", "DEF")
+from dlkernels.torch._operator import LIBRARY as _LIBRARY, _decompose, decompositions  # noqa: E402,F401
 
 _LOSS_ARGUMENTS = (
     "Tensor input, Tensor target, Tensor? weight, str reduction, int ignore_index, "
@@ -47,16 +47,6 @@ _LIBRARY.define(
     "nll_loss_backward(Tensor grad_output, Tensor input, Tensor target, Tensor? weight, "
     "str reduction, int ignore_index) -> Tensor"
 )
-_LIBRARY.define("activation(Tensor input, int index, float a, float b) -> Tensor")
-_LIBRARY.define("activation_masked(Tensor input, int index, float a, float b) -> (Tensor, Tensor)")
-_LIBRARY.define(
-    "activation_masked_backward(Tensor grad_output, Tensor mask, int index, float a, float b) "
-    "-> Tensor"
-)
-_LIBRARY.define(
-    "activation_backward(Tensor grad_output, Tensor saved, int index, float a, float b) -> Tensor"
-)
-_LIBRARY.define("activation_(Tensor(a!) input, int index, float a, float b) -> ()")
 
 
 def _implement(name: str) -> Any:
@@ -69,10 +59,6 @@ def _implement(name: str) -> Any:
     return register
 
 
-#: Every operator in torch's own operations; see `decompositions`.
-_DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {}
-
-
 def _decomposes(name: str) -> Any:
     """Registers a function as the same in torch's operations, in the layout of the kernel's result.
 
@@ -80,33 +66,10 @@ def _decomposes(name: str) -> Any:
     """
 
     def register(function: Any) -> Any:
-        operator = getattr(torch.ops.dlkernels, name).default
-        _DECOMPOSITIONS[operator] = function
-        register_decomposition(operator, unsafe=True)(function)
-        # Fakes would look into the table too, if this one did not say that there are better ones.
-        register_decomposition(operator, type="meta", unsafe=True)(operator)
+        _decompose(getattr(torch.ops.dlkernels, name).default, function)
         return function
 
     return register
-
-
-def decompositions() -> dict[Any, Callable[..., Any]]:
-    """What takes operators of ours apart into torch's, beside torch's own table.
-
-    torch.onnx finds them by itself. Without them an exported program keeps our operators.
-
-    Returns:
-        `torch.export.default_decompositions` and every operator of ``torch.ops.dlkernels``, for
-        `torch.export.ExportedProgram.run_decompositions`.
-
-    Example:
-        >>> import torch
-        >>> torch.ops.dlkernels.softmax.default in decompositions()
-        True
-    """
-    table: dict[Any, Callable[..., Any]] = torch.export.default_decompositions()
-    table.update(_DECOMPOSITIONS)
-    return table
 
 
 def _rows_shape(input: Tensor) -> list[Any]:
@@ -404,206 +367,3 @@ def _(
         grad_output,
     )
     return laid_out(grad, layout.nll_gradient(input))
-
-
-# --- activations
-
-
-@_implement("activation")
-def _activation(input: Tensor, index: int, a: float, b: float) -> Tensor:
-    output: Tensor = _core.activation(index, input, None, False, a, b)
-    return output
-
-
-@_implement("activation_masked")
-def _activation_masked(input: Tensor, index: int, a: float, b: float) -> tuple[Tensor, Tensor]:
-    output, mask = _core.activation(index, input, None, True, a, b)
-    return output, mask
-
-
-@_implement("activation_masked_backward")
-def _activation_masked_backward(
-    grad_output: Tensor, mask: Tensor, index: int, a: float, b: float
-) -> Tensor:
-    grad: Tensor = _core.activation_backward(index, grad_output, None, mask, a, b)
-    return grad
-
-
-@_implement("activation_backward")
-def _activation_backward(
-    grad_output: Tensor, saved: Tensor, index: int, a: float, b: float
-) -> Tensor:
-    grad: Tensor = _core.activation_backward(index, grad_output, saved, None, a, b)
-    return grad
-
-
-@_implement("activation_")
-def _activation_in_place(input: Tensor, index: int, a: float, b: float) -> None:
-    _core.activation(index, input, input, False, a, b)
-
-
-def _activation_in_place_autograd(keyset: Any, input: Tensor, *args: Any) -> None:
-    """Tells autograd of the write, as torch's own in-place operators do."""
-    increment_version(input)
-    with torch._C._AutoDispatchBelowADInplaceOrView():
-        below = keyset & torch._C._after_ADInplaceOrView_keyset
-        torch.ops.dlkernels.activation_.default.redispatch(below, input, *args)
-
-
-_LIBRARY.impl("activation_", _activation_in_place_autograd, "ADInplaceOrView", with_keyset=True)
-
-
-def _activation_in_place_negated(input: Tensor, *args: Any) -> None:
-    """On a view whose memory holds the negated values, which torch does itself for operators that
-    return something.
-    """
-    output = input.resolve_neg()
-    torch.ops.dlkernels.activation_(output, *args)
-    input.copy_(output)
-
-
-_LIBRARY.impl("activation_", _activation_in_place_negated, "Negative")
-
-
-@torch.library.register_fake("dlkernels::activation", lib=_LIBRARY)
-def _(input: Tensor, index: int, a: float, b: float) -> Any:
-    return layout.empty_like(input)
-
-
-@torch.library.register_fake("dlkernels::activation_masked", lib=_LIBRARY)
-def _(input: Tensor, index: int, a: float, b: float) -> Any:
-    mask = input.new_empty([(input.numel() + 15) // 16 * 2], dtype=torch.uint8)
-    return layout.empty_like(input), mask
-
-
-@torch.library.register_fake("dlkernels::activation_masked_backward", lib=_LIBRARY)
-def _(grad_output: Tensor, mask: Tensor, index: int, a: float, b: float) -> Any:
-    return layout.empty_like(grad_output)
-
-
-@torch.library.register_fake("dlkernels::activation_backward", lib=_LIBRARY)
-def _(grad_output: Tensor, saved: Tensor, index: int, a: float, b: float) -> Any:
-    return layout.empty_like(saved)
-
-
-@torch.library.register_fake("dlkernels::activation_", lib=_LIBRARY)
-def _(input: Tensor, index: int, a: float, b: float) -> None:
-    return None
-
-
-def _save_activation_masked(ctx: Any, inputs: Any, output: Any) -> None:
-    _, *ctx.arguments = inputs
-    ctx.stride = output[0].stride()
-    ctx.save_for_backward(output[1])
-    ctx.mark_non_differentiable(output[1])
-
-
-def _differentiate_activation_masked(ctx: Any, grad_output: Tensor, _grad_mask: Any) -> Any:
-    (mask,) = ctx.saved_tensors
-    grad = with_strides(grad_output, ctx.stride)
-    grad = torch.ops.dlkernels.activation_masked_backward(grad, mask, *ctx.arguments)
-    return grad, None, None, None
-
-
-torch.library.register_autograd(
-    "dlkernels::activation_masked",
-    _differentiate_activation_masked,
-    setup_context=_save_activation_masked,
-    lib=_LIBRARY,
-)
-
-
-def _save_activation_masked_backward(ctx: Any, inputs: Any, output: Any) -> None:
-    grad_output, mask, *ctx.arguments = inputs
-    ctx.stride = grad_output.stride()
-    ctx.save_for_backward(mask)
-
-
-def _differentiate_activation_masked_backward(ctx: Any, grad_grad: Tensor) -> Any:
-    (mask,) = ctx.saved_tensors
-    grad = with_strides(grad_grad, ctx.stride)
-    grad = torch.ops.dlkernels.activation_masked_backward(grad, mask, *ctx.arguments)
-    return grad, None, None, None, None
-
-
-torch.library.register_autograd(
-    "dlkernels::activation_masked_backward",
-    _differentiate_activation_masked_backward,
-    setup_context=_save_activation_masked_backward,
-    lib=_LIBRARY,
-)
-
-
-def _save_activation(ctx: Any, inputs: Any, output: Any) -> None:
-    input, *ctx.arguments = inputs
-    row = composite.ACTIVATION_ROWS[ctx.arguments[0]]
-    ctx.save_for_backward(output if row.saves == "output" else input)
-
-
-def _differentiate_activation(ctx: Any, grad_output: Tensor) -> Any:
-    (saved,) = ctx.saved_tensors
-    grad = torch.ops.dlkernels.activation_backward(grad_output, saved, *ctx.arguments)
-    return grad, None, None, None
-
-
-torch.library.register_autograd(
-    "dlkernels::activation",
-    _differentiate_activation,
-    setup_context=_save_activation,
-    lib=_LIBRARY,
-)
-
-
-def _save_activation_backward(ctx: Any, inputs: Any, output: Any) -> None:
-    grad_output, saved, *ctx.arguments = inputs
-    ctx.save_for_backward(grad_output, saved)
-
-
-def _differentiate_activation_backward(ctx: Any, grad_grad: Tensor) -> Any:
-    grad_output, saved = ctx.saved_tensors
-    if composite.ACTIVATION_ROWS[ctx.arguments[0]].saves == "mask":  # linear in pieces
-        grad = torch.ops.dlkernels.activation_backward(grad_grad, saved, *ctx.arguments)
-        return grad, None, None, None, None
-
-    def backward(grad_output: Tensor, saved: Tensor) -> Tensor:
-        return composite.activation_backward(grad_output, saved, *ctx.arguments)
-
-    grads = composite.differentiate_all(backward, (grad_output, saved), grad_grad)
-    return *grads, None, None, None
-
-
-torch.library.register_autograd(
-    "dlkernels::activation_backward",
-    _differentiate_activation_backward,
-    setup_context=_save_activation_backward,
-    lib=_LIBRARY,
-)
-
-
-@_decomposes("activation")
-def _(input: Tensor, index: int, a: float, b: float) -> Tensor:
-    return laid_out(composite.activation(input, index, a, b), layout.dense(input))
-
-
-@_decomposes("activation_masked")
-def _(input: Tensor, index: int, a: float, b: float) -> tuple[Tensor, Tensor]:
-    output = laid_out(composite.activation(input, index, a, b), layout.dense(input))
-    return output, composite.activation_mask(input, layout.dense(input), index, a, b)
-
-
-@_decomposes("activation_masked_backward")
-def _(grad_output: Tensor, mask: Tensor, index: int, a: float, b: float) -> Tensor:
-    strides = layout.dense(grad_output)
-    grad = composite.masked_backward(grad_output, mask, strides, index, a, b)
-    return laid_out(grad, strides)
-
-
-@_decomposes("activation_backward")
-def _(grad_output: Tensor, saved: Tensor, index: int, a: float, b: float) -> Tensor:
-    grad = composite.activation_backward(grad_output, saved, index, a, b)
-    return laid_out(grad, layout.dense(saved))
-
-
-@_decomposes("activation_")
-def _(input: Tensor, index: int, a: float, b: float) -> None:
-    input.copy_(composite.activation(input, index, a, b))
