@@ -15,53 +15,8 @@ from dlkernels.torch._bits import as_bytes, packed, unpacked  # noqa: F401
 from dlkernels.torch._differentiate import differentiate as differentiate_all
 
 
-def cross_entropy(
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    ignore_index: int,
-    reduction: str,
-    label_smoothing: float,
-    z_loss: float,
-    softcap: float,
-) -> Tensor:
-    """The same loss in torch's own operations, differentiable any number of times."""
-    if softcap:
-        input = softcap * torch.tanh(input / softcap)
-    loss = F.cross_entropy(
-        input,
-        target,
-        weight,
-        ignore_index=ignore_index,
-        reduction=reduction,
-        label_smoothing=label_smoothing,
-    )
-    if z_loss == 0:
-        return loss
-    penalty = z_loss * torch.logsumexp(input, 0 if input.dim() == 1 else 1).square()
-    if target.shape != input.shape:
-        counts = target != ignore_index
-        penalty = torch.where(counts, penalty, torch.zeros_like(penalty))
-        if reduction == "mean":
-            return loss + penalty.sum() / counts.sum()
-    return loss + (penalty if reduction == "none" else getattr(penalty, reduction)())
-
-
-def nll_loss(
-    input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str
-) -> Tensor:
-    """torch's, its arguments in the kernels' order."""
-    return F.nll_loss(input, target, weight, ignore_index=ignore_index, reduction=reduction)
-
-
 def differentiate(function: Any, input: Tensor, grad_output: Tensor) -> Tensor:
     return differentiate_all(function, (input,), grad_output)[0]
-
-
-def softmax_backward(grad_output: Tensor, output: Tensor, dim: int, logarithm: bool) -> Tensor:
-    """torch's own, which is differentiable again and knows torch.func's transforms."""
-    backward = torch._log_softmax_backward_data if logarithm else torch._softmax_backward_data
-    return backward(grad_output, output, dim, output.dtype)
 
 
 def batch_norm(

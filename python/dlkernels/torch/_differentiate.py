@@ -46,7 +46,9 @@ def differentiate(
         ]
         results = function(*at)
         single = isinstance(results, Tensor)
-        pairs = zip(*(((results,), (grad_output,)) if single else (results, grad_output)), strict=True)
+        pairs = zip(
+            *(((results,), (grad_output,)) if single else (results, grad_output)), strict=True
+        )
         chosen = [pair for pair in pairs if pair[0].requires_grad]  # some may depend on no input
         if not chosen:
             return tuple(torch.zeros_like(x) for x in inputs)

@@ -24,7 +24,7 @@ from dlkernels.activations import define
 from dlkernels.torch._differentiate import differentiate
 from dlkernels.torch._eager import Function, loss_gradient
 from dlkernels.torch._layout import laid_out, with_strides
-from dlkernels.torch._route import KERNEL, OPERATOR, is_batched, reason, route
+from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_batched, reason, route
 from dlkernels.torch._tools import Proxy, as_leaf
 
 __all__ = ["LIBRARY", "REFUSED", "Operation", "Twin", "decompositions", "module", "operands"]
@@ -68,10 +68,13 @@ class Operation:
             ``setup_context``) and the formula.
         function: The autograd function of eager calls, if it is not the usual one; it takes the
             arguments.
+        accepts: Whether the kernel is for these arguments, which `route` let through: False for what
+            it would take although torch refuses it, and where it lacks a gradient.
         fits: Whether the operator takes arguments that `route` let through; if given, its calls that it
             does not take are torch's. (A kernel refuses them itself.)
         eager_constants: What `kernel` takes instead of `constants` where nothing is kept.
-        reduction: For a loss: the place of its reduction among the arguments.
+        reduction: For a loss's gradient: the place of the reduction among its arguments; `kernel`
+            takes what `loss_gradient` makes of the first.
         operator: The operator, to call.
     """
 
@@ -88,6 +91,7 @@ class Operation:
     by_memory: bool = False
     autograd: tuple[Callable[..., None], Callable[..., Any]] | None = None
     function: type[Function] | None = None
+    accepts: Callable[..., bool] | None = None
     fits: Callable[..., bool] | None = None
     eager_constants: tuple[Any, ...] | None = None
     reduction: int | None = None
@@ -120,10 +124,17 @@ class Operation:
         return lambda *arguments: function(*(arguments[place] for place in order))
 
     def _kernel_of_operator(self) -> Callable[..., Any]:
-        kernel, constants = self._ordered(self.kernel), self.constants
+        kernel, constants, reduction = self.kernel, self.constants, self.reduction
+        if reduction is not None:
+
+            def of_loss(grad_output: Tensor, *others: Any) -> Any:
+                grad = loss_gradient(grad_output, others[reduction - 1])
+                return kernel(grad, *others, *constants)
+
+            return self._ordered(of_loss)
         if not constants:
-            return kernel
-        return lambda *arguments: kernel(*arguments, *constants)
+            return self._ordered(kernel)
+        return self._ordered(lambda *arguments: kernel(*arguments, *constants))
 
     def _decomposition(self, *arguments: Any) -> Any:
         """`in_torch` in the layout of the kernel's results."""
@@ -200,7 +211,7 @@ class Operation:
         kernel, constants, tensors = self.kernel, self.constants, self._tensors
         gradients, gradient_constants = operation.kernel, operation.constants
         in_torch, is_single = operation.in_torch, operation._results == 1
-        reduction = None if self.reduction is None else self.reduction - tensors
+        reduction = operation.reduction and operation.reduction - operation._tensors
         missing = (None,) * (self._count - operation._results)
 
         def keep_inputs(ctx: Any, *arguments: Any) -> Any:
@@ -245,7 +256,8 @@ class Operation:
     def _make_call(self, function: type[Function]) -> Callable[..., Any]:
         kernel, tensors, operator = self.kernel, self._tensors, self.operator
         constants = self.constants if self.eager_constants is None else self.eager_constants
-        differentiable, fits, is_single = function.call, self.fits, self._results == 1
+        differentiable, is_single = function.call, self._results == 1
+        accepts, fits = self.accepts, self.fits
         order = self.order and tuple(map(self.order.index, range(self._count)))
 
         def call(*arguments: Any) -> Any:
@@ -259,6 +271,8 @@ class Operation:
                 way = KERNEL
             else:
                 way = route(*operands)
+            if accepts is not None and way != TORCH and not accepts(*arguments):
+                return None
             if way == KERNEL:
                 try:
                     if _is_grad_enabled():
@@ -309,7 +323,9 @@ def module(theirs: type[torch.nn.Module], function: Callable[..., Tensor]) -> An
     """A subclass of a module of torch's whose forward calls our function."""
     name = theirs.__name__
     inputs = list(inspect.signature(theirs.forward).parameters)[1:]
-    names = [n for n in inspect.signature(function).parameters if n not in ("size_average", "reduce")]
+    names = [
+        n for n in inspect.signature(function).parameters if n not in ("size_average", "reduce")
+    ]
     has = {*getattr(theirs, "__constants__", ()), *inspect.signature(theirs.__init__).parameters}
     passed = "".join(f", {name}=self.{name}" for name in names[len(inputs) :] if name in has)
     given = ", ".join(inputs)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -22,7 +21,7 @@ from dlkernels._arguments import integer
 from dlkernels.activations import ACTIVATIONS, Activation, define
 from dlkernels.torch import _layout as layout
 from dlkernels.torch._bits import as_bytes, byte_count, packed, unpacked
-from dlkernels.torch._differentiate import differentiate, differentiated
+from dlkernels.torch._differentiate import differentiated
 from dlkernels.torch._eager import Function, is_first_order
 from dlkernels.torch._layout import with_strides
 from dlkernels.torch._operator import LIBRARY, REFUSED, Operation, Twin, module, operands
@@ -739,7 +738,9 @@ def maxout(input: Tensor, pieces: int, dim: int = 1) -> Tensor:
     if output is not None:
         return output
     check_tensors("maxout", input=input)
-    return _maxout_in_torch(input, integer(pieces, "maxout", "pieces"), integer(dim, "maxout", "dim"))
+    return _maxout_in_torch(
+        input, integer(pieces, "maxout", "pieces"), integer(dim, "maxout", "dim")
+    )
 
 
 # --- modules
