@@ -9,7 +9,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import dlkernels.torch as dlt
-from dlkernels.torch import _bits, decompositions
+from dlkernels.torch import _bits, _operator, decompositions
 from operators import NAMES, OPS, SAMPLES, Draw
 
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12, torch.bfloat16: 2e-2, torch.float16: 3e-3}
@@ -92,7 +92,7 @@ def test_nothing_of_ours_is_left(name):
         return _tuple(results)
 
     with torch.no_grad():
-        graph = make_fx(call, decomposition_table=ops._DECOMPOSITIONS, tracing_mode="fake")(
+        graph = make_fx(call, decomposition_table=_operator._DECOMPOSITIONS, tracing_mode="fake")(
             *tensors
         )
         targets = [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
