@@ -8,6 +8,7 @@ the kind that came in. An element's value never depends on where it stands.
 from __future__ import annotations
 
 import inspect
+import linecache
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -179,7 +180,13 @@ ACTIVATIONS: dict[str, Activation] = {}
 
 
 def define(
-    name: str, arguments: str, body: str, namespace: dict[str, Any], **constants: Any
+    name: str,
+    arguments: str,
+    body: str,
+    namespace: dict[str, Any],
+    *,
+    owner: str = "",
+    **constants: Any,
 ) -> Any:
     """Makes a function from source text, so that it has a true signature and costs what a written
     one does.
@@ -189,6 +196,7 @@ def define(
         arguments: Its arguments and result, as in source.
         body: The expression it returns.
         namespace: Its globals.
+        owner: The name of the class it is a method of.
         constants: What else the body may name.
 
     Returns:
@@ -201,10 +209,13 @@ def make({", ".join(constants)}):
     return {name}
 """
     made: dict[str, Any] = {}
-    code = compile(source, f"<dlkernels {name}>", "exec", dont_inherit=True)
+    qualname = f"{owner}.{name}" if owner else name
+    filename = f"<dlkernels {namespace['__name__']}.{qualname}>"
+    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+    code = compile(source, filename, "exec", dont_inherit=True)
     exec(code, namespace, made)
     function = made["make"](**constants)
-    function.__qualname__ = name
+    function.__qualname__ = qualname
     function.__module__ = namespace["__name__"]
     return function
 

@@ -173,13 +173,14 @@ class Operation:
             return padded(backward(grad_output, *ctx.saved_tensors, *ctx.parameters))
 
         def by_torch(ctx: Any, *grad_outputs: Any) -> Any:
-            inputs, gradients = list(ctx.saved_tensors), list(missing)
+            inputs, gradients = ctx.saved_tensors, list(missing)
             wanted = [place for place in range(tensors) if ctx.needs_input_grad[place]]
 
             def function(*at: Tensor) -> Any:
+                filled = list(inputs)
                 for place, tensor in zip(wanted, at, strict=True):
-                    inputs[place] = tensor
-                return in_torch(*inputs, *ctx.parameters)
+                    filled[place] = tensor
+                return in_torch(*filled, *ctx.parameters)
 
             grads = grad_outputs if len(grad_outputs) > 1 else grad_outputs[0]
             found = differentiate(function, [inputs[place] for place in wanted], grads)
@@ -323,9 +324,8 @@ def module(theirs: type[torch.nn.Module], function: Callable[..., Tensor]) -> An
     """A subclass of a module of torch's whose forward calls our function."""
     name = theirs.__name__
     inputs = list(inspect.signature(theirs.forward).parameters)[1:]
-    names = [
-        n for n in inspect.signature(function).parameters if n not in ("size_average", "reduce")
-    ]
+    parameters = inspect.signature(function).parameters
+    names = [n for n in parameters if n not in ("size_average", "reduce")]
     has = {*getattr(theirs, "__constants__", ()), *inspect.signature(theirs.__init__).parameters}
     passed = "".join(f", {name}=self.{name}" for name in names[len(inputs) :] if name in has)
     given = ", ".join(inputs)
@@ -334,11 +334,12 @@ def module(theirs: type[torch.nn.Module], function: Callable[..., Tensor]) -> An
         f"(self, {', '.join(f'{name}: Tensor' for name in inputs)}) -> Tensor",
         f"as_leaf(self, {given}) if type({inputs[0]}) is Proxy else function({given}{passed})",
         globals(),
+        owner=name,
         function=function,
         Proxy=Proxy,
         as_leaf=as_leaf,
     )
-    forward.__qualname__ = f"{name}.forward"
+    forward.__annotations__ = {n: parameters[n].annotation for n in inputs} | {"return": Tensor}
     of = "`input`" if len(inputs) == 1 else "the arguments"
     forward.__doc__ = f"`functional.{function.__name__}` of {of}."
     members = {
@@ -346,6 +347,8 @@ def module(theirs: type[torch.nn.Module], function: Callable[..., Tensor]) -> An
         "__doc__": f"`torch.nn.{name}` on `functional.{function.__name__}`.",
         "__module__": "dlkernels.torch.nn",
     }
+    if theirs.__init__ is torch.nn.Module.__init__:  # which tells nothing of its arguments
+        members["__signature__"] = inspect.Signature(return_annotation=None)
     return type(name, (theirs,), members)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dlkernels.torch import activations, class_losses, elementwise_losses
 from dlkernels.torch import dropout as dropouts
-from dlkernels.torch._route import TORCH, reason
+from dlkernels.torch._route import reason
 from dlkernels.torch._tools import script_as
 from dlkernels.torch.norm import batch_norm, explain_batch_norm
 
@@ -25,7 +25,10 @@ __all__ = ["batch_norm"]
 
 # --- activations: made in `activations` and `units`
 
-_MADE = {twin.function: twin for twin in (*activations.TWINS, *class_losses.TWINS)}
+_MADE = {
+    twin.function: twin
+    for twin in (*activations.TWINS, *class_losses.TWINS, *elementwise_losses.TWINS)
+}
 for _function in _MADE:
     _function.__module__ = __name__
     globals()[_function.__name__] = _function
@@ -41,16 +44,10 @@ if TYPE_CHECKING:
 
 globals().update(dropouts.FUNCTIONS)
 __all__ += sorted(dropouts.FUNCTIONS)
-# --- elementwise losses: made in `elementwise_losses`
-
-globals().update(elementwise_losses.FUNCTIONS)
-__all__ += sorted(elementwise_losses.FUNCTIONS)
-
 _TWINS = (
     batch_norm,
     *_MADE,
     *dropouts.FUNCTIONS.values(),
-    *elementwise_losses.FUNCTIONS.values(),
 )
 
 for _twin in _TWINS:
@@ -86,8 +83,4 @@ def explain(function: Any, *args: Any, **kwargs: Any) -> str:
         return explain_batch_norm(bound)
     if function in _MADE:
         return _MADE[function].explain(bound)
-    if function in elementwise_losses.FUNCTIONS.values():
-        operands, why_torch = elementwise_losses.explained(function, bound)
-        way = reason(*(x for x in operands if not isinstance(x, float)))
-        return way if way.startswith(TORCH) or why_torch is None else why_torch
     return reason(bound["input"])

@@ -26,7 +26,11 @@ __all__ = []
 
 # --- activations: made in `activations`
 
-_MADE = [module for twin in (*activations.TWINS, *class_losses.TWINS) for module in twin.modules]
+_MADE = [
+    module
+    for twin in (*activations.TWINS, *class_losses.TWINS, *elementwise_losses.TWINS)
+    for module in twin.modules
+]
 for _module in _MADE:
     _module.__module__ = __name__
     globals()[_module.__name__] = _module
@@ -47,11 +51,6 @@ __all__ += [
 
 globals().update(dropouts.MODULES)
 __all__ += sorted(dropouts.MODULES)
-
-# --- elementwise losses: made in `elementwise_losses`
-
-globals().update(elementwise_losses.MODULES)
-__all__ += sorted(elementwise_losses.MODULES)
 
 know_modules(globals()[name] for name in __all__)
 
