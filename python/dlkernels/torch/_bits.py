@@ -1,4 +1,4 @@
-"""Masks of one bit per element, eight in a byte, in torch's operations: as the kernels pack them."""
+"""Masks of one bit per element, packed as the kernels do, in torch's operations."""
 
 from __future__ import annotations
 

@@ -68,10 +68,10 @@ class Operation:
             ``setup_context``) and the formula.
         function: The autograd function of eager calls, if it is not the usual one; it takes the
             arguments.
-        accepts: Whether the kernel is for these arguments, which `route` let through: False for what
-            it would take although torch refuses it, and where it lacks a gradient.
-        fits: Whether the operator takes arguments that `route` let through; if given, its calls that it
-            does not take are torch's. (A kernel refuses them itself.)
+        accepts: Whether a call whose tensors `route` let through is for the kernel: it is torch's
+            where torch raises an error that the kernel does not, or has a gradient that it lacks.
+        fits: Whether the operator takes such a call; it is torch's if not. (A kernel that is called
+            directly says so itself.)
         eager_constants: What `kernel` takes instead of `constants` where nothing is kept.
         reduction: For a loss's gradient: the place of the reduction among its arguments; `kernel`
             takes what `loss_gradient` makes of the first.

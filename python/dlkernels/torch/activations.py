@@ -1,5 +1,6 @@
-"""The activations' twins, functions for `functional` (and their in-place forms) and modules for `nn`:
-those of one operand are made from the rows of `dlkernels.activations`; prelu, glu, swiglu and
+"""The activations' twins: functions for `functional` (and their in-place forms), modules for `nn`.
+
+Those of one operand are made from the rows of `dlkernels.activations`; prelu, glu, swiglu and
 maxout are written below them.
 """
 

@@ -1,6 +1,4 @@
-"""The twins of the losses over class logits and of the softmax family, which `dlkernels.class_losses`
-has for NumPy.
-"""
+"""The twins of `dlkernels.class_losses`: losses over class logits, and the softmax family."""
 
 from __future__ import annotations
 

@@ -8,53 +8,27 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dlkernels.torch import activations, class_losses, elementwise_losses
-from dlkernels.torch import dropout as dropouts
-from dlkernels.torch._tools import know_modules
-from dlkernels.torch.norm import (
-    BatchNorm1d,
-    BatchNorm2d,
-    BatchNorm3d,
-    BatchNormAct1d,
-    BatchNormAct2d,
-    BatchNormAct3d,
-)
-from dlkernels.torch.sync_norm import SyncBatchNorm
+from dlkernels.torch._tools import know_modules as _know_modules
+from dlkernels.torch.functional import _TWINS
 
-__all__ = []
+_MODULES = {module.__name__: module for twin in _TWINS.values() for module in twin.modules}
+
+#: Our modules by torch's.
+TWINS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
+    getattr(torch.nn, name): module for name, module in _MODULES.items() if hasattr(torch.nn, name)
+}
+
+__all__ = list(_MODULES)
+
+globals().update(_MODULES)
+_know_modules(_MODULES.values())
 
 
-# --- activations: made in `activations`
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
-_MADE = [
-    module
-    for twin in (*activations.TWINS, *class_losses.TWINS, *elementwise_losses.TWINS)
-    for module in twin.modules
-]
-for _module in _MADE:
-    _module.__module__ = __name__
-    globals()[_module.__name__] = _module
-__all__ += sorted(module.__name__ for module in _MADE)
-
-# --- batch norm: in `norm` and `sync_norm`
-
-__all__ += [
-    "BatchNorm1d",
-    "BatchNorm2d",
-    "BatchNorm3d",
-    "BatchNormAct1d",
-    "BatchNormAct2d",
-    "BatchNormAct3d",
-    "SyncBatchNorm",
-]
-# --- dropouts: made in `dropout`
-
-globals().update(dropouts.MODULES)
-__all__ += sorted(dropouts.MODULES)
-
-know_modules(globals()[name] for name in __all__)
 
 if TYPE_CHECKING:
 
     def __getattr__(name: str) -> type[torch.nn.Module]:
-        """The activations and elementwise losses, for type checkers."""
+        """The modules, for type checkers."""

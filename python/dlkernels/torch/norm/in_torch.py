@@ -1,6 +1,4 @@
-"""The kernels' functions in torch's own operations: for gradients of gradients, batches of
-gradients, and tensors that no kernel takes.
-"""
+"""Batch normalization in torch's own operations."""
 
 from __future__ import annotations
 
@@ -11,12 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlkernels.torch._bits import as_bytes, packed, unpacked  # noqa: F401
-from dlkernels.torch._differentiate import differentiate as differentiate_all
-
-
-def differentiate(function: Any, input: Tensor, grad_output: Tensor) -> Tensor:
-    return differentiate_all(function, (input,), grad_output)[0]
+from dlkernels.torch._differentiate import differentiate
 
 
 def batch_norm(
@@ -34,7 +27,7 @@ def batch_norm(
 ) -> Tensor:
     """Batch normalization by torch's own function, the residual added, the activation."""
     output = F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
-    return finish_batch_norm(output, residual, activation, negative_slope)
+    return finish(output, residual, activation, negative_slope)
 
 
 #: Something's mean over these dimensions.
@@ -48,7 +41,7 @@ def normalized(
     eps: float,
     statistics: tuple[Tensor, Tensor] | Average,
 ) -> Tensor:
-    """The normalization in operations that know no layout, in float64.
+    """The normalization in operations for any layout, in float64.
 
     torch's own takes a tensor with dimensions of size 1 for one of another memory format, by their
     strides, and then has a wrong gradient.
@@ -96,10 +89,10 @@ def batch_norm_of_any_strides(
     if training and running_mean is not None:  # torch alone may move them inside a transform
         F.batch_norm(input.detach(), running_mean, running_var, None, None, True, momentum, eps)
     output = normalized(input, weight, bias, eps, statistics)
-    return finish_batch_norm(output, residual, activation, negative_slope).to(input.dtype)
+    return finish(output, residual, activation, negative_slope).to(input.dtype)
 
 
-def finish_batch_norm(
+def finish(
     output: Tensor, residual: Tensor | None, activation: str | None, negative_slope: float
 ) -> Tensor:
     """What may follow a normalization."""
@@ -111,7 +104,7 @@ def finish_batch_norm(
     return finished
 
 
-def batch_norm_backward(
+def gradients(
     grad_output: Tensor,
     tensors: Sequence[Tensor | None],
     passes: Tensor | None,
@@ -145,12 +138,12 @@ def batch_norm_backward(
         filled: Any = list(tensors)
         for i, tensor in zip(chosen, at, strict=True):
             filled[i] = tensor
-        output = finish_batch_norm(normalize(*filled[:3]), filled[3], activation, negative_slope)
+        output = finish(normalize(*filled[:3]), filled[3], activation, negative_slope)
         return output.to(grad_output.dtype)
 
     if chosen:
         at = [tensor for i, tensor in enumerate(tensors) if i in chosen and tensor is not None]
-        for i, grad in zip(chosen, differentiate_all(function, at, grad_output), strict=True):
+        for i, grad in zip(chosen, differentiate(function, at, grad_output), strict=True):
             grads[i] = grad
     return grads
 
@@ -158,6 +151,6 @@ def batch_norm_backward(
 def normalization(
     mean: Tensor, spread: Tensor, training: bool, eps: float
 ) -> Callable[..., Tensor]:
-    """As `batch_norm_backward` takes it, in evaluation with these running statistics."""
+    """As `gradients` takes it, in evaluation with these running statistics."""
     statistics: Any = torch.mean if training else (mean, spread)
     return lambda input, weight, bias: normalized(input, weight, bias, eps, statistics)
