@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dlkernels import _core, optim
-from dlkernels._state_formats import DEFAULTS
+from dlkernels.optim.state_formats import DEFAULTS
 
 EVERY = pytest.mark.parametrize("name", optim.__all__)
 FLAGS = {"nesterov", "maximize", "centered", "amsgrad", "decoupled_weight_decay", "bias_correction"}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import dlkernels
-from dlkernels import _state_formats as formats
+from dlkernels.optim import state_formats as formats
 from dlkernels import optim
 from state_references import (
     dynamic_map,

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import dlkernels
-import dlkernels.torch._optimizer_loops as loops
+import dlkernels.torch.optim.loops as loops
 import dlkernels.torch.optim as ours
 from dlkernels import _core
 from support import FMA_ISAS, ISAS, isa_level

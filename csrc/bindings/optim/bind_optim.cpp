@@ -1,7 +1,7 @@
 // Optimizer steps: over lists of arrays, and over the tensors of a ParameterTable.
 #include "bindings/bind.h"
 #include "bindings/call.h"
-#include "bindings/parameter_table.h"
+#include "bindings/optim/parameter_table.h"
 
 #include <pybind11/stl.h>
 

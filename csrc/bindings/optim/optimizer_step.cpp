@@ -1,4 +1,4 @@
-#include "bindings/optimizer_step.h"
+#include "bindings/optim/optimizer_step.h"
 
 #include "bindings/call.h"
 

@@ -1,4 +1,4 @@
-#include "bindings/parameter_table.h"
+#include "bindings/optim/parameter_table.h"
 
 #include "bindings/exchange.h"
 #include "runtime/threads.h"

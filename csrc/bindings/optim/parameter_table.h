@@ -2,7 +2,7 @@
 // tensors looks at each once, and not through Python.
 #pragma once
 
-#include "bindings/optimizer_step.h"
+#include "bindings/optim/optimizer_step.h"
 #include "bindings/torch_handle.h"
 
 #include <atomic>

@@ -80,9 +80,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from dlkernels import _core
-from dlkernels import _optimizer_rules as rules
-from dlkernels import _state_formats as formats
-from dlkernels._optimizer_extras import (
+from dlkernels.optim import rule as rules
+from dlkernels.optim import state_formats as formats
+from dlkernels.optim.step_options import (
     AVERAGE,
     AVERAGED,
     Extra,
@@ -93,10 +93,10 @@ from dlkernels._optimizer_extras import (
     take_extras,
     with_keywords,
 )
-from dlkernels.torch import _optimizer_loops as loops
-from dlkernels.torch._blank_states import BlankStates, is_zero
-from dlkernels.torch._optimizer_extras import grad_norm_tensor, step_with_extras
-from dlkernels.torch._shards import (
+from dlkernels.torch.optim import loops
+from dlkernels.torch.optim.blank_states import BlankStates, is_zero
+from dlkernels.torch.optim.whole_step import grad_norm_tensor, step_with_extras
+from dlkernels.torch.optim.shards import (
     LocalShards,
     has_shards,
     local_part,

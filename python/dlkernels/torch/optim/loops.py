@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT, _use_grad_for_differentiable
 
-from dlkernels import _optimizer_rules as rules
+from dlkernels.optim import rule as rules
 
 __all__ = ["LAMB", "LARS", "Lion"]
 
