@@ -34,7 +34,8 @@ def __dir__() -> list[str]:
 
 
 class SGD(Optimizer, rule=sgd.SGD):
-    """Stochastic gradient descent with momentum (`torch.optim.SGD`), over NumPy arrays.
+    """Stochastic gradient descent with momentum (`torch.optim.SGD`; Sutskever et al. 2013), over
+    NumPy arrays.
 
     ``g = grad + weight_decay * p``; ``b = momentum * b + (1 - dampening) * g`` (``b = g`` at an
     array's first step); ``p -= lr * (g + momentum * b if nesterov else b)``. As in torch the

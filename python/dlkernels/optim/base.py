@@ -100,6 +100,12 @@ class Optimizer(StateMethods):
 
     _arrays = NumpyArrays()
 
+    param_groups: list[dict[str, Any]]
+    state: list[dict[str, Any]]
+    defaults: dict[str, Any]
+    grad_norm: float | None
+    found_inf: bool
+
     max_grad_norm = Extra[float | None]()
     write_back = Extra[bool]()
     ema_decay = Extra[float | None]()
@@ -143,7 +149,7 @@ class Optimizer(StateMethods):
     def _construct(self, params: Params, arguments: dict[str, Any]) -> None:
         """What every constructor does, with its arguments besides the parameters by name."""
         operation, rule = type(self).__name__, self._rule
-        self.grad_norm: float | None = None
+        self.grad_norm = None
         self.found_inf = False
         self._now = {"shows_averages": False}
         extras = Extras(**{name: arguments.pop(name) for name in _EXTRAS}).checked(operation)
@@ -154,8 +160,8 @@ class Optimizer(StateMethods):
             **{name: getattr(extras, name) for name in _EXTRAS},
             AVERAGED: 0,
         }
-        self.param_groups: list[dict[str, Any]] = []
-        self.state: list[dict[str, Any]] = []
+        self.param_groups = []
+        self.state = []
         self._checked: dict[int, tuple[tuple[Any, ...], tuple[str | None, ...]]] = {}
         if _is_array(params) or isinstance(params, dict):
             raise TypeError(

@@ -6,6 +6,7 @@ The arithmetic is torch's own, on Python floats, in the order of ``torch/optim``
 
 from __future__ import annotations
 
+import inspect
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -52,7 +53,7 @@ class Argument:
         text: Its line in the docstring.
         keyword: Whether it is keyword-only.
         shown: Whether the constructor has it; else it is a key of the groups alone.
-        annotation: Its type as in source, where the default does not tell.
+        annotation: Its type, where the default does not tell.
     """
 
     name: str
@@ -60,18 +61,21 @@ class Argument:
     text: str = ""
     keyword: bool = False
     shown: bool = True
-    annotation: str = ""
+    annotation: Any = None
+
+    @property
+    def kind(self) -> Any:
+        """Its type."""
+        if self.annotation is not None:
+            return self.annotation
+        if isinstance(self.default, tuple):
+            return tuple[float, float]
+        return bool if isinstance(self.default, bool) else float
 
     @property
     def source(self) -> str:
         """The argument as in a signature."""
-        if self.annotation:
-            kind = self.annotation
-        elif isinstance(self.default, tuple):
-            kind = "tuple[float, float]"
-        else:
-            kind = "bool" if isinstance(self.default, bool) else "float"
-        return f"{self.name}: {kind} = {self.default!r}"
+        return f"{self.name}: {inspect.formatannotation(self.kind)} = {self.default!r}"
 
     def check(self, operation: str, value: Any) -> None:
         """Raises for what is no number, pair of numbers or flag where it should be.
@@ -192,7 +196,7 @@ def overflow_text(error: OverflowError, rule: Rule, groups: Iterable[Group]) -> 
     named = {
         f"{name}={float(value)}"
         for name, value in values
-        if is_number(value) and largest < abs(float(value)) < np.inf
+        if value is not None and is_number(value) and largest < abs(float(value)) < np.inf
     }
     return f"{error} ({', '.join(sorted(named))})" if named else str(error)
 

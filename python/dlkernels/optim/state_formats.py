@@ -60,7 +60,7 @@ ARGUMENTS = (
         "bfloat16 at random, so that the mean of many roundings is the number (over NumPy arrays "
         "it needs ml_dtypes). None: the dtype of the parameter.",
         keyword=True,
-        annotation="str | None",
+        annotation=str | None,
     ),
     Argument(
         "master",
@@ -69,21 +69,21 @@ ARGUMENTS = (
         "stands for, and states in float32: what is trained are float32 parameters, bit by bit, "
         "and the bfloat16 ones are those, rounded. Others are left alone.",
         keyword=True,
-        annotation="str | None",
+        annotation=str | None,
     ),
     Argument(
         "seed",
         0,
         "Of the random numbers, which are a function of it, the step, and the element.",
         keyword=True,
-        annotation="int",
+        annotation=int,
     ),
     Argument(
         "min_8bit_size",
         4096,
         "Parameters with fewer elements keep states in float32.",
         keyword=True,
-        annotation="int",
+        annotation=int,
     ),
 )
 

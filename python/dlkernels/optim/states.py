@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from dlkernels.optim import state_formats as formats
 from dlkernels.optim.rule import Rule
@@ -72,6 +72,11 @@ class StateMethods:
     _now: dict[str, Any]  # "shows_averages": within ema_weights()
 
     # --- of the front
+
+    if TYPE_CHECKING:  # torch's class, which has it, comes after this one
+
+        def state_dict(self) -> dict[str, Any]:
+            """The groups' numbers and the states."""
 
     def _entries(self) -> Iterator[tuple[dict[str, Any], Array, dict[str, Any]]]:
         """Each parameter with its group and state, over all groups."""
@@ -145,10 +150,6 @@ class StateMethods:
         return values
 
     # --- in float32
-
-    def state_dict(self) -> dict[str, Any]:
-        """The groups' numbers and the states."""
-        raise NotImplementedError
 
     def float32_state_dict(self) -> dict[str, Any]:
         """`state_dict` as it would be without `state_dtype` and `master`: states in float32. It

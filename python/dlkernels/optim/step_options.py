@@ -45,7 +45,7 @@ ARGUMENTS = (
         "Clip the norm of all gradients together to this, with the coefficient of "
         "`torch.nn.utils.clip_grad_norm_`; the gradients stay as they are.",
         keyword=True,
-        annotation="float | None",
+        annotation=float | None,
     ),
     Argument(
         "write_back", False, "Leave the gradients as the rule saw them, unscaled and clipped.", True
@@ -57,7 +57,7 @@ ARGUMENTS = (
         'the first step a copy; state ``"ema"``, in the dtype of parameter or state, whichever is '
         "wider.",
         keyword=True,
-        annotation="float | None",
+        annotation=float | None,
     ),
     Argument("zero_grads", False, "Leave the gradients zero.", True),
 )
@@ -168,7 +168,7 @@ def extras_of(operation: str, groups: Groups) -> Extras:
         TypeError: Something is no number, or neither True nor False.
         ValueError: A number is out of range.
     """
-    values = tuple(map((groups[0] if groups else {}).get, _NAMES, _DEFAULTS))
+    values: tuple[Any, ...] = tuple(map((groups[0] if groups else {}).get, _NAMES, _DEFAULTS))
     try:
         return _extras(operation, *values)
     except TypeError:  # also of what has no hash

@@ -1,5 +1,5 @@
-"""What a step does besides its rule (`dlkernels.optim.step_options`) in torch's operations, around a
-step that no kernel takes: sparse and complex gradients, other devices, DTensors."""
+"""The options of a step (`dlkernels.optim.step_options`) in torch's operations, around a step that
+no kernel takes: sparse and complex gradients, other devices, DTensors."""
 
 from __future__ import annotations
 
