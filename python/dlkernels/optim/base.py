@@ -281,12 +281,11 @@ class Optimizer(StateMethods):
             grad_scale is not None,
             False,
         )
-        grads = _listed(operation, grads, "grads")
+        grads = grads if type(grads) is list else _listed(operation, grads, "grads")
         if len(grads) != len(self.state):
             raise ValueError(
                 f"{operation}: grads: expected {len(self.state)} arrays, got {len(grads)}"
             )
-        slots = [self._used_slots(number) for number in range(len(groups))]
         signed = formats.signed_slots(rule, groups)
         params: list[Array] = []
         states: list[tuple[Array | None, ...]] = []
@@ -296,7 +295,8 @@ class Optimizer(StateMethods):
         indices: dict[tuple[Any, ...], int] = {}
         updates: list[tuple[int, dict[str, Any]]] = []
         next_scalars: list[Numbers] = []
-        for number, (group, names) in enumerate(zip(groups, slots, strict=True)):
+        for number, group in enumerate(groups):
+            names = self._used_slots(number)
             needed = {*names, *rule.scalars} - {None}
             for param in group["params"]:
                 index = len(params)

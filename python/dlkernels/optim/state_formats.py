@@ -154,9 +154,10 @@ def rounding(group: Mapping[str, Any]) -> tuple[int, int] | None:
 
 def signed_slots(rule: Rule, groups: list[dict[str, Any]]) -> list[bool]:
     """Which of the slots have a sign, for a kernel; empty where no group has formats."""
-    if not any(has_formats(group) for group in groups):
-        return []
-    return list(rule.signs)
+    for group in groups:
+        if has_formats(group):
+            return list(rule.signs)
+    return []
 
 
 def codes_name(name: str) -> str:

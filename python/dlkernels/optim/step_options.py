@@ -124,18 +124,18 @@ class Extras:
         return {**keys, AVERAGED: 0} if self.ema_decay is not None else keys
 
     def for_kernel(
-        self, groups: Groups, unscale: float, looks: bool, is_skipped: bool
+        self, groups: Groups, unscale: float, checks: bool, is_skipped: bool
     ) -> _core.StepExtras:
         """As the kernels take them.
 
         Args:
             groups: The parameter groups.
             unscale: Factor of the gradients.
-            looks: A gradient that is not finite skips the step.
+            checks: A gradient that is not finite skips the step.
             is_skipped: The step is skipped.
         """
         step = _core.StepExtras()
-        step.unscale, step.skips_nonfinite, step.is_skipped = unscale, looks, is_skipped
+        step.unscale, step.skips_nonfinite, step.is_skipped = unscale, checks, is_skipped
         step.write_back, step.zero_grads = self.write_back, self.zero_grads
         if self.max_grad_norm is not None:
             step.max_norm = self.max_grad_norm

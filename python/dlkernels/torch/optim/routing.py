@@ -97,12 +97,12 @@ class Steps(KernelSteps):
         if not options.scaler_in_step:
             return options.for_kernel(self.param_groups, 1.0, False, False)
         scale, found = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
-        # Looking for what is not finite takes a pass, unless the norm is wanted anyway.
-        looks = found is None or options.max_grad_norm is not None
+        # Another pass over the gradients, unless the norm is wanted anyway.
+        checks = found is None or options.max_grad_norm is not None
         return options.for_kernel(
             self.param_groups,
             1.0 if scale is None else inverse_scale(type(self).__name__, scale),
-            looks and not (scale is None and found is None),
+            checks and not (scale is None and found is None),
             found is not None and float(found) != 0,
         )
 

@@ -8,7 +8,7 @@ import torch
 
 from dlkernels import _core
 from dlkernels.optim import state_formats as formats
-from dlkernels.optim.rule import Numbers, overflow_text
+from dlkernels.optim.rule import overflow_text
 from dlkernels.optim.step_options import AVERAGE, Extras
 from dlkernels.torch.optim.options_in_torch import grad_norm_tensor
 from dlkernels.torch.optim.shards import LocalShards, has_shards
@@ -30,11 +30,27 @@ class KernelSteps(States):
             [(*self._rule.used_slots(group), *average) for group in self.param_groups],
         )
 
-    def _advance(
-        self, group: int, scalars: Numbers, fresh: bool, single: int
-    ) -> tuple[Numbers, Numbers, tuple[int, int] | None]:
-        options = self.param_groups[group]
-        return *self._rule.advance(options, scalars, fresh, single), formats.rounding(options)
+    def _run(
+        self,
+        table: _core.ParameterTable,
+        groups: list[Any],
+        slots: list[Any],
+        state: dict[Any, Any],
+        extras: _core.StepExtras,
+    ) -> bool:
+        """One step of a table, with the settings that it asks for."""
+        asked = table.expected(groups, slots, state)
+        settings: list[tuple[Any, ...]] = []
+        while True:
+            for number, scalars, fresh, single in asked:
+                group = self.param_groups[number]
+                after, numbers = self._rule.advance(group, scalars, fresh, single)
+                rounding = formats.rounding(group)
+                settings.append((number, scalars, fresh, single, after, numbers, rounding))
+            found = table.step(groups, slots, state, settings, extras)
+            if isinstance(found, bool):
+                return found
+            asked = found
 
     def _step_by_table(self, options: Extras, extras: _core.StepExtras) -> bool:
         """The step from what the last one left; False, and nothing done, where it does not fit."""
@@ -42,7 +58,7 @@ class KernelSteps(States):
             return False
         groups, slots = self._groups_and_slots(options.ema_decay is not None)
         try:
-            is_done = self._table.step(groups, slots, self.state, self._advance, extras)
+            is_done = self._run(self._table, groups, slots, self.state, extras)
         except TypeError:  # no kernel for one of the tensors
             return False
         except OverflowError as error:
@@ -65,7 +81,7 @@ class KernelSteps(States):
                 is_done = self._step_shards(LocalShards(groups, self.state, fresh), slots, extras)
             else:
                 table = self._new_table(groups, slots, self.state, fresh)
-                is_done = table.step(groups, slots, self.state, self._advance, extras)
+                is_done = self._run(table, groups, slots, self.state, extras)
                 self._table = table if is_done and not extras.is_skipped else None
         except TypeError as error:
             if any(formats.has_formats(group) for group in self.param_groups):
@@ -106,7 +122,7 @@ class KernelSteps(States):
     def _step_shards(self, shards: LocalShards, slots: list[Any], extras: _core.StepExtras) -> bool:
         """The step of this process's parts of DTensors, whose tensors are made anew every time."""
         table = self._new_table(shards.groups, slots, shards.state, shards.fresh)
-        is_done = table.step(shards.groups, slots, shards.state, self._advance, extras)
+        is_done = self._run(table, shards.groups, slots, shards.state, extras)
         if is_done:
             shards.count_versions()
         return is_done
