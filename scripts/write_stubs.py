@@ -68,6 +68,10 @@ class Stub:
 
     def __init__(self, module: types.ModuleType) -> None:
         self.module = module
+        #: What annotations mean here by names that are imported for checkers only, or `Any`.
+        self.aliases: dict[str, Any] = {}
+        if module.__name__.startswith("dlkernels.torch"):
+            self.aliases = {"Array": torch.Tensor, "ParamsT": ParamsT, "Tensor": torch.Tensor}
         self.imports: set[str] = set()
         self.lines: list[str] = []
         self.written: dict[type, str] = {}
@@ -133,6 +137,15 @@ class Stub:
             return f"{self.annotation(origin)}[{listed}]"
         return self.type_name(value)
 
+    def evaluated(self, annotation: Any, namespace: dict[str, Any]) -> Any:
+        """What an annotation stands for; the text itself where it names what only checkers see."""
+        while isinstance(annotation, str):
+            try:
+                annotation = eval(annotation, namespace | self.aliases)
+            except NameError:
+                break
+        return annotation
+
     def type_name(self, kind: type) -> str:
         """The name of a class, imported from where users have it."""
         name = kind.__name__
@@ -180,7 +193,7 @@ class Stub:
         returned = signature.return_annotation
         if returned is inspect.Signature.empty:
             raise TypeError(f"{self.module.__name__}.{name}: has no annotation of its result")
-        result = self.annotation(_evaluated(returned, namespace))
+        result = self.annotation(self.evaluated(returned, namespace))
         return f"def {name}({', '.join(parameters)}) -> {result}:"
 
     def parameter(self, parameter: inspect.Parameter, namespace: dict[str, Any]) -> str:
@@ -190,7 +203,7 @@ class Stub:
             if name in ("self", "cls"):
                 return name
             annotation = UNSAID[name]
-        text = f"{name}: {self.annotation(_evaluated(annotation, namespace))}"
+        text = f"{name}: {self.annotation(self.evaluated(annotation, namespace))}"
         if parameter.default is parameter.empty:
             return text
         default = parameter.default
@@ -233,15 +246,24 @@ class Stub:
         return name
 
     def is_merged(self, base: type, public: list[type]) -> bool:
-        """Whether a base is private, and either of one public class alone or without a member
-        that a public class has from it."""
+        """Whether a base is private, and either another private class derives from it for the same
+        public ones, or there is but one public one, or none that has a member from it."""
+
+        def users(kind: type) -> list[type]:
+            return [one for one in public if kind in one.__mro__]
+
         if not base.__module__.startswith("dlkernels.") or base in public:
             return False
-        users = [kind for kind in public if base in kind.__mro__]
-        return len(users) == 1 or not any(
-            not name.startswith("_") and inspect.getattr_static(kind, name) is value
-            for name, value in vars(base).items()
-            for kind in users
+        own = users(base)
+        below = [k for k in own[0].__mro__ if issubclass(k, base) and k is not base]
+        return (
+            len(own) == 1
+            or any(users(kind) == own for kind in below if kind not in public)
+            or not any(
+                not name.startswith("_") and inspect.getattr_static(kind, name) is value
+                for name, value in vars(base).items()
+                for kind in own
+            )
         )
 
     def base_name(self, base: type, public: list[type]) -> str:
@@ -261,6 +283,7 @@ class Stub:
         """
         signature = inspect.signature(user)
         namespace = _namespace(kind)
+        attributes: set[str] = set()
         for owner in owners:
             own = {n: v for n, v in vars(owner).items() if inspect.getattr_static(kind, n) is v}
             annotated = inspect.get_annotations(owner)
@@ -270,8 +293,9 @@ class Stub:
                 if is_stored or hasattr(type(own.get(name)), "__set__"):
                     annotated.setdefault(name, parameter.annotation)
             for name, annotation in annotated.items():
-                if not name.startswith("_") and not _is_torchs(kind, name):
-                    yield f"{name}: {self.annotation(_evaluated(annotation, namespace))}"
+                if not (name.startswith("_") or name in attributes or _is_torchs(kind, name)):
+                    attributes.add(name)
+                    yield f"{name}: {self.annotation(self.evaluated(annotation, namespace))}"
             if owner is kind and is_public:
                 myself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
                 others = [p for p in signature.parameters.values() if p.name != "self"]
@@ -303,16 +327,6 @@ def _namespace(kind: type) -> dict[str, Any]:
         namespace |= vars(sys.modules[base.__module__])
         namespace |= getattr(vars(base).get("__init__"), "__globals__", {})
     return namespace
-
-
-def _evaluated(annotation: Any, namespace: dict[str, Any]) -> Any:
-    """What an annotation stands for; the text itself where it names what only checkers see."""
-    while isinstance(annotation, str):
-        try:
-            annotation = eval(annotation, {"ParamsT": ParamsT, "Tensor": torch.Tensor} | namespace)
-        except NameError:
-            break
-    return annotation
 
 
 def _docstring(value: Any) -> str:
