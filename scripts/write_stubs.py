@@ -89,6 +89,10 @@ class Stub:
                 self.lines += self.function(name, value)
             else:
                 self.lines.append(f"{name}: {self.annotation(type(value))}")
+        for name, annotation in inspect.get_annotations(self.module).items():
+            if name not in exported and not name.startswith("_"):
+                evaluated = self.evaluated(annotation, vars(self.module))
+                self.lines.append(f"{name}: {self.annotation(evaluated)}")
         listed = ", ".join(repr(name) for name in exported)
         return "\n".join(
             [

@@ -42,12 +42,8 @@ NAMES = {
 CALLABLES = {name: value for name, value in NAMES.items() if callable(value)}
 CLASSES = {name: value for name, value in CALLABLES.items() if inspect.isclass(value)}
 
-every_front = pytest.mark.parametrize("front", FRONTS)
-every_callable = pytest.mark.parametrize("name", CALLABLES)
-every_class = pytest.mark.parametrize("name", CLASSES)
 
-
-@every_front
+@pytest.mark.parametrize("front", FRONTS)
 def test_dir_shows_public_names_only(front: str) -> None:
     module = importlib.import_module(front)
     assert len(set(module.__all__)) == len(module.__all__)
@@ -55,56 +51,33 @@ def test_dir_shows_public_names_only(front: str) -> None:
     assert shown == {name for name in module.__all__ if not name.startswith("_")}
 
 
-@every_callable
-def test_module_is_where_users_find_it(name: str) -> None:
+@pytest.mark.parametrize("name", CALLABLES)
+def test_inspect_help_and_pickle(name: str) -> None:
     value = CALLABLES[name]
+
     front = value.__module__
     assert front in FRONTS
     assert value.__name__ in sys.modules[front].__all__
     assert getattr(sys.modules[front], value.__name__) is value
     assert value.__qualname__ == value.__name__
 
+    # Python looks for a class's source in the file of its `__module__`: its methods have theirs.
+    methods = [value]
+    if inspect.isclass(value):
+        methods = [value.__init__, value.step if "optim" in front else value.forward]
+    for method in methods:
+        assert "def " in inspect.getsource(method)
 
-@every_callable
-def test_source(name: str) -> None:
-    value = CALLABLES[name]
-    if not inspect.isclass(value):
-        source = inspect.getsource(value)
-        assert "def " in source
-        return
-    # Python looks for a class in the file of its module.
-    assert inspect.getsource(value.__init__).lstrip().startswith("def __init__(")
-    method = "step" if hasattr(value, "step") else "forward"
-    assert f"def {method}(" in inspect.getsource(getattr(value, method))
+    signature = inspect.signature(value)
+    assert not {"self", "args", "kwargs"} & set(signature.parameters) or name.endswith(".explain")
+    unsaid = {p.name for p in signature.parameters.values() if p.annotation is p.empty}
+    assert unsaid <= {"size_average", "reduce", "device", "dtype"}  # torch's own lack them too
+    inspect.signature(methods[0], eval_str=True)  # annotations that can be evaluated
 
-
-@every_callable
-def test_signature(name: str) -> None:
-    value = CALLABLES[name]
-    parameters = inspect.signature(value).parameters
-    assert "self" not in parameters
-    assert "args" not in parameters or name.endswith(".explain")
-    own = value.__init__ if inspect.isclass(value) else value
-    missing = [
-        p for p, parameter in parameters.items() if parameter.annotation is inspect.Parameter.empty
-    ]
-    # torch itself says nothing of these.
-    assert set(missing) <= {"size_average", "reduce", "device", "dtype"}
-    assert set(inspect.signature(own, eval_str=True).parameters)  # annotations that can be read
-
-
-@every_callable
-def test_help(name: str) -> None:
-    value = CALLABLES[name]
     text = pydoc.plain(pydoc.render_doc(value))
-    assert inspect.getdoc(value)
-    assert inspect.getdoc(value).splitlines()[0] in text
     assert f"{value.__name__}(" in text
+    assert inspect.getdoc(value).splitlines()[0] in text
 
-
-@every_callable
-def test_pickled_by_name(name: str) -> None:
-    value = CALLABLES[name]
     assert pickle.loads(pickle.dumps(value)) is value
     assert copy.deepcopy(value) is value
 
@@ -138,7 +111,7 @@ def _text(value: Any) -> str:
     return repr(value.state_dict()) if hasattr(value, "state_dict") else ""
 
 
-@every_class
+@pytest.mark.parametrize("name", CLASSES)
 def test_instances_are_pickled(name: str) -> None:
     value = _instance(name)
     for loaded in (pickle.loads(pickle.dumps(value)), copy.deepcopy(value)):
