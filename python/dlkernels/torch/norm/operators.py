@@ -1,4 +1,4 @@
-"""Batch normalization as operators of ``torch.ops.dlkernels``; see `dlkernels.torch.ops`."""
+"""Batch normalization's operations."""
 
 from __future__ import annotations
 
@@ -9,25 +9,10 @@ import torch
 from torch import Tensor
 
 from dlkernels import _core
-from dlkernels.torch import _composite as composite
 from dlkernels.torch import _layout as layout
-from dlkernels.torch._layout import laid_out
-from dlkernels.torch.ops import _LIBRARY, _decomposes, _implement
-
-# An operator with an autograd formula may not write to its arguments: this one returns what the
-# running statistics become.
-_LIBRARY.define(
-    "batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? residual, "
-    "Tensor? running_mean, Tensor? running_var, bool training, float momentum, float eps, "
-    "str? activation, float negative_slope, bool save) "
-    "-> (Tensor output, Tensor mean, Tensor spread, Tensor mask, Tensor running_mean, "
-    "Tensor running_var)"
-)
-_LIBRARY.define(
-    "batch_norm_backward(Tensor grad_output, Tensor input, Tensor? weight, Tensor? bias, "
-    "Tensor? residual, Tensor mean, Tensor spread, Tensor? mask, bool training, float eps, "
-    "str? activation, float negative_slope, bool[] want) -> (Tensor, Tensor, Tensor, Tensor)"
-)
+from dlkernels.torch._bits import byte_count, packed, unpacked
+from dlkernels.torch._operator import Operation
+from dlkernels.torch.norm import in_torch
 
 
 def batch_norm(
@@ -53,7 +38,7 @@ def batch_norm(
     save = torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in differentiable
     )
-    results = torch.ops.dlkernels.batch_norm(
+    results = _BATCH_NORM.operator(
         input, weight, bias, residual, running_mean, running_var,
         training, 1.0 if counted else momentum, eps, activation, negative_slope, save,
     )  # fmt: skip
@@ -101,8 +86,7 @@ def call_backward(
     return (*grads[:3], grad_output) if passed_on else grads
 
 
-@_implement("batch_norm")
-def _batch_norm(
+def _kernel(
     input: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -143,8 +127,7 @@ def _makes_mask(activation: str | None, residual: Tensor | None) -> bool:
     return residual is not None and activation in ("relu", "leaky_relu")
 
 
-@torch.library.register_fake("dlkernels::batch_norm", lib=_LIBRARY)
-def _(
+def _fake(
     input: Tensor,
     weight: Any,
     bias: Any,
@@ -166,7 +149,7 @@ def _(
         shape = [input.shape[1]]
         mean, spread = (input.new_empty(shape, dtype=torch.float64) for _ in range(2))
     if save and _makes_mask(activation, residual):
-        mask = input.new_empty([(input.numel() + 15) // 16 * 2], dtype=torch.uint8)
+        mask = input.new_empty([byte_count(input.numel())], dtype=torch.uint8)
     if training and running_mean is not None:
         new_mean, new_var = (r.new_empty(r.shape) for r in (running_mean, running_var))
     return output, *(
@@ -175,8 +158,7 @@ def _(
     )
 
 
-@_decomposes("batch_norm")
-def _(input: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+def _in_torch(input: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     weight, bias, residual, running_mean, running_var, training, *others = arguments
     momentum, eps, activation, negative_slope, save = others
     aten, nothing = torch.ops.aten, _nothing(input)
@@ -187,8 +169,7 @@ def _(input: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
         )
         if save:
             mean, spread = (
-                laid_out(r.clone(memory_format=torch.contiguous_format), (1,))
-                for r in (running_mean, running_var)
+                r.clone(memory_format=torch.contiguous_format) for r in (running_mean, running_var)
             )
     else:
         if running_mean is None or running_var is None:
@@ -199,21 +180,18 @@ def _(input: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
             output, mean, spread, new_mean, new_var = aten._native_batch_norm_legit_functional(
                 input, weight, bias, running_mean, running_var, True, momentum, eps
             )
-            new_mean, new_var = laid_out(new_mean, (1,)), laid_out(new_var, (1,))
         mean, spread = (mean.double(), spread.double()) if save else (nothing, nothing)
     strides = layout.batch_norm(input)
     if residual is not None:
         output = output + residual
     if save and _makes_mask(activation, residual):
-        mask = composite.packed(output > 0, strides)
-    output = composite.finish_batch_norm(output, None, activation, negative_slope)
+        mask = packed(output > 0, strides)
+    output = in_torch.finish(output, None, activation, negative_slope)
     kept = (mean, spread, mask, new_mean, new_var)
-    return laid_out(output, strides), *(
-        nothing.clone() if tensor is nothing else tensor for tensor in kept
-    )
+    return output, *(nothing.clone() if tensor is nothing else tensor for tensor in kept)
 
 
-def _save_batch_norm(ctx: Any, inputs: Any, output: Any) -> None:
+def _save(ctx: Any, inputs: Any, output: Any) -> None:
     input, weight, bias, residual, _, _, training, _, eps, *rest = inputs
     activation, negative_slope, ctx.save = rest
     _, mean, spread, mask, new_mean, new_var = output
@@ -226,31 +204,20 @@ def _save_batch_norm(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(input, weight, bias, residual, mean, spread, mask)
 
 
-def _differentiate_batch_norm(ctx: Any, grad_output: Tensor, *_others: Any) -> Any:
+def _differentiate(ctx: Any, grad_output: Tensor, *_others: Any) -> Any:
     if not ctx.save:
         raise RuntimeError("dlkernels::batch_norm: save=False keeps nothing for backward")
     want = list(ctx.needs_input_grad[:4])
     passed_on = ctx.arguments[2] is None and want[3]
     want[3] = want[3] and not passed_on
-    found = torch.ops.dlkernels.batch_norm_backward(
-        grad_output, *ctx.saved_tensors, *ctx.arguments, want
-    )
+    found = _GRADIENTS.operator(grad_output, *ctx.saved_tensors, *ctx.arguments, want)
     grads = [grad if wanted else None for grad, wanted in zip(found, want, strict=True)]
     if passed_on:
         grads[3] = grad_output
     return *grads, *([None] * 8)
 
 
-torch.library.register_autograd(
-    "dlkernels::batch_norm",
-    _differentiate_batch_norm,
-    setup_context=_save_batch_norm,
-    lib=_LIBRARY,
-)
-
-
-@_implement("batch_norm_backward")
-def _batch_norm_backward(grad_output: Tensor, input: Tensor, *args: Any) -> tuple[Tensor, ...]:
+def _gradients_kernel(grad_output: Tensor, input: Tensor, *args: Any) -> tuple[Tensor, ...]:
     grads = call_backward(grad_output, input, *args)
     if grads[3] is grad_output:  # an operator returns none of its arguments
         copy = layout.empty(input, layout.batch_norm(input)).copy_(grad_output)
@@ -258,8 +225,7 @@ def _batch_norm_backward(grad_output: Tensor, input: Tensor, *args: Any) -> tupl
     return tuple(_nothing(input) if grad is None else grad for grad in grads)
 
 
-@torch.library.register_fake("dlkernels::batch_norm_backward", lib=_LIBRARY)
-def _(grad_output: Tensor, input: Tensor, weight: Any, bias: Any, *args: Any) -> Any:
+def _gradients_fake(grad_output: Tensor, input: Tensor, weight: Any, bias: Any, *args: Any) -> Any:
     strides = layout.batch_norm(input)
 
     def grad(like: Tensor) -> Tensor:
@@ -271,59 +237,40 @@ def _(grad_output: Tensor, input: Tensor, weight: Any, bias: Any, *args: Any) ->
     )
 
 
-@_decomposes("batch_norm_backward")
-def _(grad_output: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+def _gradients_in_torch(grad_output: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     tensors, (mean, spread, mask, training, eps, activation, negative_slope, want) = (
         arguments[:4], arguments[4:]
     )  # fmt: skip
     input = tensors[0]
     strides = layout.batch_norm(input)
-    passes = None if mask is None else composite.unpacked(mask, input.shape, strides)
-    normalize = composite.normalization(mean, spread, training, eps)
-    grads = composite.batch_norm_backward(
+    passes = None if mask is None else unpacked(mask, input.shape, strides)
+    normalize = in_torch.normalization(mean, spread, training, eps)
+    grads = in_torch.gradients(
         grad_output, tensors, passes, activation, negative_slope, want, normalize
     )
-    return tuple(
-        _nothing(input) if grad is None else laid_out(grad, strides) if grad.dim() > 1 else grad
-        for grad in grads
-    )
+    return tuple(_nothing(input) if grad is None else grad for grad in grads)
 
 
-def _save_batch_norm_backward(ctx: Any, inputs: Any, output: Any) -> None:
-    *tensors, ctx.training, ctx.eps, activation, negative_slope, ctx.want = inputs
-    ctx.activation = activation, negative_slope
-    ctx.save_for_backward(*tensors)
+_GRADIENTS = Operation(
+    "batch_norm_backward",
+    "(Tensor grad_output, Tensor input, Tensor? weight, Tensor? bias, Tensor? residual, "
+    "Tensor mean, Tensor spread, Tensor? mask, bool training, float eps, str? activation, "
+    "float negative_slope, bool[] want) -> (Tensor, Tensor, Tensor, Tensor)",
+    _gradients_kernel,
+    _gradients_fake,
+    _gradients_in_torch,
+)
 
-
-def _differentiate_batch_norm_backward(ctx: Any, *grad_grads: Any) -> Any:
-    *tensors, mean, spread, mask = ctx.saved_tensors
-    shape, stride = tensors[1].shape, layout.batch_norm(tensors[1])
-    passes = None if mask is None else composite.unpacked(mask, shape, stride)
-    normalize = composite.normalization(mean, spread, ctx.training, ctx.eps)
-    chosen = [i for i, tensor in enumerate(tensors) if tensor is not None]
-    wanted = [i for i, want in enumerate(ctx.want) if want]
-
-    def backward(*at: Tensor) -> tuple[Tensor | None, ...]:
-        filled: list[Any] = [None] * len(tensors)
-        for i, tensor in zip(chosen, at, strict=True):
-            filled[i] = tensor
-        grads = composite.batch_norm_backward(  # type: ignore[call-arg]
-            filled[0], filled[1:], passes, *ctx.activation, ctx.want, normalize
-        )
-        return tuple(grads[i] for i in wanted)
-
-    found = composite.differentiate_all(
-        backward, [tensors[i] for i in chosen], [grad_grads[i] for i in wanted]
-    )
-    grads: list[Any] = [None] * 13
-    for i, grad in zip(chosen, found, strict=True):
-        grads[i] = grad
-    return tuple(grads)
-
-
-torch.library.register_autograd(
-    "dlkernels::batch_norm_backward",
-    _differentiate_batch_norm_backward,
-    setup_context=_save_batch_norm_backward,
-    lib=_LIBRARY,
+# An operator with an autograd formula may not write to its arguments: this one returns what the
+# running statistics become.
+_BATCH_NORM = Operation(
+    "batch_norm",
+    "(Tensor input, Tensor? weight, Tensor? bias, Tensor? residual, Tensor? running_mean, "
+    "Tensor? running_var, bool training, float momentum, float eps, str? activation, "
+    "float negative_slope, bool save) -> (Tensor output, Tensor mean, Tensor spread, Tensor mask, "
+    "Tensor running_mean, Tensor running_var)",
+    _kernel,
+    _fake,
+    _in_torch,
+    autograd=(_save, _differentiate),
 )

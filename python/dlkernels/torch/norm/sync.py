@@ -10,9 +10,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dlkernels import _core
-from dlkernels.torch import _composite as composite
-from dlkernels.torch import norm
+from dlkernels.torch._bits import unpacked
 from dlkernels.torch._tools import Proxy, as_leaf
+from dlkernels.torch.norm import in_torch, modules
+from dlkernels.torch.norm.batch import check_fused
 
 __all__ = ["SyncBatchNorm"]
 
@@ -73,16 +74,16 @@ class _SyncBatchNorm(torch.autograd.Function):
         input, weight, bias, residual, mean, invstd, mask = ctx.saved_tensors
         want = wants_input, wants_weight, wants_bias, wants_residual = ctx.needs_input_grad[:4]
         if torch.is_grad_enabled():
-            passes = None if mask is None else composite.unpacked(mask, input.shape, ctx.stride)
+            passes = None if mask is None else unpacked(mask, input.shape, ctx.stride)
 
             def average(x: Tensor, dims: Any) -> Tensor:
                 total: Tensor = _Sum.apply(x.sum(dims), ctx.group)
                 count: float = max(ctx.count, 1.0)
                 return total / count
 
-            return *composite.batch_norm_backward(  # type: ignore[call-arg]
+            return *in_torch.gradients(  # type: ignore[call-arg]
                 grad_output, (input, weight, bias, residual), passes, *ctx.activation, want,
-                lambda x, weight, bias: composite.normalized(x, weight, bias, ctx.eps, average),
+                lambda x, weight, bias: in_torch.normalized(x, weight, bias, ctx.eps, average),
             ), None, None, None  # fmt: skip
         grad_output = grad_output.resolve_neg()
         channels = input.shape[1]
@@ -163,12 +164,12 @@ def _synchronized(
 def _is_known(module: torch.nn.Module) -> bool:
     """Whether the module does what torch's batch norms or ours do."""
     theirs = (torch.nn.BatchNorm2d, torch.nn.SyncBatchNorm)
-    known = (*theirs, norm.BatchNorm2d, norm.BatchNormAct2d, SyncBatchNorm)
+    known = (*theirs, modules.BatchNorm2d, modules.BatchNormAct2d, SyncBatchNorm)
     own = type(module).forward
     return "forward" not in vars(module) and any(own is kind.forward for kind in known)
 
 
-class SyncBatchNorm(norm.Activated):
+class SyncBatchNorm(modules.Activated):
     """`torch.nn.SyncBatchNorm` for CPU tensors, which torch's own refuses.
 
     In training, the statistics are those of the batches of all processes of a group of
@@ -238,13 +239,13 @@ class SyncBatchNorm(norm.Activated):
         self._check_non_zero_input_channels(input)
         activation = self.activation, self.negative_slope
         if not self._synchronizes():
-            return norm.normalize(self, input, *activation, residual)
+            return modules.normalize(self, input, *activation, residual)
         if not input.is_cpu:
             output: Tensor = torch.nn.SyncBatchNorm.forward(self, input)  # type: ignore[arg-type]
-            return composite.finish_batch_norm(output, residual, *activation)
-        norm.check_fused(input, activation[0], residual)
-        _, momentum = norm.statistics_of(self)
-        running = norm.running_statistics(self)
+            return in_torch.finish(output, residual, *activation)
+        check_fused(input, activation[0], residual)
+        _, momentum = modules.statistics_of(self)
+        running = modules.running_statistics(self)
         group = self.process_group or dist.group.WORLD
         output = _synchronized(
             input, self.weight, self.bias, residual, running, group, momentum, self.eps, *activation
@@ -272,13 +273,13 @@ class SyncBatchNorm(norm.Activated):
             are the same tensors as before.
         """
         converted = module
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and not _is_known(module):
+        if isinstance(module, torch.nn.modules.batchmodules._BatchNorm) and not _is_known(module):
             warnings.warn(
                 f"convert_sync_batchnorm: {type(module).__name__} has a forward of its own and "
                 "stays as it is, with the statistics of one process",
                 stacklevel=2,
             )
-        elif isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+        elif isinstance(module, torch.nn.modules.batchmodules._BatchNorm):
             converted = cls(
                 module.num_features,
                 module.eps,
@@ -288,7 +289,7 @@ class SyncBatchNorm(norm.Activated):
                 process_group,
                 bias=module.bias is not None,
             )
-            if isinstance(module, norm.Activated):
+            if isinstance(module, modules.Activated):
                 converted.set_activation(module.activation, module.negative_slope)
             if module.affine:
                 converted.weight, converted.bias = module.weight, module.bias
