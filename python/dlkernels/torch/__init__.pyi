@@ -5,10 +5,9 @@ from typing import Any
 from dlkernels.torch import functional as functional
 from dlkernels.torch import image as image
 from dlkernels.torch import nn as nn
-from dlkernels.torch import ops as ops
 from dlkernels.torch import optim as optim
 
-__all__ = ["decompositions", "explain", "functional", "image", "nn", "ops", "optim"]
+__all__ = ["decompositions", "explain", "functional", "image", "nn", "optim"]
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """What takes operators of ours apart into torch's, beside torch's own table."""

@@ -1,4 +1,5 @@
 # Written by scripts/write_stubs.py.
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -446,3 +447,5 @@ def threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fal
 
 def threshold_(input: Tensor, threshold: float, value: float) -> Tensor:
     """`threshold` over its input."""
+
+TWINS: dict[Callable[..., Any], Callable[..., Tensor]]

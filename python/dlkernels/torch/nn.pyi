@@ -347,7 +347,7 @@ class GaussianNLLLoss(torch.nn.GaussianNLLLoss):
     def __init__(
         self, *, full: bool = False, eps: float = 1e-06, reduction: str = "mean"
     ) -> None: ...
-    def forward(self, input: Tensor, target: Tensor, var: Tensor) -> Tensor:
+    def forward(self, input: Tensor, target: Tensor, var: Tensor | float) -> Tensor:
         """`functional.gaussian_nll_loss` of the arguments."""
 
 class Hardsigmoid(torch.nn.Hardsigmoid):
@@ -409,7 +409,7 @@ class LeakyReLU(torch.nn.LeakyReLU):
 
 class LogSigmoid(torch.nn.LogSigmoid):
     """`torch.nn.LogSigmoid` on `functional.logsigmoid`."""
-    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    def __init__(self) -> None: ...
     def forward(self, input: Tensor) -> Tensor:
         """`functional.logsigmoid` of `input`."""
 
@@ -455,7 +455,7 @@ class NLLLoss(torch.nn.NLLLoss):
         reduction: str = "mean",
     ) -> None: ...
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """The loss of `input` (log-probabilities) against `target`."""
+        """`functional.nll_loss` of the arguments."""
 
 class PReLU(torch.nn.PReLU):
     """`torch.nn.PReLU` on `functional.prelu`."""
@@ -480,7 +480,7 @@ class PoissonNLLLoss(torch.nn.PoissonNLLLoss):
         reduce: bool | None = None,
         reduction: str = "mean",
     ) -> None: ...
-    def forward(self, log_input: Tensor, target: Tensor) -> Tensor:
+    def forward(self, log_input: bool, target: Tensor) -> Tensor:
         """`functional.poisson_nll_loss` of the arguments."""
 
 class ReLU(torch.nn.ReLU):
@@ -509,7 +509,7 @@ class SiLU(torch.nn.SiLU):
 
 class Sigmoid(torch.nn.Sigmoid):
     """`torch.nn.Sigmoid` on `functional.sigmoid`."""
-    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    def __init__(self) -> None: ...
     def forward(self, input: Tensor) -> Tensor:
         """`functional.sigmoid` of `input`."""
 
@@ -539,7 +539,7 @@ class Softplus(torch.nn.Softplus):
 
 class Softsign(torch.nn.Softsign):
     """`torch.nn.Softsign` on `functional.softsign`."""
-    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    def __init__(self) -> None: ...
     def forward(self, input: Tensor) -> Tensor:
         """`functional.softsign` of `input`."""
 
@@ -580,7 +580,7 @@ class SyncBatchNorm(_Activated):
 
 class Tanh(torch.nn.Tanh):
     """`torch.nn.Tanh` on `functional.tanh`."""
-    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    def __init__(self) -> None: ...
     def forward(self, input: Tensor) -> Tensor:
         """`functional.tanh` of `input`."""
 
@@ -589,3 +589,5 @@ class Threshold(torch.nn.Threshold):
     def __init__(self, threshold: float, value: float, inplace: bool = False) -> None: ...
     def forward(self, input: Tensor) -> Tensor:
         """`functional.threshold` of `input`."""
+
+TWINS: dict[type[torch.nn.Module], type[torch.nn.Module]]

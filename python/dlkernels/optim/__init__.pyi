@@ -1,7 +1,7 @@
 # Written by scripts/write_stubs.py.
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, type_check_only
 
 __all__ = [
     "ASGD",
@@ -20,9 +20,16 @@ __all__ = [
     "Rprop",
 ]
 
+@type_check_only
 class _Optimizer:
-    """What every optimizer shares; see `SGD` for its attributes and methods."""
+    """An optimizer over NumPy arrays. A class with a `rule` gets its constructor and the
+    rest of its docstring from that."""
 
+    param_groups: list[dict[str, Any]]
+    state: list[dict[str, Any]]
+    defaults: dict[str, Any]
+    grad_norm: float | None
+    found_inf: bool
     max_grad_norm: float | None
     write_back: bool
     ema_decay: float | None
@@ -32,25 +39,27 @@ class _Optimizer:
         arguments."""
     def step(self, grads: Sequence[Any | None], *, grad_scale: float | None = None) -> None:
         """Updates every parameter in place."""
-    def ema_parameters(self) -> list[Any]:
-        """The moving averages, in the order of the parameters over all groups; before its first
-        gradient, the parameter itself."""
-    @contextmanager
-    def ema_weights(self) -> Iterator[None]:
-        """A context in which the parameters' arrays have the values of their averages; they have
-        their own again afterwards, also after an exception."""
     def state_dict(self) -> dict[str, Any]:
         """The groups' numbers and copies of the states, enough to go on from."""
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over what `state_dict` gave. States keep their dtypes."""
     def float32_state_dict(self) -> dict[str, Any]:
         """`state_dict` as it would be without `state_dtype` and `master`: states in float32. It
-        loads into an optimizer with any format. (`master_parameters` has the parameters.)"""
+        loads into this class in any format and on any number of processes; that of
+        `dlkernels.torch.optim` into torch's class too. (`master_parameters` has the
+        parameters.)"""
     def master_parameters(self) -> list[Any]:
         """Every parameter in float32, in the order of the groups: with ``master="split16"`` what
         its bfloat16 is the rounded half of. float64 parameters stay float64."""
     def load_master_parameters(self, values: Sequence[Any]) -> None:
         """Sets every parameter to these numbers, and with ``master="split16"`` its low half too."""
+    def ema_parameters(self) -> list[Any]:
+        """The moving averages, in the order of the parameters over all groups; before its first
+        gradient, the parameter itself."""
+    @contextmanager
+    def ema_weights(self) -> Iterator[None]:
+        """A context in which the parameters have the values of their averages; they have their
+        own again afterwards, also after an exception. Autograd is told of both writes."""
 
 class ASGD(_Optimizer):
     """Averaged SGD (`torch.optim.ASGD`; Polyak and Juditsky 1992), over NumPy arrays."""
@@ -307,7 +316,8 @@ class Rprop(_Optimizer):
     ) -> None: ...
 
 class SGD(_Optimizer):
-    """Stochastic gradient descent with momentum (`torch.optim.SGD`), over NumPy arrays."""
+    """Stochastic gradient descent with momentum (`torch.optim.SGD`; Sutskever et al. 2013),
+    over NumPy arrays."""
     def __init__(
         self,
         params: Iterable[Any] | Iterable[dict[str, Any]],

@@ -1,7 +1,7 @@
 # Written by scripts/write_stubs.py.
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, type_check_only
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ __all__ = [
     "Rprop",
 ]
 
+@type_check_only
 class _KernelOptimizer(torch.optim.Optimizer):
     """Comes before torch's class among the bases of a twin, and replaces its step."""
 
@@ -45,29 +46,32 @@ class _KernelOptimizer(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's; a group may have `state_dtype`, `master`, `seed` and `min_8bit_size` of
         its own."""
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Performs one step."""
-    def ema_parameters(self) -> list[Tensor]:
-        """The moving averages, in the order of the parameters over all groups; before its first
-        gradient, the parameter itself."""
-    @contextmanager
-    def ema_weights(self) -> Iterator[None]:
-        """A context in which the parameters have the values of their averages."""
     def state_dict(self) -> dict[str, Any]:
         """As torch's."""
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but states keep the dtypes they were saved with: torch casts them to their
         parameter's, so float32 moments of a bfloat16 parameter would lose what they are kept
         for."""
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Performs one step."""
+    param_groups: list[dict[str, Any]]
     def float32_state_dict(self) -> dict[str, Any]:
-        """The state dict that this optimizer would have without `state_dtype` and `master`, with
-        states in float32. It loads into torch's class, and into this one in any format and on
-        any number of processes. (`master_parameters` has the parameters.)"""
+        """`state_dict` as it would be without `state_dtype` and `master`: states in float32. It
+        loads into this class in any format and on any number of processes; that of
+        `dlkernels.torch.optim` into torch's class too. (`master_parameters` has the
+        parameters.)"""
     def master_parameters(self) -> list[Tensor]:
         """Every parameter in float32, in the order of the groups: with ``master="split16"`` what
         its bfloat16 is the rounded half of. float64 parameters stay float64."""
-    def load_master_parameters(self, values: list[Tensor]) -> None:
+    def load_master_parameters(self, values: Sequence[Tensor]) -> None:
         """Sets every parameter to these numbers, and with ``master="split16"`` its low half too."""
+    def ema_parameters(self) -> list[Tensor]:
+        """The moving averages, in the order of the parameters over all groups; before its first
+        gradient, the parameter itself."""
+    @contextmanager
+    def ema_weights(self) -> Iterator[None]:
+        """A context in which the parameters have the values of their averages; they have their
+        own again afterwards, also after an exception. Autograd is told of both writes."""
 
 class ASGD(_KernelOptimizer, torch.optim.ASGD):
     """`torch.optim.ASGD` (Polyak and Juditsky 1992), bit-equal to its float32 loop."""
@@ -89,6 +93,10 @@ class ASGD(_KernelOptimizer, torch.optim.ASGD):
         ema_decay: float | None = None,
         zero_grads: bool = False,
         scaler_in_step: bool = False,
+        state_dtype: str | None = None,
+        master: str | None = None,
+        seed: int | None = None,
+        min_8bit_size: int = 4096,
     ) -> None: ...
 
 class Adadelta(_KernelOptimizer, torch.optim.Adadelta):
@@ -110,6 +118,10 @@ class Adadelta(_KernelOptimizer, torch.optim.Adadelta):
         ema_decay: float | None = None,
         zero_grads: bool = False,
         scaler_in_step: bool = False,
+        state_dtype: str | None = None,
+        master: str | None = None,
+        seed: int | None = None,
+        min_8bit_size: int = 4096,
     ) -> None: ...
 
 class Adagrad(_KernelOptimizer, torch.optim.Adagrad):
@@ -132,6 +144,10 @@ class Adagrad(_KernelOptimizer, torch.optim.Adagrad):
         ema_decay: float | None = None,
         zero_grads: bool = False,
         scaler_in_step: bool = False,
+        state_dtype: str | None = None,
+        master: str | None = None,
+        seed: int | None = None,
+        min_8bit_size: int = 4096,
     ) -> None: ...
 
 class Adam(_KernelOptimizer, torch.optim.Adam):
@@ -156,6 +172,10 @@ class Adam(_KernelOptimizer, torch.optim.Adam):
         ema_decay: float | None = None,
         zero_grads: bool = False,
         scaler_in_step: bool = False,
+        state_dtype: str | None = None,
+        master: str | None = None,
+        seed: int | None = None,
+        min_8bit_size: int = 4096,
     ) -> None: ...
 
 class AdamW(Adam, torch.optim.AdamW):
@@ -180,6 +200,10 @@ class AdamW(Adam, torch.optim.AdamW):
         ema_decay: float | None = None,
         zero_grads: bool = False,
         scaler_in_step: bool = False,
+        state_dtype: str | None = None,
+        master: str | None = None,
+        seed: int | None = None,
+        min_8bit_size: int = 4096,
     ) -> None: ...
 
 class Adamax(_KernelOptimizer, torch.optim.Adamax):
@@ -202,6 +226,10 @@ class Adamax(_KernelOptimizer, torch.optim.Adamax):
         ema_decay: float | None = None,
         zero_grads: bool = False,
         scaler_in_step: bool = False,
+        state_dtype: str | None = None,
+        master: str | None = None,
+        seed: int | None = None,
+        min_8bit_size: int = 4096,
     ) -> None: ...
 
 class LAMB(_KernelOptimizer):
@@ -214,17 +242,21 @@ class LAMB(_KernelOptimizer):
         eps: float = 1e-06,
         weight_decay: float = 0.0,
         *,
-        foreach: bool | None = None,
         maximize: bool = False,
+        bias_correction: bool = True,
+        foreach: bool | None = None,
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
-        bias_correction: bool = True,
         max_grad_norm: float | None = None,
         write_back: bool = False,
         ema_decay: float | None = None,
         zero_grads: bool = False,
         scaler_in_step: bool = False,
+        state_dtype: str | None = None,
+        master: str | None = None,
+        seed: int | None = None,
+        min_8bit_size: int = 4096,
     ) -> None: ...
 
 class LARS(_KernelOptimizer):
@@ -250,7 +282,29 @@ class LARS(_KernelOptimizer):
         ema_decay: float | None = None,
         zero_grads: bool = False,
         scaler_in_step: bool = False,
+        state_dtype: str | None = None,
+        master: str | None = None,
+        seed: int | None = None,
+        min_8bit_size: int = 4096,
     ) -> None: ...
+    param_groups: list[dict[str, Any]]
+    def float32_state_dict(self) -> dict[str, Any]:
+        """`state_dict` as it would be without `state_dtype` and `master`: states in float32. It
+        loads into this class in any format and on any number of processes; that of
+        `dlkernels.torch.optim` into torch's class too. (`master_parameters` has the
+        parameters.)"""
+    def master_parameters(self) -> list[Tensor]:
+        """Every parameter in float32, in the order of the groups: with ``master="split16"`` what
+        its bfloat16 is the rounded half of. float64 parameters stay float64."""
+    def load_master_parameters(self, values: Sequence[Tensor]) -> None:
+        """Sets every parameter to these numbers, and with ``master="split16"`` its low half too."""
+    def ema_parameters(self) -> list[Tensor]:
+        """The moving averages, in the order of the parameters over all groups; before its first
+        gradient, the parameter itself."""
+    @contextmanager
+    def ema_weights(self) -> Iterator[None]:
+        """A context in which the parameters have the values of their averages; they have their
+        own again afterwards, also after an exception. Autograd is told of both writes."""
 
 class Lion(_KernelOptimizer):
     """Lion (Chen et al. 2023, arXiv 2302.06675, algorithm 2)."""
@@ -261,8 +315,8 @@ class Lion(_KernelOptimizer):
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
         *,
-        foreach: bool | None = None,
         maximize: bool = False,
+        foreach: bool | None = None,
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
@@ -271,6 +325,10 @@ class Lion(_KernelOptimizer):
         ema_decay: float | None = None,
         zero_grads: bool = False,
         scaler_in_step: bool = False,
+        state_dtype: str | None = None,
+        master: str | None = None,
+        seed: int | None = None,
+        min_8bit_size: int = 4096,
     ) -> None: ...
 
 class NAdam(_KernelOptimizer, torch.optim.NAdam):
@@ -294,6 +352,10 @@ class NAdam(_KernelOptimizer, torch.optim.NAdam):
         ema_decay: float | None = None,
         zero_grads: bool = False,
         scaler_in_step: bool = False,
+        state_dtype: str | None = None,
+        master: str | None = None,
+        seed: int | None = None,
+        min_8bit_size: int = 4096,
     ) -> None: ...
 
 class RAdam(_KernelOptimizer, torch.optim.RAdam):
@@ -316,6 +378,10 @@ class RAdam(_KernelOptimizer, torch.optim.RAdam):
         ema_decay: float | None = None,
         zero_grads: bool = False,
         scaler_in_step: bool = False,
+        state_dtype: str | None = None,
+        master: str | None = None,
+        seed: int | None = None,
+        min_8bit_size: int = 4096,
     ) -> None: ...
 
 class RMSprop(_KernelOptimizer, torch.optim.RMSprop):
@@ -339,6 +405,10 @@ class RMSprop(_KernelOptimizer, torch.optim.RMSprop):
         ema_decay: float | None = None,
         zero_grads: bool = False,
         scaler_in_step: bool = False,
+        state_dtype: str | None = None,
+        master: str | None = None,
+        seed: int | None = None,
+        min_8bit_size: int = 4096,
     ) -> None: ...
 
 class Rprop(_KernelOptimizer, torch.optim.Rprop):
@@ -359,10 +429,15 @@ class Rprop(_KernelOptimizer, torch.optim.Rprop):
         ema_decay: float | None = None,
         zero_grads: bool = False,
         scaler_in_step: bool = False,
+        state_dtype: str | None = None,
+        master: str | None = None,
+        seed: int | None = None,
+        min_8bit_size: int = 4096,
     ) -> None: ...
 
 class SGD(_KernelOptimizer, torch.optim.SGD):
-    """`torch.optim.SGD`, bit-equal to its float32 loop on AVX2 and AVX-512."""
+    """`torch.optim.SGD` (Sutskever et al. 2013), bit-equal to its float32 loop on AVX2 and
+    AVX-512."""
     def __init__(
         self,
         params: ParamsT,
@@ -381,4 +456,26 @@ class SGD(_KernelOptimizer, torch.optim.SGD):
         ema_decay: float | None = None,
         zero_grads: bool = False,
         scaler_in_step: bool = False,
+        state_dtype: str | None = None,
+        master: str | None = None,
+        seed: int | None = None,
+        min_8bit_size: int = 4096,
     ) -> None: ...
+    param_groups: list[dict[str, Any]]
+    def float32_state_dict(self) -> dict[str, Any]:
+        """`state_dict` as it would be without `state_dtype` and `master`: states in float32. It
+        loads into this class in any format and on any number of processes; that of
+        `dlkernels.torch.optim` into torch's class too. (`master_parameters` has the
+        parameters.)"""
+    def master_parameters(self) -> list[Tensor]:
+        """Every parameter in float32, in the order of the groups: with ``master="split16"`` what
+        its bfloat16 is the rounded half of. float64 parameters stay float64."""
+    def load_master_parameters(self, values: Sequence[Tensor]) -> None:
+        """Sets every parameter to these numbers, and with ``master="split16"`` its low half too."""
+    def ema_parameters(self) -> list[Tensor]:
+        """The moving averages, in the order of the parameters over all groups; before its first
+        gradient, the parameter itself."""
+    @contextmanager
+    def ema_weights(self) -> Iterator[None]:
+        """A context in which the parameters have the values of their averages; they have their
+        own again afterwards, also after an exception. Autograd is told of both writes."""
