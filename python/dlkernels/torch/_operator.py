@@ -173,7 +173,8 @@ class Operation:
             return padded(backward(grad_output, *ctx.saved_tensors, *ctx.parameters))
 
         def by_torch(ctx: Any, *grad_outputs: Any) -> Any:
-            inputs, gradients = ctx.saved_tensors, list(missing)
+            inputs: Any = ctx.saved_tensors
+            gradients: list[Any] = list(missing)
             wanted = [place for place in range(tensors) if ctx.needs_input_grad[place]]
 
             def function(*at: Tensor) -> Any:
@@ -192,9 +193,10 @@ class Operation:
 
     def _saved(self, inputs: Any, results: Any) -> Sequence[Any]:
         if callable(self.saves):
-            return self.saves(inputs, results)
+            chosen: Sequence[Any] = self.saves(inputs, results)
+            return chosen
         first = int(self.is_own_transpose)
-        ways = {
+        ways: dict[str, Sequence[Any]] = {
             "inputs": inputs[first : self._tensors], "output": results[:1], "others": results[1:]
         }  # fmt: skip
         return ways[self.saves]

@@ -69,6 +69,10 @@ def _gradient_in_torch(
     if row.derivative is not None:
         grad: Tensor = grad_output * row.derivative(torch, saved, *values.values())
         return grad
+    if row.saves == "mask":  # linear in pieces, which torch does not say of all of them
+        slope = differentiated(in_torch)(torch.ones_like(saved), saved.detach(), index, a, b)
+        slope = slope.detach()
+        return torch.where(slope != 0, grad_output * slope, 0.0)
     return differentiated(in_torch)(grad_output, saved, index, a, b)  # type: ignore[no-any-return]
 
 

@@ -92,7 +92,7 @@ def _accepts_cross_entropy(input: Tensor, target: Any, weight: Tensor | None, *_
 
 
 def _cross_entropy_gradient(scale: Any, *arguments: Any) -> Any:
-    return _core.cross_entropy(*arguments, True, None, False, False, scale)[1]
+    return _core.cross_entropy(*arguments, True, None, False, False, scale)[1]  # type: ignore[call-arg]
 
 
 #: The gradients of what is not differentiated.
@@ -244,7 +244,7 @@ def _cross_entropy_in_place(input: Tensor, target: Tensor, weight: Any, *others:
         if input.requires_grad and torch.is_grad_enabled():
             whole = _whole_tensor(input)
             return _CrossEntropyInPlace.call(whole, input.detach(), target, weight, others)[0]  # type: ignore[no-any-return]
-        return _core.cross_entropy(*arguments, False, None, False, False, 1.0)  # type: ignore[no-any-return]
+        return _core.cross_entropy(*arguments, False, None, False, False, 1.0)  # type: ignore[call-arg, no-any-return]
     except REFUSED as error:
         refusal = error.with_traceback(None)
     _cross_entropy_in_torch(*arguments)  # its error

@@ -147,6 +147,7 @@ class _Dropout(Function):
         seed, p, alpha, plane_dims = arguments
         # The bits of what was kept, too: reading them is faster than drawing again. None for
         # planes, whose few bits are drawn at once.
+        output: Tensor
         output, kept = _core.dropout(
             "dropout", input, None, out, seed, p, alpha, plane_dims, 0, False, None, True
         )
@@ -478,6 +479,7 @@ class _DropoutAdd(Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, residual: Tensor, arguments: Any) -> Tensor:
         seed, p, *_ = ctx.arguments = arguments
+        output: Tensor
         output, kept = _core.dropout(
             "dropout_add", input, residual, None, seed, p, False, 0, 0, False, None, True
         )
@@ -739,7 +741,7 @@ _GRADIENT = Operation(
     "(Tensor grad_output, Tensor seed, float p, bool alpha, int plane_dims) -> Tensor",
     lambda grad, seed, *others: _kernel(grad, None, (_number_of(seed), *others), True),
     _like_first,
-    lambda *arguments: _dropout_in_torch(*arguments, backward=True),
+    lambda *arguments: _dropout_in_torch(*arguments, True),
     is_own_transpose=True,
 )
 _DROPOUT = Operation(

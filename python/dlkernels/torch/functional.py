@@ -65,4 +65,5 @@ def explain(function: Any, *args: Any, **kwargs: Any) -> str:
     if function not in _TWINS:
         raise TypeError(f"explain: expected a function of dlkernels.torch, got {function!r}")
     bound = _inspect.signature(function).bind(*args, **kwargs).arguments
-    return _TWINS[function].explain(bound)
+    line: str = _TWINS[function].explain(bound)
+    return line

@@ -273,13 +273,13 @@ class SyncBatchNorm(modules.Activated):
             are the same tensors as before.
         """
         converted = module
-        if isinstance(module, torch.nn.modules.batchmodules._BatchNorm) and not _is_known(module):
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and not _is_known(module):
             warnings.warn(
                 f"convert_sync_batchnorm: {type(module).__name__} has a forward of its own and "
                 "stays as it is, with the statistics of one process",
                 stacklevel=2,
             )
-        elif isinstance(module, torch.nn.modules.batchmodules._BatchNorm):
+        elif isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             converted = cls(
                 module.num_features,
                 module.eps,
