@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from dlkernels.optim.rule import (
+    BIT_EQUAL,
     MAXIMIZE,
+    TWO_UNITS,
     Argument,
     Group,
     Numbers,
@@ -64,6 +66,13 @@ def _advance_adam(
 
 ADAM = Rule(
     kernel="adam",
+    formula="""
+        In this order, each sum with its product one fma: ``g = grad + weight_decay * p``;
+        ``m += (1 - beta1) * (g - m)``; ``v = beta2 * v + (1 - beta2) * g * g``;
+        ``d = sqrt(max over time of v if amsgrad else v) / sqrt(1 - beta2**t) + eps``;
+        ``p += (-lr / (1 - beta1**t) * m) / d``; square root and divisions correctly rounded.
+    """,
+    accuracy=TWO_UNITS,
     arguments=(
         *_arguments(1e-3),
         Argument("weight_decay", 0.0, "L2 penalty; with ``decoupled_weight_decay`` that of AdamW."),
@@ -80,6 +89,10 @@ ADAM = Rule(
 
 ADAMW = replace(
     ADAM,
+    formula="""
+        `Adam` whose weight decay shrinks the parameter first, ``p *= 1 - lr * weight_decay``, and
+        does not enter the averages.
+    """,
     arguments=(
         *_arguments(1e-3),
         Argument("weight_decay", 1e-2, "Decoupled weight decay."),
@@ -107,6 +120,11 @@ def _advance_adamax(
 
 ADAMAX = Rule(
     kernel="adamax",
+    formula="""
+        ``g = grad + weight_decay * p``; ``m += (1 - beta1) * (g - m)``;
+        ``u = max(beta2 * u, abs(g) + eps)``; ``p += (-lr / (1 - beta1**t) * m) / u``.
+    """,
+    accuracy=BIT_EQUAL,
     arguments=(
         *_arguments(2e-3, eps="Added to the size of the gradient."),
         Argument("weight_decay", 0.0, "L2 penalty."),
@@ -149,6 +167,14 @@ def _advance_nadam(
 
 NADAM = Rule(
     kernel="nadam",
+    formula="""
+        ``m`` and ``v`` as `Adam`; with ``mu_t = beta1 * (1 - 0.96**(t * momentum_decay) / 2)`` and
+        ``d = sqrt(v / (1 - beta2**t)) + eps``,
+        ``p += (-lr * (1 - mu_t) / (1 - prod(mu)) * g) / d`` and
+        ``p += (-lr * mu_(t+1) / (1 - prod(mu) * mu_(t+1)) * m) / d``; square root and divisions
+        correctly rounded.
+    """,
+    accuracy=TWO_UNITS,
     arguments=(
         *_arguments(2e-3),
         Argument("weight_decay", 0.0, "L2 penalty."),
@@ -195,6 +221,12 @@ def _advance_radam(
 
 RADAM = Rule(
     kernel="radam",
+    formula="""
+        ``m`` and ``v`` as `Adam`; ``p -= m / (1 - beta1**t) * lr * a * r``, where rectification
+        ``r`` and ``a = 1 / (sqrt(v) + eps) * sqrt(1 - beta2**t)`` are left out while the variance
+        of ``v`` is not tractable (``rho_t <= 5``); square root and divisions correctly rounded.
+    """,
+    accuracy=TWO_UNITS,
     arguments=(
         *_arguments(1e-3),
         Argument("weight_decay", 0.0, "L2 penalty."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dlkernels.optim.rule import (
     MAXIMIZE,
+    TWO_UNITS,
     Argument,
     Group,
     Numbers,
@@ -40,6 +41,12 @@ def _advance_adagrad(
 
 ADAGRAD = Rule(
     kernel="adagrad",
+    formula="""
+        ``g = grad + weight_decay * p``; ``sum += g * g``;
+        ``p += (-lr / (1 + (t - 1) * lr_decay) * g) / (sqrt(sum) + eps)``; square root and division
+        correctly rounded.
+    """,
+    accuracy=TWO_UNITS,
     arguments=(
         learning_rate(1e-2),
         Argument("lr_decay", 0.0, "Decay of the learning rate."),
@@ -83,6 +90,13 @@ def _advance_rmsprop(
 
 RMSPROP = Rule(
     kernel="rmsprop",
+    formula="""
+        ``g = grad + weight_decay * p``; ``v = alpha * v + (1 - alpha) * g * g``; if centered
+        ``a += (1 - alpha) * (g - a)``; ``d = sqrt(v - a * a if centered else v) + eps``;
+        ``p += (-lr * g) / d``, or with momentum ``b = momentum * b + g / d``, ``p -= lr * b``;
+        square root and division correctly rounded.
+    """,
+    accuracy=TWO_UNITS,
     arguments=(
         learning_rate(1e-2),
         Argument("alpha", 0.99, "Decay of the averages."),
@@ -122,6 +136,12 @@ def _advance_adadelta(
 
 ADADELTA = Rule(
     kernel="adadelta",
+    formula="""
+        ``g = grad + weight_decay * p``; ``v = rho * v + (1 - rho) * g * g``;
+        ``u = sqrt(w + eps) / sqrt(v + eps) * g``; ``w = rho * w + (1 - rho) * u * u``;
+        ``p -= lr * u``; square roots and division correctly rounded.
+    """,
+    accuracy=TWO_UNITS.replace("Averages", "The averages ``v``", 1),
     arguments=(
         learning_rate(1.0),
         Argument("rho", 0.9, "Decay of the averages."),

@@ -131,6 +131,7 @@ class Optimizer(StateMethods):
         if cls.__doc__ is not None:
             cls.__doc__ = constructors.document(
                 cls.__doc__,
+                rule,
                 {
                     "Args": constructors.argument_texts(_PARAMS, arguments),
                     "Attributes": {

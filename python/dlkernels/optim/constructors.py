@@ -60,16 +60,18 @@ def make_init(
     return init
 
 
-def document(text: str, sections: Mapping[str, Mapping[str, str]]) -> str:
-    """A class's docstring, with sections before its example.
+def document(text: str, rule: Rule, sections: Mapping[str, Mapping[str, str]]) -> str:
+    """A class's docstring: after its first lines the rule's formula, before its example sections.
 
     Args:
         text: The docstring as it stands in the source.
+        rule: The rule.
         sections: By title, what is said of each name.
     """
-    text = inspect.cleandoc(text)
-    before, example, after = text.partition("\n\nExample:")
-    blocks = [before]
+    before, example, after = inspect.cleandoc(text).partition("\n\nExample:")
+    summary, *remarks = before.split("\n\n")
+    accuracy = textwrap.wrap(rule.accuracy, width=96)
+    blocks = ["\n".join([inspect.cleandoc(rule.formula), *accuracy]), *remarks]
     for title, entries in sections.items():
         lines = [f"{title}:"]
         for name, said in entries.items():
@@ -82,7 +84,7 @@ def document(text: str, sections: Mapping[str, Mapping[str, str]]) -> str:
                 break_on_hyphens=False,
             )
         blocks.append("\n".join(lines))
-    return "\n\n".join(blocks) + example + after + "\n"
+    return "\n\n".join([summary, *blocks]) + example + after + "\n"
 
 
 def state_text(rule: Rule) -> str:

@@ -40,6 +40,14 @@ def _advance_lamb(
 
 LAMB = Rule(
     kernel="lamb",
+    formula="""
+        ``m`` and ``v`` as `Adam`;
+        ``u = (m / (1 - beta1**t)) / (sqrt(v) / sqrt(1 - beta2**t) + eps) + weight_decay * p``,
+        where 0 / 0 counts as 0; ``p -= lr * (norm(p) / norm(u)) * u``. The ratio of the two norms,
+        each of a whole parameter, is not clipped (the paper's phi is the identity), and 1 where one
+        of them is 0. The norms are of float64 sums, whose bits do not depend on the number of
+        threads.
+    """,
     arguments=(
         learning_rate(1e-3),
         Argument("betas", (0.9, 0.999), "Decay of the averages of the gradient and of its square."),
@@ -80,6 +88,14 @@ def _advance_lars(
 
 LARS = Rule(
     kernel="lars",
+    formula="""
+        ``r = trust_coefficient * norm(p) / (norm(grad) + weight_decay * norm(p) + eps)``, of a
+        whole parameter, 1 where one of the two norms is 0;
+        ``d = lr * r * (grad + weight_decay * p)``;
+        ``b = momentum * b + (1 - dampening) * d`` (``b = d`` at a parameter's first step);
+        ``p -= d + momentum * b if nesterov else b``. As in the paper the buffer holds steps with
+        their learning rate, unlike that of `SGD`. Norms as `LAMB`.
+    """,
     arguments=(
         learning_rate(0.1),
         replace(MOMENTUM[0], default=0.9),

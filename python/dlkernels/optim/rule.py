@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 
 __all__ = [
+    "BIT_EQUAL",
     "MAXIMIZE",
+    "TWO_UNITS",
     "Argument",
     "Group",
     "Numbers",
@@ -28,6 +30,14 @@ __all__ = [
     "overflow_text",
     "weight_decays",
 ]
+
+#: How a rule's results compare to those of torch's loop over single tensors, on AVX2 and AVX-512.
+BIT_EQUAL = "Results in float32 and float64 have the bits of torch's loop on AVX2 and AVX-512."
+TWO_UNITS = (
+    "Averages in float32 and float64 have the bits of torch's loop on AVX2 and AVX-512; parameters "
+    "are within two units in the last place per step (where what is added is the larger, a few "
+    "units of that)."
+)
 
 Group = Mapping[str, Any]
 Numbers = tuple[float, ...]
@@ -124,6 +134,8 @@ class Rule:
 
     Attributes:
         kernel: Its name in ``kernels.def``.
+        formula: What a step does, for docstrings.
+        accuracy: How its results compare to torch's, for docstrings.
         arguments: Those of its constructor, besides the parameters.
         slots: Names of the tensors of a parameter's state, in the kernel's order; at most three.
         advance: ``(group, scalars, fresh, single) -> (scalars after this step, numbers)``, where
@@ -143,10 +155,12 @@ class Rule:
     """
 
     kernel: str
+    formula: str
     arguments: tuple[Argument, ...]
     slots: tuple[str, ...]
     advance: Callable[[Group, Numbers, bool, int], tuple[Numbers, Numbers]]
     check: Callable[[Group], None]
+    accuracy: str = ""
     raises: str = "A number is negative or out of range"
     when: Mapping[str, str] = field(default_factory=dict)
     scalars: tuple[str, ...] = ("step",)

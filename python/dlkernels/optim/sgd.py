@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dlkernels.optim.rule import (
+    BIT_EQUAL,
     MAXIMIZE,
     Argument,
     Group,
@@ -49,6 +50,13 @@ def _advance_sgd(
 
 SGD = Rule(
     kernel="sgd",
+    formula="""
+        ``g = grad + weight_decay * p``; ``b = momentum * b + (1 - dampening) * g`` (``b = g`` at a
+        parameter's first step); ``p -= lr * (g + momentum * b if nesterov else b)``; each sum with
+        its product one fma. As in torch the learning rate stays outside ``b``: after a change of
+        ``lr`` the whole past moves at the new rate.
+    """,
+    accuracy=BIT_EQUAL,
     arguments=(
         learning_rate(1e-3),
         *MOMENTUM,
@@ -87,6 +95,12 @@ def _advance_asgd(
 
 ASGD = Rule(
     kernel="asgd",
+    formula="""
+        ``p = p * (1 - lambd * eta) - eta * (grad + weight_decay * p)``; ``ax += (p - ax) * mu``;
+        then ``eta = lr / (1 + lambd * lr * t)**alpha`` and ``mu = 1 / max(1, t - t0)`` for the next
+        step; ``ax`` is the average.
+    """,
+    accuracy=BIT_EQUAL,
     arguments=(
         learning_rate(1e-2),
         Argument("lambd", 1e-4, "Decay term."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dlkernels.optim.rule import (
+    BIT_EQUAL,
     MAXIMIZE,
     Argument,
     Group,
@@ -34,6 +35,11 @@ def _advance_rprop(
 
 RPROP = Rule(
     kernel="rprop",
+    formula="""
+        Each element's step grows by ``etas[1]`` while its gradient keeps its sign; where it changes
+        the step shrinks by ``etas[0]`` and the gradient counts as zero. ``p -= sign(g) * step``.
+    """,
+    accuracy=BIT_EQUAL,
     arguments=(
         Argument("lr", 1e-2, "First step of every element."),
         Argument("etas", (0.5, 1.2), "Factors of the steps."),
@@ -68,6 +74,11 @@ def _advance_lion(
 
 LION = Rule(
     kernel="lion",
+    formula="""
+        ``c = m + (1 - beta1) * (g - m)``; ``p = p * (1 - lr * weight_decay) - lr * sign(c)``;
+        ``m += (1 - beta2) * (g - m)``; each sum with its product one fma; the sign of zero and of
+        NaN is 0.
+    """,
     arguments=(
         learning_rate(1e-4),
         Argument("betas", (0.9, 0.99), "Weights of the average in the step, and in itself."),

@@ -105,11 +105,9 @@ def __dir__() -> list[str]:
 
 
 class SGD(MomentumFromFirstStep, KernelOptimizer, torch.optim.SGD, rule=sgd.SGD):
-    """`torch.optim.SGD` (Sutskever et al. 2013), bit-equal to its float32 loop on AVX2 and AVX-512.
+    """`torch.optim.SGD` (Sutskever et al. 2013).
 
-    ``g = grad + weight_decay * p``; ``b = momentum * b + (1 - dampening) * g`` (``b = g`` at a
-    parameter's first step); ``p -= lr * (g + momentum * b if nesterov else b)``; each sum with its
-    product one fma. Parameters in bfloat16 and float16 are computed in float32 and rounded once.
+    Parameters in bfloat16 and float16 are computed in float32 and rounded once.
 
     Tensors ``lr`` and ``weight_decay`` are read at every step.
     """
@@ -126,134 +124,65 @@ class SGD(MomentumFromFirstStep, KernelOptimizer, torch.optim.SGD, rule=sgd.SGD)
 class Adam(KernelOptimizer, torch.optim.Adam, rule=adam.ADAM):
     """`torch.optim.Adam` (Kingma and Ba 2015).
 
-    In this order, each sum with its product one fma: ``g = grad + weight_decay * p``;
-    ``m += (1 - beta1) * (g - m)``; ``v = beta2 * v + (1 - beta2) * g * g``;
-    ``d = sqrt(max over time of v if amsgrad else v) / sqrt(1 - beta2**t) + eps``;
-    ``p += (-lr / (1 - beta1**t) * m) / d``, with square root and divisions correctly rounded.
-    float32 and float64 moments are bit-equal to torch's loop on AVX2 and AVX-512, parameters within
-    two units in the last place per step (three of what is added, where that is more).
-
     Tensors ``lr`` and ``betas`` are read at every step.
     """
 
 
 class AdamW(Adam, torch.optim.AdamW, rule=adam.ADAMW):
-    """`torch.optim.AdamW` (Loshchilov and Hutter 2019): `Adam` whose weight decay shrinks the
-    parameter first, ``p *= 1 - lr * weight_decay``, and does not enter the moments.
-    """
+    """`torch.optim.AdamW` (Loshchilov and Hutter 2019)."""
 
 
 class Adagrad(KernelOptimizer, torch.optim.Adagrad, rule=adaptive.ADAGRAD):
     """`torch.optim.Adagrad` (Duchi et al. 2011).
 
-    ``g = grad + weight_decay * p``; ``sum += g * g``;
-    ``p += (-lr / (1 + (t - 1) * lr_decay) * g) / (sqrt(sum) + eps)``, with square root and division
-    correctly rounded. Sparse gradients go to torch.
-    float32 and float64 averages are bit-equal to torch's loop on AVX2 and AVX-512, parameters
-    within two units in the last place per step
-    (where what is added is the larger, a few units of that).
+    Sparse gradients go to torch.
     """
 
 
 class RMSprop(KernelOptimizer, torch.optim.RMSprop, rule=adaptive.RMSPROP):
-    """`torch.optim.RMSprop` (Hinton's lecture 6e, Graves 2013).
-
-    ``g = grad + weight_decay * p``; ``v = alpha * v + (1 - alpha) * g * g``; if centered
-    ``a += (1 - alpha) * (g - a)``; ``d = sqrt(v - a * a if centered else v) + eps``;
-    ``p += (-lr * g) / d``, or with momentum ``b = momentum * b + g / d``, ``p -= lr * b``; square
-    root and division correctly rounded. float32 and float64 averages are bit-equal to torch's loop
-    on AVX2 and AVX-512, parameters within two units in the last place per step
-    (where what is added is the larger, a few units of that).
-    """
+    """`torch.optim.RMSprop` (Hinton's lecture 6e, Graves 2013)."""
 
 
 class Adadelta(KernelOptimizer, torch.optim.Adadelta, rule=adaptive.ADADELTA):
-    """`torch.optim.Adadelta` (Zeiler 2012).
-
-    ``g = grad + weight_decay * p``; ``v = rho * v + (1 - rho) * g * g``;
-    ``u = sqrt(w + eps) / sqrt(v + eps) * g``; ``w = rho * w + (1 - rho) * u * u``; ``p -= lr * u``,
-    with square roots and division correctly rounded. ``v`` in float32 and float64 is bit-equal to
-    torch's loop on AVX2 and AVX-512, parameters are within two units in the last place per step
-    (where what is added is the larger, a few units of that).
-    """
+    """`torch.optim.Adadelta` (Zeiler 2012)."""
 
 
 class Adamax(KernelOptimizer, torch.optim.Adamax, rule=adam.ADAMAX):
-    """`torch.optim.Adamax` (Kingma and Ba 2015), bit-equal to its float32 loop on AVX2 and AVX-512.
-
-    ``g = grad + weight_decay * p``; ``m += (1 - beta1) * (g - m)``;
-    ``u = max(beta2 * u, abs(g) + eps)``; ``p += (-lr / (1 - beta1**t) * m) / u``.
-    """
+    """`torch.optim.Adamax` (Kingma and Ba 2015)."""
 
 
 class NAdam(KernelOptimizer, torch.optim.NAdam, rule=adam.NADAM):
-    """`torch.optim.NAdam` (Dozat 2016).
-
-    ``m`` and ``v`` as `Adam`; with ``mu_t = beta1 * (1 - 0.96**(t * momentum_decay) / 2)`` and
-    ``d = sqrt(v / (1 - beta2**t)) + eps``, ``p += (-lr * (1 - mu_t) / (1 - prod(mu)) * g) / d`` and
-    ``p += (-lr * mu_(t+1) / (1 - prod(mu) * mu_(t+1)) * m) / d``; square root and divisions
-    correctly rounded. float32 and float64 averages are bit-equal to torch's loop on AVX2 and
-    AVX-512, parameters within two units in the last place per step
-    (where what is added is the larger, a few units of that).
-    """
+    """`torch.optim.NAdam` (Dozat 2016)."""
 
 
 class RAdam(KernelOptimizer, torch.optim.RAdam, rule=adam.RADAM):
-    """`torch.optim.RAdam` (Liu et al. 2020).
-
-    ``m`` and ``v`` as `Adam`; ``p -= m / (1 - beta1**t) * lr * a * r``, where rectification ``r``
-    and ``a = 1 / (sqrt(v) + eps) * sqrt(1 - beta2**t)`` are left out while ``rho_t <= 5``; square
-    root and divisions correctly rounded. float32 and float64 averages are bit-equal to torch's loop
-    on AVX2 and AVX-512, parameters within two units in the last place per step
-    (where what is added is the larger, a few units of that).
-    """
+    """`torch.optim.RAdam` (Liu et al. 2020)."""
 
 
 class ASGD(KernelOptimizer, torch.optim.ASGD, rule=sgd.ASGD):
-    """`torch.optim.ASGD` (Polyak and Juditsky 1992), bit-equal to its float32 loop.
-
-    ``p = p * (1 - lambd * eta) - eta * (grad + weight_decay * p)``; ``ax += (p - ax) * mu``; then
-    ``eta = lr / (1 + lambd * lr * t)**alpha`` and ``mu = 1 / max(1, t - t0)`` for the next step.
-    """
+    """`torch.optim.ASGD` (Polyak and Juditsky 1992)."""
 
 
 class Rprop(KernelOptimizer, torch.optim.Rprop, rule=sign.RPROP):
-    """`torch.optim.Rprop` (Riedmiller and Braun 1993), bit-equal to its float32 loop.
-
-    Each element's step grows by ``etas[1]`` while its gradient keeps its sign; where it changes the
-    step shrinks by ``etas[0]`` and the gradient counts as zero. ``p -= sign(g) * step``.
-    """
+    """`torch.optim.Rprop` (Riedmiller and Braun 1993)."""
 
 
 class Lion(KernelOptimizer, loops.Lion, rule=sign.LION):
     """Lion (Chen et al. 2023, arXiv 2302.06675, algorithm 2).
 
-    ``c = m + (1 - beta1) * (g - m)``; ``p = p * (1 - lr * weight_decay) - lr * sign(c)``;
-    ``m += (1 - beta2) * (g - m)``; each sum with its product one fma. State: ``exp_avg``.
-
+    Sparse gradients are refused.
     """
 
 
 class LAMB(KernelOptimizer, loops.LAMB, rule=layerwise.LAMB):
     """LAMB (You et al. 2020, arXiv 1904.00962, algorithm 2).
 
-    ``m`` and ``v`` as `Adam`;
-    ``u = (m / (1 - beta1**t)) / (sqrt(v) / sqrt(1 - beta2**t) + eps) + weight_decay * p``, where
-    0 / 0 counts as 0; ``p -= lr * (norm(p) / norm(u)) * u``. The ratio of the two norms, each of a
-    whole parameter, is not clipped (the paper's phi is the identity), and 1 where one of them is 0.
-    The norms are of float64 sums, whose bits do not depend on the number of threads; those of
-    DTensors are torch's, over all processes. State: ``step``, ``exp_avg``, ``exp_avg_sq``.
-
+    Norms of DTensors are those of torch, over all processes. Sparse gradients are refused.
     """
 
 
 class LARS(MomentumFromFirstStep, KernelOptimizer, loops.LARS, rule=layerwise.LARS):
     """LARS (You, Gitman and Ginsburg 2017, arXiv 1708.03888, algorithm 1).
 
-    ``r = trust_coefficient * norm(p) / (norm(grad) + weight_decay * norm(p) + eps)``, of a whole
-    parameter, 1 where one of the two norms is 0; ``d = lr * r * (grad + weight_decay * p)``;
-    ``b = momentum * b + (1 - dampening) * d`` (``b = d`` at a parameter's first step);
-    ``p -= d + momentum * b if nesterov else b``. As in the paper the buffer holds steps with their
-    learning rate, unlike that of `SGD`. Norms as `LAMB`. State: ``momentum_buffer``.
-
+    Sparse gradients are refused.
     """

@@ -73,6 +73,7 @@ def _documented(text: str, rule: Rule, theirs: Mapping[str, inspect.Parameter]) 
     ]
     return constructors.document(
         text,
+        rule,
         {
             "Args": constructors.argument_texts(_PARAMS, (*arguments, *ARGUMENTS)),
             "Attributes": {
