@@ -1,5 +1,7 @@
 """oneDNN's own batch normalization, straight through its C library (2.x; on Debian `libdnnl2`),
 with every buffer made once and used again, which torch's way to it does not do.
+
+Each case says what of it is run.
 """
 
 from __future__ import annotations
@@ -7,6 +9,10 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 from typing import Any
+
+from bench.peers import Peer
+
+ONEDNN = "oneDNN"
 
 _FORWARD_TRAINING, _USE_SCALE_SHIFT = 64, 2
 _FLOAT32, _CPU, _IN_ORDER = 3, 1, 1
@@ -98,3 +104,6 @@ class BatchNormForward:
         descriptor = self._describe(tensor)
         self._call("dnnl_memory_create", ctypes.byref(memory), descriptor, self._engine, pointer)
         return memory
+
+
+PEERS = (Peer(ONEDNN, None, library="dnnl", child=True, colour="#4f772d", marker="h"),)
