@@ -70,8 +70,8 @@ struct FastFunction<kFunction> {
 };
 
 // Adds kFunction to `module`, with its arguments' names for errors and for its text signature; the
-// last `optional` ones may be left out, which is None. `operation_of`: the operation's name from the
-// arguments, where it is not `name`.
+// last `optional` ones may be left out, which is None. `operation_of`: the operation's name from
+// the arguments, where it is not `name`.
 template <auto kFunction, size_t count>
 void def_fast(py::module_& module, const char* name, const char* summary,
               const char* const (&argument_names)[count], int optional = 0,
