@@ -88,7 +88,7 @@ def cross_entropy(
         reduction,
         label_smoothing,
         z_loss,
-        _softcap(softcap),
+        0.0 if softcap is None else _softcap(softcap),
         False,
         None,
         return_lse,
@@ -158,7 +158,7 @@ def cross_entropy_with_grad(
         reduction,
         label_smoothing,
         z_loss,
-        _softcap(softcap),
+        0.0 if softcap is None else _softcap(softcap),
         True,
         as_output(out, "cross_entropy"),
         return_lse,
@@ -169,10 +169,7 @@ def cross_entropy_with_grad(
     return (loss, grad, *extras)
 
 
-def _softcap(softcap: float | None) -> float:
-    """The kernels' form of `softcap`: 0 for none."""
-    if softcap is None:
-        return 0.0
+def _softcap(softcap: float) -> float:
     cap = number(softcap, "cross_entropy", "softcap")
     if not cap > 0:
         raise ValueError(

@@ -503,11 +503,15 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
     """`torch.nn.CrossEntropyLoss` on `functional.cross_entropy`.
 
     Args:
-        args: torch's arguments.
+        weight: As torch.
+        size_average: As torch.
+        ignore_index: As torch.
+        reduce: As torch.
+        reduction: As torch.
+        label_smoothing: As torch.
         z_loss: See `functional.cross_entropy`.
         softcap: See `functional.cross_entropy`.
         inplace: See `functional.cross_entropy`.
-        kwargs: torch's keyword arguments.
     """
 
     # For a module of torch's that became one of ours by its class.
@@ -517,14 +521,19 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
 
     def __init__(
         self,
-        *args: Any,
+        weight: Tensor | None = None,
+        size_average: bool | None = None,
+        ignore_index: int = -100,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        *,
         z_loss: float = 0.0,
         softcap: float | None = None,
         inplace: bool = False,
-        **kwargs: Any,
     ) -> None:
         """See the class."""
-        super().__init__(*args, **kwargs)
+        super().__init__(weight, size_average, ignore_index, reduce, reduction, label_smoothing)
         self.z_loss, self.softcap, self.inplace = z_loss, softcap, inplace
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:

@@ -46,13 +46,15 @@ __all__ = ["TWINS"]
 #: What a draw is below; every draw takes one number from the generator.
 _SEEDS = 2**63 - 1
 
+_CPU = torch.device("cpu")
+
 # --- seeds
 
 
 def _draw(generator: torch.Generator | None) -> Tensor:
     """One number of the generator's, or of the default one's."""
     if generator is None:
-        return torch.randint(_SEEDS, (), dtype=torch.int64, device="cpu")
+        return torch.randint(_SEEDS, (), dtype=torch.int64, device=_CPU)
     device = generator.device
     return torch.randint(_SEEDS, (), generator=generator, dtype=torch.int64, device=device)
 
@@ -60,7 +62,7 @@ def _draw(generator: torch.Generator | None) -> Tensor:
 def _seed_number(seed: Any, generator: torch.Generator | None) -> int:
     """The seed of a call, as the kernels take it."""
     if seed is None:
-        return int(_draw(generator))
+        return _draw(generator).item()  # type: ignore[return-value]
     if isinstance(seed, Tensor):
         return _number_of(seed)
     return seed_bits("dropout", seed)
@@ -192,7 +194,8 @@ def _run(
     plane_dims: int = 0,
 ) -> Tensor:
     """What every twin does; `theirs` is torch's function."""
-    _check(p, seed, generator)
+    if not 0.0 <= p <= 1.0 or generator is not None:
+        _check(p, seed, generator)
     if type(training) is not bool:
         return theirs(input, p, training, inplace)  # its error
     way = KERNEL if is_plain(input) else route(input)
