@@ -30,6 +30,7 @@ from bench.peers import PEERS
 from bench.peers.dlkernels import OURS
 from bench.peers.numpy import NUMPY
 from bench.peers.torch import TORCH, TUNE_MALLOC
+from bench.picture import draw_picture
 from bench.roofline import Roof
 from bench.rows import Row
 from bench.runner import ROOT, LocalRunner, Runner, first_line, peak_memory, start, use_threads
@@ -254,7 +255,7 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     rows.write_csv(measured, options.out / report.CSV_NAME)
     (options.out / report.MACHINE_NAME).write_text(json.dumps(machine, indent=2) + "\n")
-    report.draw_picture(measured, machine, options.out / report.PICTURE_NAME)
+    draw_picture(measured, machine, options.out / report.PICTURE_NAME)
     report.print_tables(measured, machine)
     if options.out == report.DEFAULT_FOLDER:
         report.write_document(measured, machine)

@@ -156,7 +156,7 @@ def describe(machine: Mapping[str, Any]) -> list[str]:
     lines += [
         f"{peer}: not found: {', '.join(names)}" for peer, names in machine["missing"].items()
     ]
-    return lines + machine["notes"]
+    return [*lines, *machine["notes"]]
 
 
 # ------------------------------------------------------------------------------------------------

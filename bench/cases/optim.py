@@ -98,7 +98,7 @@ def whole_step(case: Case, front: Front) -> Workload:
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    parameter = torch.randn(case.shape, generator=generator).requires_grad_()
+    parameter: Any = torch.randn(case.shape, generator=generator).requires_grad_()
     gradient = torch.randn(case.shape, generator=generator)
     parameter.grad = gradient.clone()
     if front.is_ours:
@@ -127,7 +127,7 @@ def in_torch(optimizer: Any, parameter: Any) -> Callable[[], None]:
     import torch
     from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-    average = get_ema_multi_avg_fn(0.999)
+    average = get_ema_multi_avg_fn(0.999)  # type: ignore[no-untyped-call]
     averages = [parameter.detach().clone()]
 
     def run() -> None:
@@ -216,10 +216,7 @@ CASES = (
         )
         for title, rule in OPTIMIZERS.items()
     ),
-    # The second size of this shape is that of all arrays together.
-    _ADAMW.case(
-        "AdamW", GPT2, faster(1, FUSED), faster(4.5, TORCH), bytes_per_element=28 / len(GPT2_SHAPES)
-    ),
+    _ADAMW.case("AdamW", GPT2, faster(1, FUSED), faster(4.5, TORCH)),
     # The norm's pass over the gradients, then the step, which also reads and writes the averages
     # and zeroes the gradients.
     Case(
