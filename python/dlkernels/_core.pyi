@@ -314,12 +314,15 @@ class ParameterTable:
         rounds: list[bool],
         /,
     ) -> None: ...
+    def expected(
+        self, groups: list[Any], used: list[Any], state: dict[Any, Any], /
+    ) -> list[tuple[int, tuple[float, ...], bool, int]]: ...
     def step(
         self,
         groups: list[Any],
         used: list[Any],
         state: dict[Any, Any],
-        advance: Any,
+        settings: list[tuple[Any, ...]],
         extras: StepExtras,
         /,
-    ) -> bool: ...
+    ) -> bool | list[tuple[int, tuple[float, ...], bool, int]]: ...

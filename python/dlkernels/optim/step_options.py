@@ -1,31 +1,29 @@
-"""What the step of every optimizer can do besides its rule, once for both fronts."""
+"""What the step of every optimizer can do besides its rule, for both fronts."""
 
 from __future__ import annotations
 
-import inspect
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Any, Generic, TypedDict, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
 from dlkernels import _core
-from dlkernels._optimizer_rules import is_number
+from dlkernels.optim.rule import Argument, is_number
 
 __all__ = [
+    "ARGUMENTS",
     "AVERAGE",
     "AVERAGED",
     "Extra",
     "Extras",
-    "StepArguments",
     "count_average",
     "extras_of",
     "inverse_scale",
     "take_extras",
     "unchosen",
-    "with_keywords",
 ]
 
 Value = TypeVar("Value")
@@ -39,19 +37,36 @@ AVERAGED = "ema_steps"
 Groups = Sequence[dict[str, Any]]
 
 
-class StepArguments(TypedDict, total=False):
-    """The keyword arguments of every class, from NumPy."""
-
-    max_grad_norm: float | None
-    write_back: bool
-    ema_decay: float | None
-    zero_grads: bool
+#: The arguments of every class, as its signature and docstring have them.
+ARGUMENTS = (
+    Argument(
+        "max_grad_norm",
+        None,
+        "Clip the norm of all gradients together to this, with the coefficient of "
+        "`torch.nn.utils.clip_grad_norm_`; the gradients stay as they are.",
+        keyword=True,
+        annotation=float | None,
+    ),
+    Argument(
+        "write_back", False, "Leave the gradients as the rule saw them, unscaled and clipped.", True
+    ),
+    Argument(
+        "ema_decay",
+        None,
+        "Keep moving averages of the parameters, ``ema = ema_decay * ema + (1 - ema_decay) * p``, "
+        'the first step a copy; state ``"ema"``, in the dtype of parameter or state, whichever is '
+        "wider.",
+        keyword=True,
+        annotation=float | None,
+    ),
+    Argument("zero_grads", False, "Leave the gradients zero.", True),
+)
 
 
 @dataclass(frozen=True)
 class Extras:
-    """The keyword arguments of every class. They stand in the parameter groups, and so in state
-    dicts and in whatever wraps an optimizer; those of the first group count for all.
+    """The options of a step. They stand in the parameter groups, and so in state dicts and in
+    whatever wraps an optimizer; those of the first group count for all.
 
     Attributes:
         max_grad_norm: What the norm of all gradients together is clipped to.
@@ -109,18 +124,18 @@ class Extras:
         return {**keys, AVERAGED: 0} if self.ema_decay is not None else keys
 
     def for_kernel(
-        self, groups: Groups, unscale: float, looks: bool, is_skipped: bool
+        self, groups: Groups, unscale: float, checks: bool, is_skipped: bool
     ) -> _core.StepExtras:
         """As the kernels take them.
 
         Args:
             groups: The parameter groups.
             unscale: Factor of the gradients.
-            looks: A gradient that is not finite skips the step.
+            checks: A gradient that is not finite skips the step.
             is_skipped: The step is skipped.
         """
         step = _core.StepExtras()
-        step.unscale, step.skips_nonfinite, step.is_skipped = unscale, looks, is_skipped
+        step.unscale, step.skips_nonfinite, step.is_skipped = unscale, checks, is_skipped
         step.write_back, step.zero_grads = self.write_back, self.zero_grads
         if self.max_grad_norm is not None:
             step.max_norm = self.max_grad_norm
@@ -138,6 +153,7 @@ def count_average(groups: Groups) -> None:
 
 
 _FIELDS = [(field.name, field.default) for field in fields(Extras)]
+_NAMES, _DEFAULTS = zip(*_FIELDS, strict=True)
 
 
 @lru_cache(maxsize=16, typed=True)
@@ -152,8 +168,7 @@ def extras_of(operation: str, groups: Groups) -> Extras:
         TypeError: Something is no number, or neither True nor False.
         ValueError: A number is out of range.
     """
-    first = groups[0] if groups else {}
-    values = [first.get(name, default) for name, default in _FIELDS]
+    values: tuple[Any, ...] = tuple(map((groups[0] if groups else {}).get, _NAMES, _DEFAULTS))
     try:
         return _extras(operation, *values)
     except TypeError:  # also of what has no hash
@@ -242,19 +257,3 @@ def inverse_scale(operation: str, scale: Any) -> float:
             f"got {number}"
         )
     return inverse
-
-
-def with_keywords(signature: inspect.Signature, owner: Mapping[str, Any]) -> inspect.Signature:
-    """The signature with the fields of `Extras` that are attributes of a class as further
-    keyword-only arguments."""
-    named = [
-        parameter
-        for parameter in signature.parameters.values()
-        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
-    ]
-    added = [
-        field.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for name, field in inspect.signature(Extras).parameters.items()
-        if name in owner
-    ]
-    return signature.replace(parameters=[*named, *added])

@@ -1,7 +1,7 @@
 // Optimizer steps: over lists of arrays, and over the tensors of a ParameterTable.
 #include "bindings/bind.h"
 #include "bindings/call.h"
-#include "bindings/parameter_table.h"
+#include "bindings/optim/parameter_table.h"
 
 #include <pybind11/stl.h>
 
@@ -43,7 +43,7 @@ void optimizer_step(const std::string& kernel, const std::string& operation,
   }
   const std::string found = memory.find();
   DLK_CHECK(found.empty(), operation, ": ", found);
-  step.run(optimizer_kernel(kernel), false, extras);
+  step.run(rule_kernel(kernel), false, extras);
 }
 
 // Refuses what a step would refuse of parameters.
@@ -83,6 +83,7 @@ DLK_BINDINGS(m) {
                         const std::vector<std::string>&, bool, const std::vector<std::string>&,
                         const py::list&, const py::list&, const py::dict&, const py::list&, bool,
                         const std::vector<bool>&, const std::vector<bool>&>))
+      .def("expected", &ParameterTable::expected)
       .def("step", &ParameterTable::step);
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlkernels import _state_formats as formats
+from dlkernels.optim import state_formats as formats
 
 __all__ = [
     "LocalShards",

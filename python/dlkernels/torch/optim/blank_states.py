@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlkernels._optimizer_rules import Rule
-from dlkernels.torch._shards import is_shard
+from dlkernels.optim.rule import Rule
+from dlkernels.torch.optim.shards import is_shard
 
 __all__ = ["BlankStates", "is_zero"]
 

@@ -1,26 +1,17 @@
-// One step of an optimizer as its kernel takes it: arrays of all groups, brought to as few
-// one-dimensional walks as their strides allow, and what the rule computes with.
+// One step of an optimizer as its kernel takes it: arrays of all groups, as few one-dimensional
+// ones as their strides allow, and what the rule computes with.
 #pragma once
 
 #include "bindings/arrays/shared_memory.h"
-#include "bindings/made_by_init.h"
+#include "bindings/optim/rule_kernel.h"
+#include "bindings/optim/step_extras.h"
 #include "kernels/optim/args.h"
-#include "runtime/dispatch.h"
 
 #include <vector>
 
 namespace dlk {
 
-// A line of kernels/optim/kernels.def.
-struct OptimizerKernel {
-  void (*KernelTable::*function)(OptimizerArgs&) noexcept;
-  int traits; // of OptimizerTrait
-};
-
-// By its name; ValueError for an unknown one.
-OptimizerKernel optimizer_kernel(const std::string& name);
-
-// What a family of states is called, in errors, and which of them have a sign.
+// What states are called in errors, and which of them have a sign.
 struct OptimizerNames {
   std::string operation;          // "SGD"
   std::vector<std::string> slots; // of the rule, then of the average where there is one
@@ -30,22 +21,6 @@ struct OptimizerNames {
   int stream(size_t slot) const {
     return has_average && slot + 1 == slots.size() ? kAverageStream : kFirstSlotStream + int(slot);
   }
-};
-
-// What a step does besides its rule, and what it found. Python has it as `_core.StepExtras`.
-struct StepExtras : MadeByInit {
-  double unscale = 1;        // factor of the gradients
-  double max_norm = -1;      // clips their norm; negative: does not
-  double average_weight = 0; // of the parameter in its average
-  bool write_back = false, zero_grads = false;
-  bool average_copies = false;  // the average starts as the parameter
-  bool skips_nonfinite = false; // a gradient that is not finite skips the step
-  bool is_skipped = false;      // it is skipped; the gradients are finished all the same
-  double norm = 0;
-  bool norm_is_double = false; // else float32
-
-  bool writes_gradients() const { return write_back || zero_grads; }
-  bool may_skip() const { return is_skipped || skips_nonfinite; }
 };
 
 // The tensors of a parameter's state: slots; the scales of those that are codes; the low half of
@@ -95,15 +70,15 @@ public:
 
   // Raises OverflowError, having written nothing, for a number that float32 cannot hold where it is
   // computed in.
-  void run(OptimizerKernel kernel, bool keeps_gil, StepExtras& extras) const;
+  void run(const RuleKernel& kernel, bool keeps_gil, StepExtras& extras) const;
 
 private:
   void check_numbers() const;
   int32_t layout(const OptimizerLayout& layout);
   struct Operands;
-  struct Walks;
-  void add_walks(const Operands& operands, int32_t setting, int32_t number);
-  void make_one_walk(Operands& operands, const TensorView& codes, bool writes_gradient);
+  struct Dims;
+  void add_arrays(const Operands& operands, int32_t setting, int32_t number);
+  void copy_as_codes(Operands& operands, const TensorView& codes, bool writes_gradient);
 
   const OptimizerNames* names_;
   SharedMemory* memory_;

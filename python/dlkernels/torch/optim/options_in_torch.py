@@ -1,5 +1,5 @@
-"""What a step does besides its rule (`dlkernels._optimizer_extras`) in torch's operations, around a
-step that no kernel takes: sparse and complex gradients, other devices, DTensors."""
+"""The options of a step (`dlkernels.optim.step_options`) in torch's operations, around a step that
+no kernel takes: sparse and complex gradients, other devices, DTensors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dlkernels import _core
-from dlkernels._optimizer_extras import AVERAGE
+from dlkernels.optim.step_options import AVERAGE
 
 __all__ = ["grad_norm_tensor", "step_with_extras"]
 

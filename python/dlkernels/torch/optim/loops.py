@@ -1,35 +1,36 @@
-"""Optimizers that torch has not, written in torch's operations as its own are: what the twins of
-`dlkernels.torch.optim` inherit arguments, groups and state dicts from, and what steps where no
+"""Optimizers that torch does not have, written in torch's operations as its own are: what the twins
+of `dlkernels.torch.optim` inherit arguments, groups and state dicts from, and what steps where no
 kernel applies (``differentiable=True``, complex parameters, other devices)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT, _use_grad_for_differentiable
 
-from dlkernels import _optimizer_rules as rules
+from dlkernels.optim import layerwise, sign
+from dlkernels.optim.constructors import make_init
+from dlkernels.optim.rule import Argument, Rule
 
-__all__ = ["LAMB", "LARS", "Lion"]
+__all__ = ["LAMB", "LARS", "TORCH_ARGUMENTS", "Lion"]
 
-
-_TORCHS = ("foreach", "capturable", "differentiable", "fused")
-
-
-def _check(operation: str, rule: rules.Rule, group: dict[str, Any]) -> None:
-    lr = group["lr"]
-    if isinstance(lr, Tensor) and lr.numel() != 1:
-        raise ValueError("Tensor lr must be 1-element")
-    own = {
-        name: value
-        for name, value in group.items()
-        if name not in _TORCHS and not isinstance(value, Tensor)
-    }
-    rules.check_types(operation, own)
-    rule.check(group)
+_UNUSED = "Accepted for compatibility."
+#: Those of every class of torch's, besides ``maximize``.
+TORCH_ARGUMENTS = (
+    Argument("foreach", None, _UNUSED, keyword=True, annotation=bool | None),
+    Argument("capturable", False, _UNUSED, keyword=True),
+    Argument(
+        "differentiable",
+        False,
+        "Keep the step on autograd's record; it is then torch's own.",
+        keyword=True,
+    ),
+    Argument("fused", None, _UNUSED, keyword=True, annotation=bool | None),
+)
 
 
 def _count(steps: float) -> Tensor:
@@ -57,7 +58,35 @@ def _ratio(above: Tensor, below: Tensor, unless_zero: Tensor) -> Tensor:
 
 
 class _Loop(torch.optim.Optimizer):
-    """One parameter after the other; a subclass has `_make_state` and `_update`."""
+    """One parameter after the other; a subclass has a rule, `_make_state` and `_update`."""
+
+    _rule: ClassVar[Rule]
+
+    def __init_subclass__(cls, rule: Rule | None = None, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if rule is None:
+            return
+        cls._rule = rule
+        lr, *others = rule.arguments
+        cls.__init__ = make_init(  # type: ignore[method-assign]
+            f"{cls.__module__}.{cls.__name__}",
+            "ParamsT",
+            (replace(lr, annotation=float | Tensor), *others, *TORCH_ARGUMENTS),
+            _Loop._construct,
+            ParamsT=ParamsT,
+            torch=torch,
+        )
+
+    def _construct(self, params: ParamsT, arguments: dict[str, Any]) -> None:
+        lr = arguments["lr"]
+        if isinstance(lr, Tensor) and lr.numel() != 1:
+            raise ValueError("Tensor lr must be 1-element")
+        numbers = {
+            name: value for name, value in arguments.items() if not isinstance(value, Tensor)
+        }
+        self._rule.check_types(type(self).__name__, numbers)
+        self._rule.check(arguments)
+        super().__init__(params, arguments)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -104,35 +133,8 @@ class _Loop(torch.optim.Optimizer):
         raise NotImplementedError
 
 
-class Lion(_Loop):
+class Lion(_Loop, rule=sign.LION):
     """Chen et al. 2023, algorithm 2."""
-
-    def __init__(
-        self,
-        params: ParamsT,
-        lr: float | Tensor = 1e-4,
-        betas: tuple[float, float] = (0.9, 0.99),
-        weight_decay: float = 0.0,
-        *,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        capturable: bool = False,
-        differentiable: bool = False,
-        fused: bool | None = None,
-    ) -> None:
-        """See `dlkernels.torch.optim.Lion`."""
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "weight_decay": weight_decay,
-            "foreach": foreach,
-            "maximize": maximize,
-            "capturable": capturable,
-            "differentiable": differentiable,
-            "fused": fused,
-        }
-        _check(type(self).__name__, rules.LION, defaults)
-        super().__init__(params, defaults)
 
     def _make_state(self, param: Tensor, state: dict[str, Any]) -> None:
         state["exp_avg"] = torch.zeros_like(param, memory_format=torch.preserve_format)
@@ -147,39 +149,8 @@ class Lion(_Loop):
         average.lerp_(grad, 1 - beta2)
 
 
-class LAMB(_Loop):
+class LAMB(_Loop, rule=layerwise.LAMB):
     """You et al. 2020, algorithm 2."""
-
-    def __init__(
-        self,
-        params: ParamsT,
-        lr: float | Tensor = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-6,
-        weight_decay: float = 0.0,
-        *,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        capturable: bool = False,
-        differentiable: bool = False,
-        fused: bool | None = None,
-        bias_correction: bool = True,
-    ) -> None:
-        """See `dlkernels.torch.optim.LAMB`."""
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "foreach": foreach,
-            "maximize": maximize,
-            "capturable": capturable,
-            "differentiable": differentiable,
-            "fused": fused,
-            "bias_correction": bias_correction,
-        }
-        _check(type(self).__name__, rules.LAMB, defaults)
-        super().__init__(params, defaults)
 
     def _make_state(self, param: Tensor, state: dict[str, Any]) -> None:
         state["step"] = _count(0)
@@ -207,43 +178,8 @@ class LAMB(_Loop):
         param.sub_((group["lr"] * _ratio(norm, update_norm, update_norm)).to(param.dtype) * update)
 
 
-class LARS(_Loop):
+class LARS(_Loop, rule=layerwise.LARS):
     """You, Gitman and Ginsburg 2017, algorithm 1."""
-
-    def __init__(
-        self,
-        params: ParamsT,
-        lr: float | Tensor = 0.1,
-        momentum: float = 0.9,
-        dampening: float = 0.0,
-        weight_decay: float = 0.0,
-        nesterov: bool = False,
-        *,
-        trust_coefficient: float = 1e-3,
-        eps: float = 1e-8,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        capturable: bool = False,
-        differentiable: bool = False,
-        fused: bool | None = None,
-    ) -> None:
-        """See `dlkernels.torch.optim.LARS`."""
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "dampening": dampening,
-            "weight_decay": weight_decay,
-            "nesterov": nesterov,
-            "trust_coefficient": trust_coefficient,
-            "eps": eps,
-            "maximize": maximize,
-            "foreach": foreach,
-            "capturable": capturable,
-            "differentiable": differentiable,
-            "fused": fused,
-        }
-        _check(type(self).__name__, rules.LARS, defaults)
-        super().__init__(params, defaults)
 
     def _make_state(self, param: Tensor, state: dict[str, Any]) -> None:
         """Momentum starts from the first step."""

@@ -15,9 +15,10 @@ from numbers import Integral
 from typing import Any
 
 from dlkernels import _core
-from dlkernels._optimizer_rules import Rule
+from dlkernels.optim.rule import Argument, Rule
 
 __all__ = [
+    "ARGUMENTS",
     "DEFAULTS",
     "LOW",
     "check",
@@ -47,6 +48,44 @@ DEFAULTS: dict[str, Any] = {
     "min_8bit_size": 4096,
     "rounding_step": 0,
 }
+
+
+#: The constructors' arguments, as signatures and docstrings have them.
+ARGUMENTS = (
+    Argument(
+        "state_dtype",
+        None,
+        '``"8bit"`` keeps states as codes of the dynamic map with a scale for each 256 elements, '
+        'as bitsandbytes does: 2 bytes for Adam\'s two instead of 8. ``"bf16"`` rounds them to '
+        "bfloat16 at random, so that the mean of many roundings is the number (over NumPy arrays "
+        "it needs ml_dtypes). None: the dtype of the parameter.",
+        keyword=True,
+        annotation=str | None,
+    ),
+    Argument(
+        "master",
+        None,
+        '``"split16"`` keeps of each bfloat16 parameter the lower half of the float32 that it '
+        "stands for, and states in float32: what is trained are float32 parameters, bit by bit, "
+        "and the bfloat16 ones are those, rounded. Others are left alone.",
+        keyword=True,
+        annotation=str | None,
+    ),
+    Argument(
+        "seed",
+        0,
+        "Of the random numbers, which are a function of it, the step, and the element.",
+        keyword=True,
+        annotation=int,
+    ),
+    Argument(
+        "min_8bit_size",
+        4096,
+        "Parameters with fewer elements keep states in float32.",
+        keyword=True,
+        annotation=int,
+    ),
+)
 
 
 def options(
@@ -91,7 +130,7 @@ def check(operation: str, rule: Rule, group: Mapping[str, Any]) -> None:
 
 
 def has_formats(group: Mapping[str, Any]) -> bool:
-    """Whether a group's states may be in other formats than its parameters."""
+    """Whether states of a group may be in other formats than its parameters."""
     return group.get("state_dtype") is not None or group.get("master") is not None
 
 
@@ -115,9 +154,10 @@ def rounding(group: Mapping[str, Any]) -> tuple[int, int] | None:
 
 def signed_slots(rule: Rule, groups: list[dict[str, Any]]) -> list[bool]:
     """Which of the slots have a sign, for a kernel; empty where no group has formats."""
-    if not any(has_formats(group) for group in groups):
-        return []
-    return list(rule.signed or [True] * len(rule.slots))
+    for group in groups:
+        if has_formats(group):
+            return list(rule.signs)
+    return []
 
 
 def codes_name(name: str) -> str:
