@@ -132,10 +132,15 @@ const char* activation_saves(int index) {
 } // namespace
 
 DLK_BINDINGS(m) {
-  m.def("activation_index", &activation_index);
-  m.def("activation_saves", &activation_saves);
-  def_fast<&activation>(m, "activation", {"index", "input", "out", "with_mask", "first", "second"});
+  m.def("activation_index", &activation_index, "The number of an activation's kernel.");
+  m.def("activation_saves", &activation_saves,
+        "What an activation's backward reads: 'input', 'output' or 'mask'.");
+  def_fast<&activation>(
+      m, "activation",
+      "An activation by its kernel's number, and on request a bit an element for backward.",
+      {"index", "input", "out", "with_mask", "first", "second"});
   def_fast<&activation_backward>(m, "activation_backward",
+                                 "Gradient of an activation, from its input, output or mask.",
                                  {"index", "grad_output", "saved", "mask", "first", "second"});
 }
 

@@ -71,10 +71,13 @@ py::object gated_halves_backward(py::handle grad_object, py::handle x_object, in
 
 DLK_BINDINGS(m) {
   def_fast<&gated_halves>(
-      m, "gated_halves", {"input", "axis", "silu"}, 0,
+      m, "gated_halves",
+      "One half of an array times the sigmoid (glu) or silu (swiglu) of the other.",
+      {"input", "axis", "silu"}, 0,
       [](PyObject* const* args) { return gated_name(args[2] == Py_True, false); });
   def_fast<&gated_halves_backward>(
-      m, "gated_halves_backward", {"grad_output", "input", "axis", "silu"}, 0,
+      m, "gated_halves_backward", "Gradient of gated_halves.",
+      {"grad_output", "input", "axis", "silu"}, 0,
       [](PyObject* const* args) { return gated_name(args[3] == Py_True, true); });
 }
 

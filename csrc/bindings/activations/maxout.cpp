@@ -76,8 +76,12 @@ py::object maxout_backward(py::handle grad_object, py::handle index_object, int6
 } // namespace
 
 DLK_BINDINGS(m) {
-  def_fast<&maxout>(m, "maxout", {"input", "pieces", "axis", "return_index"});
-  def_fast<&maxout_backward>(m, "maxout_backward", {"grad_output", "index", "pieces", "axis"});
+  def_fast<&maxout>(m, "maxout",
+                    "The largest of every so many neighbours, and on request which it was.",
+                    {"input", "pieces", "axis", "return_index"});
+  def_fast<&maxout_backward>(m, "maxout_backward",
+                             "Gradient of maxout, from the numbers of the winners.",
+                             {"grad_output", "index", "pieces", "axis"});
 }
 
 } // namespace dlk

@@ -92,8 +92,10 @@ py::object prelu_backward(py::handle grad_object, py::handle x_object, py::handl
 } // namespace
 
 DLK_BINDINGS(m) {
-  def_fast<&prelu>(m, "prelu", {"input", "weight", "out"}, 1);
-  def_fast<&prelu_backward>(m, "prelu_backward", {"grad_output", "input", "weight"});
+  def_fast<&prelu>(m, "prelu", "The input where it is positive, else its channel's slope times it.",
+                   {"input", "weight", "out"}, 1);
+  def_fast<&prelu_backward>(m, "prelu_backward", "Gradients of prelu for its input and its weight.",
+                            {"grad_output", "input", "weight"});
 }
 
 } // namespace dlk

@@ -114,8 +114,9 @@ py::object swiglu_backward(py::handle grad_object, py::handle gate_object, py::h
 } // namespace
 
 DLK_BINDINGS(m) {
-  def_fast<&swiglu>(m, "swiglu", {"gate", "up"});
-  def_fast<&swiglu_backward>(m, "swiglu_backward", {"grad_output", "gate", "up"});
+  def_fast<&swiglu>(m, "swiglu", "silu(gate) * up.", {"gate", "up"});
+  def_fast<&swiglu_backward>(m, "swiglu_backward", "Gradients of swiglu for gate and up.",
+                             {"grad_output", "gate", "up"});
 }
 
 } // namespace dlk

@@ -20,7 +20,8 @@ py::object number_of(py::handle array) {
 } // namespace
 
 DLK_BINDINGS(m) {
-  def_fast<&number_of>(m, "number_of", {"array"});
+  def_fast<&number_of>(m, "number_of", "The only element of an array as a Python number.",
+                       {"array"});
 }
 
 } // namespace dlk

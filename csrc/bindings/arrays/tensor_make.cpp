@@ -402,7 +402,9 @@ static py::object overlaps_itself_at(const py::tuple& shape, const py::tuple& st
 
 DLK_BINDINGS(module) {
   using namespace py::literals;
-  def_fast<&overlaps_itself_at>(module, "overlaps_itself", {"shape", "strides"});
+  def_fast<&overlaps_itself_at>(module, "overlaps_itself",
+                                "Whether two elements of an array may lie in the same memory.",
+                                {"shape", "strides"});
   // Keywords of the protocol that change nothing for fresh CPU memory are accepted.
   py::class_<Exporter>(module, "Exporter", "Memory of this library, for another's from_dlpack.")
       .def(

@@ -215,10 +215,11 @@ py::object cross_entropy(py::handle logits, py::handle target, py::handle weight
 } // namespace
 
 DLK_BINDINGS(m) {
-  def_fast<&cross_entropy>(m, "cross_entropy",
-                           {"input", "target", "weight", "ignore_index", "reduction",
-                            "label_smoothing", "z_loss", "softcap", "with_grad", "out",
-                            "return_lse", "return_argmax", "grad_output"});
+  def_fast<&cross_entropy>(
+      m, "cross_entropy",
+      "Softmax cross-entropy of logits, and on request gradient, log-sum-exp and argmax.",
+      {"input", "target", "weight", "ignore_index", "reduction", "label_smoothing", "z_loss",
+       "softcap", "with_grad", "out", "return_lse", "return_argmax", "grad_output"});
 }
 
 } // namespace dlk

@@ -101,9 +101,10 @@ py::object nll_loss_backward(py::handle grad_output, py::handle log_probabilitie
 } // namespace
 
 DLK_BINDINGS(m) {
-  def_fast<&nll_loss>(m, "nll_loss", {"input", "target", "weight", "ignore_index", "reduction"});
+  def_fast<&nll_loss>(m, "nll_loss", "Negative log-likelihood of log-probabilities.",
+                      {"input", "target", "weight", "ignore_index", "reduction"});
   def_fast<&nll_loss_backward>(
-      m, "nll_loss_backward",
+      m, "nll_loss_backward", "Gradient of nll_loss.",
       {"grad_output", "input", "target", "weight", "ignore_index", "reduction"});
 }
 

@@ -84,11 +84,11 @@ py::object softmax_backward(py::handle grad_output, py::handle forward_output,
 
 DLK_BINDINGS(m) {
   def_fast<&softmax>(
-      m, "softmax", {"input", "axis", "logarithm", "out"}, 0,
-      [](PyObject* const* args) { return args[2] == Py_True ? "log_softmax" : "softmax"; });
+      m, "softmax", "softmax or log_softmax along an axis.", {"input", "axis", "logarithm", "out"},
+      0, [](PyObject* const* args) { return args[2] == Py_True ? "log_softmax" : "softmax"; });
   def_fast<&softmax_backward>(
-      m, "softmax_backward", {"grad_output", "output", "axis", "logarithm", "out"}, 0,
-      [](PyObject* const* args) {
+      m, "softmax_backward", "Gradient of softmax or log_softmax, from its result.",
+      {"grad_output", "output", "axis", "logarithm", "out"}, 0, [](PyObject* const* args) {
         return args[3] == Py_True ? "log_softmax_backward" : "softmax_backward";
       });
 }

@@ -35,7 +35,7 @@ py::object math_function(const std::string& name, py::handle x_object) {
 } // namespace
 
 DLK_BINDINGS(m) {
-  m.def("math_function", &math_function);
+  m.def("math_function", &math_function, "A function of csrc/simd/math.h on an array; for tests.");
 }
 
 } // namespace dlk

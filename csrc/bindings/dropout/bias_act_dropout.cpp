@@ -130,10 +130,11 @@ py::object bias_act_dropout_backward(py::handle grad_object, py::handle x_object
 } // namespace
 
 DLK_BINDINGS(m) {
-  def_fast<&bias_act_dropout>(m, "bias_act_dropout",
+  def_fast<&bias_act_dropout>(m, "bias_act_dropout", "Bias, activation and dropout in one pass.",
                               {"input", "bias", "out", "seed", "p", "activation",
                                "the activation's first argument", "its second argument"});
   def_fast<&bias_act_dropout_backward>(m, "bias_act_dropout_backward",
+                                       "Gradients of bias_act_dropout for its input and its bias.",
                                        {"grad_output", "input", "bias", "seed", "p", "activation",
                                         "the activation's first argument", "its second argument"});
 }

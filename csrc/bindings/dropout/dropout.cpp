@@ -135,6 +135,7 @@ py::object dropout(const char* operation, py::handle x_object, py::handle residu
 DLK_BINDINGS(m) {
   def_fast<&dropout>(
       m, "dropout",
+      "Dropout of elements or planes, alpha dropout, the residual after it; or its gradient.",
       {"operation", "input", "residual", "out", "seed", "p", "alpha", "plane_dims", "ndim",
        "backward", "kept", "with_kept"},
       0, [](PyObject* const* args) { return as_text(args[0], "dropout", "operation"); });

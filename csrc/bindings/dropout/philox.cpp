@@ -16,7 +16,7 @@ py::tuple philox(uint64_t key, uint32_t first, uint32_t second, uint32_t third, 
 } // namespace
 
 DLK_BINDINGS(m) {
-  m.def("philox", &philox);
+  m.def("philox", &philox, "Four random 32-bit words of the Philox 4x32-10 generator.");
 }
 
 } // namespace dlk

@@ -89,9 +89,9 @@ py::object elementwise_loss(int index, double a, double b, py::handle input, py:
 } // namespace
 
 DLK_BINDINGS(m) {
-  m.def("elementwise_loss_index", &loss_index);
+  m.def("elementwise_loss_index", &loss_index, "The number of a loss's kernel.");
   def_fast<&elementwise_loss>(
-      m, "elementwise_loss",
+      m, "elementwise_loss", "An elementwise loss, or its gradients, by its kernel's number.",
       {"index", "a", "b", "input", "target", "weight", "pos_weight", "reduction", "axis", "wrt",
        "out", "grad_output"},
       0, [](PyObject* const* args) {

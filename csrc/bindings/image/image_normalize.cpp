@@ -204,7 +204,7 @@ py::object image_normalize(const char* operation, py::handle x_object, py::handl
 
 DLK_BINDINGS(m) {
   def_fast<&image_normalize>(
-      m, "image_normalize",
+      m, "image_normalize", "Normalizes images or undoes it, with a change of layout and dtype.",
       {"operation", "x", "out", "mean", "std", "scale", "inverse", "layout", "out_layout", "dtype"},
       0, [](PyObject* const* args) { return as_text(args[0], "image_normalize", "operation"); });
 }

@@ -120,7 +120,7 @@ py::tuple batch_norm(py::handle input_object, py::handle weight_object, py::hand
 } // namespace
 
 DLK_BINDINGS(m) {
-  def_fast<&batch_norm>(m, "batch_norm",
+  def_fast<&batch_norm>(m, "batch_norm", "Batch normalization, then a residual and an activation.",
                         {"input", "weight", "bias", "running_mean", "running_var", "training",
                          "momentum", "eps", "activation", "negative_slope", "residual", "save",
                          "out"});

@@ -73,6 +73,7 @@ py::tuple batch_norm_backward(py::handle grad_object, py::handle input_object,
 
 DLK_BINDINGS(m) {
   def_fast<&batch_norm_backward>(m, "batch_norm_backward",
+                                 "Gradients of batch_norm for input, weight, bias and residual.",
                                  {"grad_output", "input", "weight", "bias", "running_mean",
                                   "running_var", "save_mean", "save_invstd", "training", "eps",
                                   "activation", "negative_slope", "residual", "mask", "want"});

@@ -108,15 +108,20 @@ py::tuple batch_norm_backward_elemt(py::handle grad_object, py::handle input_obj
 } // namespace
 
 DLK_BINDINGS(m) {
-  def_fast<&batch_norm_stats>(m, "batch_norm_stats", {"input"});
-  def_fast<&batch_norm_elemt>(m, "batch_norm_elemt",
-                              {"input", "weight", "bias", "mean", "invstd", "activation",
-                               "negative_slope", "residual", "save"});
-  def_fast<&batch_norm_backward_reduce>(m, "batch_norm_backward_reduce",
-                                        {"grad_output", "input", "weight", "bias", "mean", "invstd",
-                                         "activation", "negative_slope", "residual", "mask"});
+  def_fast<&batch_norm_stats>(m, "batch_norm_stats",
+                              "Mean and inverse standard deviation of every channel.", {"input"});
+  def_fast<&batch_norm_elemt>(
+      m, "batch_norm_elemt", "Normalizes with given statistics, then a residual and an activation.",
+      {"input", "weight", "bias", "mean", "invstd", "activation", "negative_slope", "residual",
+       "save"});
+  def_fast<&batch_norm_backward_reduce>(
+      m, "batch_norm_backward_reduce",
+      "The two sums over every channel that batch_norm_backward_elemt needs.",
+      {"grad_output", "input", "weight", "bias", "mean", "invstd", "activation", "negative_slope",
+       "residual", "mask"});
   def_fast<&batch_norm_backward_elemt>(
       m, "batch_norm_backward_elemt",
+      "Gradients of batch_norm_elemt for input and residual, from sums.",
       {"grad_output", "input", "weight", "bias", "mean", "invstd", "sum_dy", "sum_dy_xmu", "count",
        "activation", "negative_slope", "residual", "mask", "want_input", "want_residual"});
 }

@@ -112,8 +112,10 @@ void ProfiledRange::finish() {
 }
 
 DLK_BINDINGS(m) {
-  m.def("watch_torch", &watch_torch);
-  m.def("accept_torch_state", &accept_torch_state);
+  m.def("watch_torch", &watch_torch,
+        "Sets the two types whose tensors are plain; False where this torch cannot be asked.");
+  m.def("accept_torch_state", &accept_torch_state,
+        "What is switched on in torch now leaves tensors plain too.");
   // No FastFunction: its arguments are any number of tensors, or None.
   static PyMethodDef method = {
       "is_plain",
@@ -121,7 +123,7 @@ DLK_BINDINGS(m) {
           +[](PyObject*, PyObject* const* tensors, Py_ssize_t count) -> PyObject* {
             return PyBool_FromLong(are_plain(tensors, count));
           })),
-      METH_FASTCALL, nullptr};
+      METH_FASTCALL, "is_plain(*tensors)\n--\n\nWhether all of these are plain tensors or None."};
   m.add_object("is_plain", py::reinterpret_steal<py::object>(PyCFunction_New(&method, nullptr)));
 }
 
