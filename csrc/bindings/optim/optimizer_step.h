@@ -5,6 +5,7 @@
 #include "bindings/arrays/shared_memory.h"
 #include "bindings/optim/rule_kernel.h"
 #include "bindings/optim/step_extras.h"
+#include "kernels/optim/args.h"
 
 #include <vector>
 

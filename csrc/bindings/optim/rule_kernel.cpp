@@ -1,8 +1,7 @@
 #include "bindings/optim/rule_kernel.h"
 
+#include "kernels/optim/args.h"
 #include "runtime/check.h"
-
-#include <stdexcept>
 
 namespace dlk {
 
