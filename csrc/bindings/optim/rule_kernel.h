@@ -1,7 +1,6 @@
 // The kernels of optimizers by name.
 #pragma once
 
-#include "kernels/optim/args.h"
 #include "runtime/dispatch.h"
 
 #include <string>
