@@ -127,7 +127,7 @@ class Activation:
     """What the fronts need to know of one activation.
 
     Attributes:
-        name: Its name in ``csrc/kernels/activations.h`` and in ``torch.nn.functional``.
+        name: Its name in ``csrc/kernels/activations/list.h`` and in ``torch.nn.functional``.
         module: The name of its ``torch.nn`` module.
         summary: The first lines of its docstring: formula, torch's name, special values, error.
         gradient: The first lines of its backward's docstring.

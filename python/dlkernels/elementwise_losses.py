@@ -63,8 +63,8 @@ class Loss:
     Attributes:
         name: Its name here and in ``torch.nn.functional``.
         summary: The first lines of its docstring: formula, torch's name, what differs.
-        kernel: From the parameters to the key in ``csrc/kernels/elementwise_losses.h`` and the two
-            numbers that the functor takes.
+        kernel: From the parameters to the key in ``csrc/kernels/elementwise_losses/list.h`` and the
+            two numbers that the functor takes.
         example: Lines of a doctest.
         module: The name of its ``torch.nn`` module, if there is one.
         inputs: The names of the first two operands; the second may be missing.

@@ -37,7 +37,7 @@ IndexOperand index_operand(const TensorView& target, bool swapped) {
   TensorView copy;
   ClassArray strides;
   // (N, d1, ...): the batch is what lies before a class axis that is not there
-  const auto walk = [&](const TensorView& view) {
+  const auto set_strides = [&](const TensorView& view) {
     TensorView with_axis;
     with_axis.data = view.data;
     with_axis.ndim = view.ndim + 1;
@@ -49,10 +49,10 @@ IndexOperand index_operand(const TensorView& target, bool swapped) {
     }
     return class_strides(with_axis, axis, strides);
   };
-  if (!walk(target)) {
+  if (!set_strides(target)) {
     operand.owner = contiguous_copy(target, copy);
     source = &copy;
-    walk(copy);
+    set_strides(copy);
   }
   strides = swap_if(swapped, strides);
   operand.indices = {source->data, source->dtype, strides.batch_stride, strides.position_stride};

@@ -626,7 +626,7 @@ def _bias_act_gradients(
 
 
 def _numbers(seed: Tensor, shape: Any) -> Tensor:
-    """The numbers of 16 bits that decide on elements, the kernels' own (csrc/kernels/dropout.h).
+    """The numbers of 16 bits that decide on elements, as in csrc/kernels/dropout/keep_mask.h.
 
     Philox 4x32-10 in int64: of a word the low 32 bits count.
     """
@@ -670,7 +670,7 @@ def _drawn(
     kept = _kept(input, seed, p, plane_dims)
     if not alpha:
         return torch.where(kept, x * (1 / (1 - p)), 0.0)
-    # -scale * alpha of SELU; see csrc/kernels/dropout.cpp.
+    # -scale * alpha of SELU; see csrc/kernels/dropout/dropout.cpp.
     dropped = -1.7580993408473766
     factor = ((dropped**2 * p + 1) * (1 - p)) ** -0.5
     if backward:
