@@ -87,8 +87,14 @@ RowCoefficients<C> row_table(const BatchNormArgs& args, int64_t width, bool diff
   const RowCoefficients<C> table{reinterpret_cast<C*>(args.scratch + sums), stride};
   for_each_coefficients<C>(args, 0, args.channels, differentiate,
                            [&](int64_t channel, const Coefficients<C>& c, auto lanes) DLK_BODY {
-                             for (int64_t i = channel; i < width; i += args.channels)
-                               table.set(i, c, lanes);
+                             // Partial stores are slow, and here there are many. The lanes that a
+                             // whole one has too many are overwritten by the next.
+                             if (args.channels < Vec<double>::kLanes)
+                               for (int64_t i = 0; i < width; i += args.channels)
+                                 table.set(i, c, WholeVec{});
+                             else
+                               for (int64_t i = channel; i < width; i += args.channels)
+                                 table.set(i, c, lanes);
                            });
   for (int64_t i = 0; i < kNormCoefficients; ++i) // read, but not used
     for (int64_t pad = 0; pad < kNormTablePadding; ++pad)
