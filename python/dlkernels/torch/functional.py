@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect as _inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,12 +41,6 @@ for _function in _TWINS:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-if TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Callable[..., Tensor]:
-        """The functions, for type checkers."""
 
 
 def explain(function: Any, *args: Any, **kwargs: Any) -> str:

@@ -23,6 +23,11 @@ from dlkernels.torch._tools import Proxy, as_leaf
 
 __all__ = ["Denormalize", "Normalize", "denormalize", "normalize"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 _FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _DTYPES = frozenset((*_FLOATING, torch.uint8))
 

@@ -4,8 +4,6 @@ the same, whose forward calls `functional`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from dlkernels.torch._tools import know_modules as _know_modules
@@ -21,14 +19,10 @@ TWINS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
 __all__ = list(_MODULES)
 
 globals().update(_MODULES)
+for _module in _MODULES.values():
+    _module.__module__ = __name__
 _know_modules(_MODULES.values())
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-if TYPE_CHECKING:
-
-    def __getattr__(name: str) -> type[torch.nn.Module]:
-        """The modules, for type checkers."""
