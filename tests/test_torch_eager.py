@@ -113,6 +113,46 @@ def test_a_twin_enters_few_functions(name: str) -> None:
     assert 0 < calls <= MOST_CALLS.get(name, 8)
 
 
+#: Functions entered by a call without a gradient, one with, and its backward.
+FRAMES = {
+    "relu": (3, 4, 3),
+    "silu": (3, 4, 2),
+    "gelu": (4, 5, 2),
+    "cross_entropy": (3, 4, 3),
+    "nll_loss": (3, 4, 2),
+    "softmax": (2, 3, 1),
+    "prelu": (2, 3, 1),
+    "swiglu": (3, 4, 1),
+    "maxout": (2, 3, 1),
+    "mse_loss": (5, 6, 3),
+    "batch_norm": (2, 3, 3),
+    "dropout": (6, 6, 2),
+    "dropout_add": (6, 6, 3),
+    "bias_act_dropout": (8, 9, 2),
+}
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_no_call_enters_more_functions_than_it_needs(name: str) -> None:
+    x = leaf()
+    results: list[torch.Tensor] = []
+    call = lambda at: results.append(CALLS[name](at))  # noqa: E731
+    call(x)
+    grad = torch.ones_like(results[0])
+    counts = (
+        own_calls(lambda: call(x.detach())),
+        own_calls(lambda: call(x)),
+        own_calls(lambda: torch.autograd.backward(results[-1], grad)),
+    )
+    assert all(count <= most for count, most in zip(counts, FRAMES[name], strict=True)), counts
+
+
+def test_frames_of_numpy_calls() -> None:
+    x, target = np.ones((4, 4), np.float32), np.arange(4)
+    assert own_calls(lambda: dlkernels.relu(x)) == 2
+    assert own_calls(lambda: dlkernels.cross_entropy(x, target)) == 4
+
+
 @every_twin
 def test_a_freed_graph_is_an_error(name: str) -> None:
     if name in KEEP_NOTHING:

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 
+import dlkernels.torch.functional as F
 import dlkernels.torch.nn as dnn
 from twins import MODULE_CALLS
 
@@ -47,3 +48,18 @@ def test_a_module_of_torchs_becomes_ours_by_its_class(call):
         for training in (True, False):
             expected = _run(copy.deepcopy(ours), call, training)
             assert torch.equal(_run(copy.deepcopy(module), call, training), expected)
+
+
+def test_the_maps_to_twins_are_complete():
+    """By torch's names; and they hold nothing else."""
+    assert {getattr(torch.nn, n): getattr(dnn, n) for n in dnn.__all__ if hasattr(torch.nn, n)} == (
+        dnn.TWINS
+    )
+    theirs = {n: getattr(torch.nn.functional, n, None) for n in F.__all__}
+    theirs |= {n: getattr(torch, n, None) for n in F.__all__ if n.endswith("_") and not theirs[n]}
+    assert {t: getattr(F, n) for n, t in theirs.items() if t is not None} == F.TWINS
+    for name in ("CrossEntropyLoss", "NLLLoss", "Softmax", "LogSoftmax", "SyncBatchNorm", "ReLU"):
+        assert dnn.TWINS[getattr(torch.nn, name)] is getattr(dnn, name)
+    assert dnn.TWINS[torch.nn.BatchNorm2d] is dnn.BatchNorm2d
+    assert F.TWINS[torch.nn.functional.relu] is F.relu
+    assert F.TWINS[torch.sigmoid_] is F.sigmoid_
