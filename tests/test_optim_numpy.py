@@ -451,7 +451,7 @@ def test_a_group_is_checked_again_where_it_has_changed() -> None:
     for name, value in (("lr", -1.0), ("lr", "a"), ("amsgrad", 1), ("betas", (0.9, 2.0))):
         before = optimizer.param_groups[0][name]
         optimizer.param_groups[0][name] = value
-        with pytest.raises((ValueError, TypeError), match="Invalid|expected"):
+        with pytest.raises((ValueError, TypeError), match=r"Invalid|expected"):
             optimizer.step([w])
         optimizer.param_groups[0][name] = before
         optimizer.step([w])

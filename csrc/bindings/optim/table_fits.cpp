@@ -63,7 +63,8 @@ bool ParameterTable::has_its_states(const Row& row, PyObject* used) const {
   return true;
 }
 
-// Whether each parameter's dict is as it was; one that has not changed is not looked into.
+// Whether each parameter's dict is as it was; where Python numbers the versions of a dict, one of
+// the same version is not read.
 void ParameterTable::check_states() {
   size_t index = 0;
   for (size_t group = 0; group < group_ends_.size(); ++group) {

@@ -183,6 +183,8 @@ class Rule:
     def used_slots(self, group: Group) -> tuple[str | None, ...]:
         """The slots' names, None for those that this group does not keep."""
         when = self.when
+        if not when:
+            return self.slots
         return tuple(
             [name if name not in when or group[when[name]] else None for name in self.slots]
         )

@@ -54,7 +54,7 @@ class Arrays(Protocol):
         """Writes values of another dtype to an array."""
 
     def written(self, array: Array) -> None:
-        """Tells autograd of a write by a kernel."""
+        """Increments the version of an array that a kernel wrote."""
 
     def local(self, array: Array) -> Array:
         """The part of a distributed array that this process has."""

@@ -10,17 +10,17 @@ the CPU) each process updates its own part. States keep their dtypes in ``load_s
 The step with which `torch.distributed.checkpoint` makes the states of a fresh optimizer (of zeros
 at a rate of 0) makes them and does nothing else: the next step is the first.
 
-Where parameters, states or gradients lie in one another's memory, the step is torch's loop, one
-parameter after the other. That is found when tensors are first seen (later where others come in
-their place), not at every step. A number of the step that is finite but not in float32
-(``lr=1e39``) is a RuntimeError for parameters that are computed in float32; what float32 rounds to
-zero (``eps=1e-320``) is zero, as in torch.
+Where parameters, states or gradients share memory, the step is torch's loop, one parameter after
+the other. That is found when tensors are first seen (again where others come in their place), not
+at every step. A number of the step that is finite but not in float32 (``lr=1e39``) is a
+RuntimeError for parameters that are computed in float32; what float32 rounds to zero
+(``eps=1e-320``) is zero, as in torch.
 
-Besides torch's arguments every class has some of its own, by keyword, that do in the step what else
-goes over the parameters; each alone and all together equal to doing them one after another. They
-may be changed between steps: they are attributes, and where one is not as torch's optimizers are it
-is a key of every group, of which the first counts. So they are in state dicts, and a resumed
-optimizer goes on averaging without being told to; and they work through wrappers:
+Besides torch's arguments every class has some of its own, by keyword, that do in the same pass over
+the parameters what follows here; each alone and all together equal to doing them one after another.
+They may be changed between steps: they are attributes, and one that does something is a key of
+every group, of which the first counts. So they are in state dicts, and a resumed optimizer goes on
+averaging by itself; and they work through wrappers:
 ``wrapper.param_groups[0]["max_grad_norm"] = 1.0`` through any, attributes and methods through
 Lightning's, and ``AdamW.within(wrapper)`` is what accelerate, or another, has wrapped.
 ``examples/averages.py`` has callbacks for Lightning, transformers and accelerate that evaluate and

@@ -49,7 +49,9 @@ class Steps(KernelSteps):
             self._blank.remove()
             self._blank = None
         options = extras_of(type(self).__name__, self.param_groups)
-        is_differentiable = any(group["differentiable"] for group in self.param_groups)
+        is_differentiable = False
+        for group in self.param_groups:
+            is_differentiable = is_differentiable or group["differentiable"]
         if is_differentiable and options.any:
             raise ValueError(
                 f"{type(self).__name__}: step: differentiable=True excludes max_grad_norm, "

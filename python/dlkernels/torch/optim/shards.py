@@ -112,7 +112,7 @@ class LocalShards:
         fresh: The same, of those.
 
     Raises:
-        TypeError: A gradient or state lies otherwise than its parameter, or is none.
+        TypeError: A gradient or state is laid out otherwise than its parameter, or is no tensor.
     """
 
     @torch.no_grad()
@@ -152,7 +152,7 @@ class LocalShards:
         return shard
 
     def count_versions(self) -> None:
-        """Tells autograd of a step; the parts were told by their table."""
+        """Increments the versions of what a step wrote; the table has done so for the parts."""
         torch.autograd.graph.increment_version(self._written)
 
 
