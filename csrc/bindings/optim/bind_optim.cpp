@@ -61,9 +61,11 @@ void check_parameters(const std::string& operation, const py::list& params) {
 
 } // namespace
 
-void bind_optim(py::module_& m) {
-  m.def("optimizer_step", &optimizer_step);
-  m.def("check_parameters", &check_parameters);
+DLK_BINDINGS(m) {
+  m.def("optimizer_step", &optimizer_step,
+        "One step of a rule over all parameters, in one parallel region.");
+  m.def("check_parameters", &check_parameters,
+        "Refuses what optimizer_step would refuse of parameters.");
   py::class_<StepExtras>(m, "StepExtras")
       .def(py::init(&make_by_init<StepExtras>))
       .def_readwrite("unscale", &StepExtras::unscale)
@@ -76,7 +78,8 @@ void bind_optim(py::module_& m) {
       .def_readwrite("is_skipped", &StepExtras::is_skipped)
       .def_readonly("norm", &StepExtras::norm)
       .def_readonly("norm_is_double", &StepExtras::norm_is_double);
-  m.def("torch_handles_available", &torch_handles_available);
+  m.def("torch_handles_available", &torch_handles_available,
+        "Whether tensors can be held without their Python objects.");
   py::class_<ParameterTable>(m, "ParameterTable")
       .def(py::init(
           &make_by_init<ParameterTable, const std::string&, const std::string&,

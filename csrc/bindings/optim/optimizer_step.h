@@ -2,9 +2,10 @@
 // ones as their strides allow, and what the rule computes with.
 #pragma once
 
+#include "bindings/arrays/shared_memory.h"
 #include "bindings/optim/rule_kernel.h"
 #include "bindings/optim/step_extras.h"
-#include "bindings/shared_memory.h"
+#include "kernels/optim/args.h"
 
 #include <vector>
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "bindings/optim/optimizer_step.h"
-#include "bindings/torch_handle.h"
+#include "bindings/torch_internals/torch_handle.h"
 
 #include <atomic>
 

@@ -7,12 +7,13 @@
 
 namespace dlk {
 
+// A line of kernels/optim/kernels.def.
 struct RuleKernel {
   void (*KernelTable::*function)(OptimizerArgs&) noexcept;
-  bool sums_over_parameters; // it needs OptimizerArgs::param_sums
+  int traits; // of OptimizerTrait
 };
 
-// The kernel of kernels.def by its name; ValueError for one that is no optimizer's.
+// By its name; ValueError for an unknown one.
 RuleKernel rule_kernel(const std::string& name);
 
 } // namespace dlk

@@ -91,7 +91,7 @@ void OptimizerStep::run(const RuleKernel& kernel, bool keeps_gil, StepExtras& ex
   args.chunks = chunks.data();
   args.chunk_count = int64_t(chunks.size());
   std::vector<double> param_sums;
-  if (kernel.sums_over_parameters)
+  if (kernel.traits & kSumsOverParameters)
     param_sums.resize(2 * chunks.size());
   args.param_sums = param_sums.data();
   args.extras.unscale = extras.unscale;

@@ -1,7 +1,7 @@
 // ParameterTable: what it keeps of parameters, states and groups.
 #include "bindings/optim/parameter_table.h"
 
-#include "bindings/exchange.h"
+#include "bindings/arrays/exchange.h"
 
 #include <algorithm>
 #include <unordered_set>
