@@ -74,7 +74,7 @@ class _KernelOptimizer(torch.optim.Optimizer):
         own again afterwards, also after an exception. Autograd is told of both writes."""
 
 class ASGD(_KernelOptimizer, torch.optim.ASGD):
-    """`torch.optim.ASGD` (Polyak and Juditsky 1992), bit-equal to its float32 loop."""
+    """`torch.optim.ASGD` (Polyak and Juditsky 1992)."""
     def __init__(
         self,
         params: ParamsT,
@@ -179,8 +179,7 @@ class Adam(_KernelOptimizer, torch.optim.Adam):
     ) -> None: ...
 
 class AdamW(Adam, torch.optim.AdamW):
-    """`torch.optim.AdamW` (Loshchilov and Hutter 2019): `Adam` whose weight decay shrinks
-    the parameter first, ``p *= 1 - lr * weight_decay``, and does not enter the moments."""
+    """`torch.optim.AdamW` (Loshchilov and Hutter 2019)."""
     def __init__(
         self,
         params: ParamsT,
@@ -207,8 +206,7 @@ class AdamW(Adam, torch.optim.AdamW):
     ) -> None: ...
 
 class Adamax(_KernelOptimizer, torch.optim.Adamax):
-    """`torch.optim.Adamax` (Kingma and Ba 2015), bit-equal to its float32 loop on AVX2 and
-    AVX-512."""
+    """`torch.optim.Adamax` (Kingma and Ba 2015)."""
     def __init__(
         self,
         params: ParamsT,
@@ -412,7 +410,7 @@ class RMSprop(_KernelOptimizer, torch.optim.RMSprop):
     ) -> None: ...
 
 class Rprop(_KernelOptimizer, torch.optim.Rprop):
-    """`torch.optim.Rprop` (Riedmiller and Braun 1993), bit-equal to its float32 loop."""
+    """`torch.optim.Rprop` (Riedmiller and Braun 1993)."""
     def __init__(
         self,
         params: ParamsT,
@@ -436,8 +434,7 @@ class Rprop(_KernelOptimizer, torch.optim.Rprop):
     ) -> None: ...
 
 class SGD(_KernelOptimizer, torch.optim.SGD):
-    """`torch.optim.SGD` (Sutskever et al. 2013), bit-equal to its float32 loop on AVX2 and
-    AVX-512."""
+    """`torch.optim.SGD` (Sutskever et al. 2013)."""
     def __init__(
         self,
         params: ParamsT,
