@@ -13,13 +13,16 @@ import specs
 from dlkernels.elementwise_losses import LOSSES
 from dlkernels.torch import explain, functional
 from dlkernels.torch.elementwise_losses import _OWN as IN_TORCH
-from dlkernels.torch.elementwise_losses import FUNCTIONS, MODULES
+from dlkernels.torch.elementwise_losses import TWINS
 from support import (
     DTYPES as NUMPY_DTYPES,
 )
 from support import (
     SOME_OR_ALL,
 )
+
+FUNCTIONS = {twin.function.__name__: twin.function for twin in TWINS}
+MODULES = [module.__name__ for twin in TWINS for module in twin.modules]
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Using a target size"),

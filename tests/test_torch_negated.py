@@ -11,7 +11,8 @@ import torch
 import dlkernels
 import dlkernels.torch as dlt
 import specs
-from dlkernels.torch import image, sync_norm
+from dlkernels.torch import image
+from dlkernels.torch.norm import sync as sync_norm
 from support import DTYPES
 from twins import SAMPLED_CALLS
 

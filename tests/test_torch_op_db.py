@@ -10,7 +10,7 @@ import specs
 from dlkernels.activations import ACTIVATIONS
 from dlkernels.elementwise_losses import LOSSES
 from dlkernels.torch import functional, nn
-from dlkernels.torch.elementwise_losses import MODULES as LOSS_MODULES
+from dlkernels.torch.elementwise_losses import TWINS as LOSS_TWINS
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # torch's test modules use what torch deprecates
@@ -207,7 +207,7 @@ MODULES = {
         torch.nn.BatchNorm2d,
         torch.nn.BatchNorm3d,
         *(getattr(torch.nn, row.module) for row in ACTIVATIONS.values()),
-        *(getattr(torch.nn, kind) for kind in LOSS_MODULES),
+        *(getattr(torch.nn, m.__name__) for twin in LOSS_TWINS for m in twin.modules),
     )
 }
 
