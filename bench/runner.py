@@ -201,7 +201,7 @@ def measure_peak(case: Case, peer: str) -> float:
 
 def serve(arguments: list[str]) -> None:
     """Builds and warms up a case, then takes one sample per line of input until it ends."""
-    # Libraries print; the answers go where nothing else can write.
+    # Libraries print; the answers go where they cannot write.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
