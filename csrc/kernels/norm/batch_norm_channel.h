@@ -61,18 +61,12 @@ template <class F> DLK_INLINE void with_norm_types(const BatchNormArgs& args, F 
 
 // --- eight channels' numbers, rounded to the computing type
 
-// Doubles in memory rounded to the computing type.
-template <class Lanes> DLK_INLINE void store_rounded(double* p, Vec<double> a, Lanes lanes) {
-  store_lanes(p, a, lanes);
+// Eight numbers of the computing type.
+DLK_INLINE void store_rounded(double* p, Vec<double> a) {
+  store(p, a);
 }
-DLK_INLINE void store_rounded(float* p, Vec<double> a, WholeVec) {
+DLK_INLINE void store_rounded(float* p, Vec<double> a) {
   store_eight(p, a);
-}
-DLK_INLINE void store_rounded(float* p, Vec<double> a, PartialVec lanes) {
-  float values[Vec<double>::kLanes];
-  store_eight(values, a);
-  for (int64_t i = 0; i < lanes.count; ++i)
-    p[i] = values[i];
 }
 
 template <class C> DLK_INLINE Vec<double> rounded_to(Vec<double> a) {
@@ -151,15 +145,15 @@ template <class C> struct PlaneCoefficients {
 template <class C> struct RowCoefficients {
   C* table;
   int64_t stride;
-  template <class Lanes>
-  DLK_INLINE void set(int64_t column, const Coefficients<C>& c, Lanes lanes) const {
+  // Of eight columns, whatever `c` was read of: the padding takes what comes after the last.
+  DLK_INLINE void set(int64_t column, const Coefficients<C>& c) const {
     C* p = table + column;
-    store_rounded(p, c.mean.rounded, lanes);
-    store_rounded(p + stride, c.scale, lanes);
-    store_rounded(p + 2 * stride, c.shift, lanes);
-    store_rounded(p + 3 * stride, c.dy_mean, lanes);
-    store_rounded(p + 4 * stride, c.slope, lanes);
-    store_rounded(p + 5 * stride, c.offset, lanes);
+    store_rounded(p, c.mean.rounded);
+    store_rounded(p + stride, c.scale);
+    store_rounded(p + 2 * stride, c.shift);
+    store_rounded(p + 3 * stride, c.dy_mean);
+    store_rounded(p + 4 * stride, c.slope);
+    store_rounded(p + 5 * stride, c.offset);
   }
   RowCoefficients from(int64_t column) const { return {table + column, stride}; }
   DLK_INLINE Vec<C> mean(int64_t i) const { return load(table + i); }

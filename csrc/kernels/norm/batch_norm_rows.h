@@ -67,15 +67,15 @@ template <class F> DLK_INLINE void parallel_rows(const BatchNormArgs& args, F fu
                   });
 }
 
-// function(first channel, coefficients, lanes) for `channels` channels from `first` on.
-template <class C, class F>
-DLK_INLINE void for_each_coefficients(const BatchNormArgs& args, int64_t first, int64_t channels,
-                                      bool differentiate, F function) {
+// The coefficients of `channels` channels from `first` on.
+template <class C>
+DLK_INLINE void set_coefficients(const RowCoefficients<C>& table, const BatchNormArgs& args,
+                                 int64_t first, int64_t channels, bool differentiate) {
   for_each_vec<double>(channels, [&](int64_t i, auto lanes) DLK_BODY {
     Coefficients<C> c(args, first + i, lanes);
     if (differentiate)
       c.differentiate_statistics(args, first + i, lanes);
-    function(i, c, lanes);
+    table.set(i, c);
   });
 }
 
@@ -85,20 +85,15 @@ RowCoefficients<C> row_table(const BatchNormArgs& args, int64_t width, bool diff
   const int64_t stride = width + kNormTablePadding;
   const int64_t sums = args.reduce ? kNormSums * args.width * (norm_chunks(args) + 1) : 0;
   const RowCoefficients<C> table{reinterpret_cast<C*>(args.scratch + sums), stride};
-  for_each_coefficients<C>(args, 0, args.channels, differentiate,
-                           [&](int64_t channel, const Coefficients<C>& c, auto lanes) DLK_BODY {
-                             // Partial stores are slow, and here there are many. The lanes that a
-                             // whole one has too many are overwritten by the next.
-                             if (args.channels < Vec<double>::kLanes)
-                               for (int64_t i = 0; i < width; i += args.channels)
-                                 table.set(i, c, WholeVec{});
-                             else
-                               for (int64_t i = channel; i < width; i += args.channels)
-                                 table.set(i, c, lanes);
-                           });
-  for (int64_t i = 0; i < kNormCoefficients; ++i) // read, but not used
-    for (int64_t pad = 0; pad < kNormTablePadding; ++pad)
-      table.table[i * stride + width + pad] = 0;
+  set_coefficients(table, args, 0, args.channels, differentiate);
+  for (int64_t i = 0; i < kNormCoefficients; ++i) {
+    C* const row = table.table + i * stride;
+    for (int64_t filled = args.channels; filled < width; filled *= 2) // again for the next channels
+      __builtin_memcpy(row + filled, row,
+                       sizeof(C) * (2 * filled < width ? filled : width - filled));
+    for (int64_t pad = 0; pad < kNormTablePadding; ++pad) // read, but not used
+      row[width + pad] = 0;
+  }
   return table;
 }
 
@@ -106,7 +101,8 @@ RowCoefficients<C> row_table(const BatchNormArgs& args, int64_t width, bool diff
 // bytes costs a fifth more than a long one.
 DLK_INLINE BatchNormArgs with_wide_rows(const BatchNormArgs& args) {
   BatchNormArgs wide = args;
-  const int64_t fold = kNormWideColumns / args.width;
+  const int64_t most = kNormWideColumns / args.width;
+  const int64_t fold = most < args.batches ? most : args.batches;
   bool side_by_side = !args.mask || args.mask_batch_stride == args.width;
   ClassArray* const arrays[] = {&wide.input, &wide.residual, &wide.output, &wide.grad_output,
                                 &wide.grad_residual};
@@ -128,9 +124,7 @@ template <class C> struct SlabTable {
   static constexpr int64_t kStride = kNormSlabColumns + kNormTablePadding;
   alignas(kVecBytes) C values[kNormCoefficients * kStride] = {};
   SlabTable(const BatchNormArgs& args, int64_t channel, int64_t channels, bool differentiate) {
-    for_each_coefficients<C>(args, channel, channels, differentiate,
-                             [&](int64_t i, const Coefficients<C>& c, auto lanes)
-                                 DLK_BODY { coefficients().set(i, c, lanes); });
+    set_coefficients(coefficients(), args, channel, channels, differentiate);
   }
   RowCoefficients<C> coefficients() { return {values, kStride}; }
 };
