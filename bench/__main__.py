@@ -19,6 +19,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -207,7 +208,7 @@ def main() -> int:
         return 2
 
     # Before torch or any other OpenMP user is loaded; children inherit both.
-    load = os.getloadavg()[0]
+    load, began = os.getloadavg()[0], time.monotonic()
     os.environ["OMP_NUM_THREADS"] = os.environ["DLKERNELS_NUM_THREADS"] = str(options.threads)
     if options.against is not None:
         return against.compare(chosen, options.against, options.rounds)
@@ -242,6 +243,7 @@ def main() -> int:
     machine |= {
         "threads": options.threads,
         "rounds": options.rounds,
+        "minutes": round((time.monotonic() - began) / 60),
         "quick": options.quick,
         "command": " ".join(("python -m bench", *sys.argv[1:])),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),

@@ -176,9 +176,8 @@ def write_document(rows: Sequence[Row], machine: Mapping[str, Any]) -> None:
 def grid(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """A table whose first column is text and whose others are numbers."""
     rule = "|---" + "|--:" * (len(header) - 1) + "|"
-    return "\n".join(
-        [f"| {' | '.join(header)} |", rule, *(f"| {' | '.join(line)} |" for line in lines)]
-    )
+    titles = f"| {' | '.join(header)} |".replace("|  |", "| |", 1)
+    return "\n".join([titles, rule, *(f"| {' | '.join(line)} |" for line in lines)])
 
 
 def cell(row: Row | None) -> str:

@@ -149,7 +149,7 @@ def test_document_keeps_its_prose(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     machine = {
         **dict.fromkeys(("processor", "cores", "caches", "threads", "active_isa", "date"), "x"),
         **{"versions": {"torch": "2"}, "roofs_gb_per_s": {"least": 1.0}, "command": "make bench"},
-        **{"rounds": 3, "quick": False, "missing": {}, "notes": []},
+        **{"rounds": 3, "minutes": 1, "quick": False, "missing": {}, "notes": []},
     }
     report.write_document(fake_rows(), machine)
     text = path.read_text()
