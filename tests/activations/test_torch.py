@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as TF
 
 import dlkernels.torch.nn as dnn
-import specs
+from activations.specs import ACTIVATIONS as SPECS
 from dlkernels.torch import explain, functional
 from dlkernels.torch.functional import relu, relu_
+from torch_support import DTYPES
 
-ACTIVATIONS = pytest.mark.parametrize("activation", specs.ACTIVATIONS, ids=lambda a: a.name)
+ACTIVATIONS = pytest.mark.parametrize("activation", SPECS, ids=lambda a: a.name)
 
-DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 SIZES = [0, 1, 7, 15, 16, 17, 31, 33, 64, 127, 1000, 4099]
 SPECIAL = [
     float("nan"),

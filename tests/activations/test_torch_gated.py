@@ -13,9 +13,9 @@ import dlkernels.torch.nn as dnn
 from dlkernels.torch import explain, functional
 from dlkernels.torch.functional import glu, maxout, prelu, swiglu
 from support import SOME_OR_ALL
+from torch_support import DTYPES
 
 OPS = torch.ops.dlkernels
-DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 SLACK = {torch.bfloat16: 2e-2, torch.float16: 4e-3, torch.float32: 3e-6, torch.float64: 1e-13}
 
 pytestmark = [

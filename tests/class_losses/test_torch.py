@@ -14,14 +14,13 @@ import dlkernels
 import dlkernels.torch.nn as dnn
 from dlkernels.torch import explain
 from dlkernels.torch.functional import cross_entropy, log_softmax, nll_loss, softmax
+from torch_support import DTYPES, HALF
 
-DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 #: For the longest tests: two at every change, the others in `make test-slow`.
 SOME_DTYPES = [
     *(torch.float32, torch.bfloat16),
     *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in (torch.float64, torch.float16)),
 ]
-HALF = (torch.bfloat16, torch.float16)
 
 # --- what the comparisons share
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import dlkernels
+from activations.specs import ACTIVATIONS
 from dlkernels import _core
-from specs import ACTIVATIONS, Exact, tolerance
+from operation import Exact, tolerance
 from support import (
     DTYPES,
     ISAS,

@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import gc
 import inspect
 import pickle
 import warnings
@@ -20,6 +19,7 @@ from support import (
     SOME_OR_ALL,
     dropout_mask,
 )
+from torch_support import DTYPES
 
 pytestmark = [
     # torch's own, from inside its compiler
@@ -27,7 +27,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning:torch"),
 ]
 
-DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 #: Every twin of a function of torch's, with a shape it takes and its dimensions that the mask has.
 TWINS = {
     "dropout": ((3, 5, 4, 6), 4),
@@ -548,14 +547,6 @@ def test_modules(name):
 # --- operators, compiled graphs, other tensors
 
 
-@pytest.fixture
-def _fresh_compiler():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-    gc.collect()
-
-
 def every_twin(x, bias):
     images = x.view(2, 3, 4, -1)
     hidden = functional.dropout(x * 2, 0.4) + functional.alpha_dropout(x, 0.2, True)
@@ -567,7 +558,7 @@ def every_twin(x, bias):
     return hidden.square().sum() + volume.square().sum()
 
 
-@pytest.mark.usefixtures("_fresh_compiler")
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -591,7 +582,7 @@ def test_every_twin_compiles_in_one_graph(backend):
         assert not torch.equal(compiled(x, bias), compiled(x, bias))
 
 
-@pytest.mark.usefixtures("_fresh_compiler")
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -613,7 +604,7 @@ def test_compiled_seeds():
         assert torch.equal(seeded(x, tensor), functional.dropout(x, 0.5, seed=seed))
 
 
-@pytest.mark.usefixtures("_fresh_compiler")
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 import dlkernels
-import specs
 from dlkernels.elementwise_losses import LOSSES
-from specs import LossSpec
+from elementwise_losses.specs import ELEMENTWISE_LOSSES, LossSpec
 from support import DTYPES, Foreign, assert_same_bits, bits
 
-EVERY = pytest.mark.parametrize("spec", specs.ELEMENTWISE_LOSSES, ids=lambda s: s.name)
+EVERY = pytest.mark.parametrize("spec", ELEMENTWISE_LOSSES, ids=lambda s: s.name)
 DTYPE = pytest.mark.parametrize("dtype", DTYPES)
 
 

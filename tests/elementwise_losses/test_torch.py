@@ -9,17 +9,18 @@ import torch
 import torch.nn.functional as TF
 
 import dlkernels.torch.nn as dnn
-import specs
 from dlkernels.elementwise_losses import LOSSES
 from dlkernels.torch import explain, functional
 from dlkernels.torch.elementwise_losses import _OWN as IN_TORCH
 from dlkernels.torch.elementwise_losses import FUNCTIONS, MODULES
+from elementwise_losses.specs import ELEMENTWISE_LOSSES
 from support import (
     DTYPES as NUMPY_DTYPES,
 )
 from support import (
     SOME_OR_ALL,
 )
+from torch_support import DTYPES, HALF
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Using a target size"),
@@ -28,9 +29,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
 
-DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
-HALF = (torch.bfloat16, torch.float16)
-SPECS = {spec.name: spec for spec in specs.ELEMENTWISE_LOSSES}
+SPECS = {spec.name: spec for spec in ELEMENTWISE_LOSSES}
 EVERY = pytest.mark.parametrize("name", SPECS)
 #: Those that are torch's.
 SHARED = [name for name in SPECS if hasattr(TF, name)]

@@ -11,8 +11,10 @@ import pytest
 
 import dlkernels
 import specs
+from class_losses.specs import CROSS_ENTROPY, SOFTMAX
 from dlkernels import _core
-from specs import Call, MathFunction, Operation
+from operation import Call, Exact, Operation, Options, tolerance, widened
+from scalar_functions import MATH_FUNCTIONS, MathFunction, normal_cdf
 from support import (
     DTYPES,
     FMA_ISAS,
@@ -28,7 +30,7 @@ from support import (
     wide_dtype,
 )
 
-FUNCTIONS = pytest.mark.parametrize("function", specs.MATH_FUNCTIONS, ids=lambda f: f.name)
+FUNCTIONS = pytest.mark.parametrize("function", MATH_FUNCTIONS, ids=lambda f: f.name)
 FLOATS = pytest.mark.parametrize("dtype", ["float32", "float64"])
 CASES = pytest.mark.parametrize(
     ("operation", "call"), [pytest.param(op, call, id=call.name) for op, call in specs.cases()]
@@ -164,7 +166,7 @@ def _own_copies(arrays: dict[str, Any], offset: int) -> dict[str, Any]:
 
 def _samples(
     operation: Operation, dtype: str
-) -> Iterator[tuple[specs.Options, tuple[int, ...], dict[str, Any]]]:
+) -> Iterator[tuple[Options, tuple[int, ...], dict[str, Any]]]:
     for options in operation.options:
         for size in SIZES:
             for shape in operation.shapes(size):
@@ -179,7 +181,7 @@ def test_operation(operation: Operation, call: Call, dtype: str) -> None:
     for options, shape, arrays in _samples(operation, dtype):
         label = f"{call.name} {dict(options)} {shape}"
         with np.errstate(all="ignore"):
-            exact = call.reference(specs.widened(arrays, dtype), options)
+            exact = call.reference(widened(arrays, dtype), options)
         for level in ISAS:
             with isa_level(level):
                 results = call.run(_own_copies(arrays, 0), options, None)
@@ -191,7 +193,7 @@ def test_operation(operation: Operation, call: Call, dtype: str) -> None:
                 _check_result(result, exact[index], call.eps[index], dtype, f"{label} {level}")
 
 
-def _check_result(result: Any, exact: specs.Exact, bound: float, dtype: str, label: str) -> None:
+def _check_result(result: Any, exact: Exact, bound: float, dtype: str, label: str) -> None:
     result = np.asarray(result)
     if dtype in HALF and result.dtype == np.float32:  # log-sum-exp stays float32
         dtype = "float32"
@@ -200,7 +202,7 @@ def _check_result(result: Any, exact: specs.Exact, bound: float, dtype: str, lab
     value = exact.value
     with np.errstate(invalid="ignore"):
         error = np.abs(result.astype(value.dtype) - value)
-        allowed = specs.tolerance(exact, bound, dtype)
+        allowed = tolerance(exact, bound, dtype)
         fine = (error <= allowed) | (np.isnan(value) & np.isnan(result.astype(value.dtype)))
     if not fine.all():
         at = tuple(int(i) for i in np.unravel_index(np.argmin(fine), fine.shape))
@@ -228,7 +230,7 @@ def test_operation_has_the_same_bits_on_avx2_and_avx512(
 def test_gelu_keeps_the_digits_of_its_negative_tail(dtype: str, bound: float) -> None:
     """Where 1 + erf has none left."""
     x = np.concatenate([np.linspace(-5, 5, 100_001), np.linspace(-12, -4, 50_001)]).astype(dtype)
-    exact = x.astype(wide_dtype(dtype)) * specs.normal_cdf(x.astype(wide_dtype(dtype)))
+    exact = x.astype(wide_dtype(dtype)) * normal_cdf(x.astype(wide_dtype(dtype)))
     for level in FMA_ISAS:
         with isa_level(level):
             error = ulp_error(dlkernels.gelu(x), exact, dtype)
@@ -244,7 +246,7 @@ def test_gelu_everywhere() -> None:
     for start in range(int(first), int(last) + 1, 2**22):
         stop = min(start + 2**22, int(last) + 1)
         x = np.arange(start, stop, dtype=np.uint32).view(np.float32)
-        exact = x.astype(np.float64) * specs.normal_cdf(x.astype(np.float64))
+        exact = x.astype(np.float64) * normal_cdf(x.astype(np.float64))
         worst = max(worst, float(ulp_error(dlkernels.gelu(x), exact, "float32").max()))
     assert worst <= 6
 
@@ -267,7 +269,7 @@ def test_softmax_rows_sum_to_one(dtype: str, isa: str) -> None:
 
 
 @pytest.mark.parametrize("shift", [0.0, 80.0, -90.0, 3e4, 1e7, -4e9, 2e20, -3e37])
-@pytest.mark.parametrize("operation", [specs.CROSS_ENTROPY, specs.SOFTMAX], ids=lambda op: op.name)
+@pytest.mark.parametrize("operation", [CROSS_ENTROPY, SOFTMAX], ids=lambda op: op.name)
 def test_a_shift_of_the_logits_costs_no_accuracy(
     operation: Operation, shift: float, isa: str
 ) -> None:
@@ -280,9 +282,9 @@ def test_a_shift_of_the_logits_costs_no_accuracy(
             "x": logits,
             "target": rng.integers(0, shape[1], (shape[0], *shape[2:])),
         }
-        call = operation.calls[1 if operation is specs.CROSS_ENTROPY else 0]
+        call = operation.calls[1 if operation is CROSS_ENTROPY else 0]
         options = {"reduction": "none"}
-        exact = call.reference(specs.widened(arrays, "float32"), options)
+        exact = call.reference(widened(arrays, "float32"), options)
         for index, result in enumerate(call.run(arrays, options, None)):
             label = f"{call.name} {shape} result {index}"
             _check_result(result, exact[index], call.eps[index], "float32", label)
@@ -311,9 +313,9 @@ def test_wide_logits_stay_accurate(dtype: str, isa: str) -> None:
     target = rng.integers(0, 9000, 6)
     target[0] = 8999
     arrays = {"logits": logits, "target": target}
-    exact = specs.CROSS_ENTROPY.calls[1].reference(specs.widened(arrays, dtype), {})
-    results = specs.CROSS_ENTROPY.calls[1].run(arrays, {}, None)
+    exact = CROSS_ENTROPY.calls[1].reference(widened(arrays, dtype), {})
+    results = CROSS_ENTROPY.calls[1].run(arrays, {}, None)
     for result, expected in zip(results, exact, strict=True):
         _check_result(result, expected, 8, dtype, "wide logits")
-    x = specs.SOFTMAX.calls[0].reference(specs.widened({"x": logits}, dtype), {})
+    x = SOFTMAX.calls[0].reference(widened({"x": logits}, dtype), {})
     _check_result(dlkernels.softmax(logits), x[0], 9, dtype, "softmax of wide logits")

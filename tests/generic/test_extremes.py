@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import dlkernels
-import specs
-from specs import ActivationSpec, Operation
+from activations.specs import ACTIVATIONS, GLU, SWIGLU, ActivationSpec
+from operation import Exact, Operation, tolerance, widened
 from support import (
     DTYPES,
     FMA_ISAS,
@@ -56,10 +56,10 @@ def _factors(dtype: str, size: int, largest: float) -> np.ndarray:
     return np.resize(values, size).astype(DTYPES[dtype])
 
 
-def _check(result: Any, exact: specs.Exact, bound: float, dtype: str, label: str) -> None:
+def _check(result: Any, exact: Exact, bound: float, dtype: str, label: str) -> None:
     result = np.asarray(result).astype(exact.value.dtype)
     with np.errstate(all="ignore"):
-        allowed = specs.tolerance(exact, bound, dtype)
+        allowed = tolerance(exact, bound, dtype)
         fine = np.abs(result - exact.value) <= allowed
         beyond = np.abs(exact.value) + allowed >= overflow_threshold(dtype)
         fine |= beyond & np.isinf(result) & (np.sign(result) == np.sign(exact.value))
@@ -74,16 +74,16 @@ def _check(result: Any, exact: specs.Exact, bound: float, dtype: str, label: str
 def _check_calls(operation: Operation, arrays: Any, options: Any, dtype: str) -> None:
     for call in operation.calls:
         with np.errstate(all="ignore"):
-            exact = call.reference(specs.widened(arrays, dtype), options)
+            exact = call.reference(widened(arrays, dtype), options)
             results = call.run(arrays, options, None)
         for index, result in enumerate(results):
             label = f"{call.name} {dict(options)} {dtype} result {index}"
             _check(np.ravel(result), _flat(exact[index]), call.eps[index], dtype, label)
 
 
-def _flat(exact: specs.Exact) -> specs.Exact:
+def _flat(exact: Exact) -> Exact:
     scale = None if exact.scale is None else np.ravel(exact.scale)
-    return specs.Exact(np.ravel(exact.value), scale, exact.underflow)
+    return Exact(np.ravel(exact.value), scale, exact.underflow)
 
 
 def _check_activation(spec: ActivationSpec, dtype: str, count: int) -> None:
@@ -95,14 +95,14 @@ def _check_activation(spec: ActivationSpec, dtype: str, count: int) -> None:
         _check_calls(spec.operation(), arrays, options, dtype)
 
 
-@pytest.mark.parametrize("spec", specs.ACTIVATIONS, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", ACTIVATIONS, ids=lambda spec: spec.name)
 @DTYPE
 def test_activations_of_any_argument(spec: ActivationSpec, dtype: str) -> None:
     _check_activation(spec, dtype, 2000)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", specs.ACTIVATIONS, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", ACTIVATIONS, ids=lambda spec: spec.name)
 @DTYPE
 def test_activations_of_very_many_arguments(spec: ActivationSpec, dtype: str, isa: str) -> None:
     if isa in FMA_ISAS:
@@ -113,9 +113,9 @@ def test_activations_of_very_many_arguments(spec: ActivationSpec, dtype: str, is
 def test_gated_units_of_any_argument(dtype: str, isa: str) -> None:
     gate = _arguments(dtype, 2000)
     up, grad = _factors(dtype, gate.size, 6e4), _factors(dtype, gate.size + 2, 6e4)[2:]
-    _check_calls(specs.SWIGLU, {"gate": gate, "up": up, "grad_output": grad}, {}, dtype)
+    _check_calls(SWIGLU, {"gate": gate, "up": up, "grad_output": grad}, {}, dtype)
     halves = {"x": np.stack([up, gate], axis=1), "grad_output": grad[:, None]}
-    _check_calls(specs.GLU, halves, {}, dtype)
+    _check_calls(GLU, halves, {}, dtype)
 
 
 @DTYPE
@@ -143,7 +143,7 @@ def test_tails_have_their_digits_until_they_are_subnormal(
     if name == "gelu":
         bound += 2 * (dtype == "float64")
         x = -np.sqrt(-2 * x)
-    spec = next(spec for spec in specs.ACTIVATIONS if spec.name == name)
+    spec = next(spec for spec in ACTIVATIONS if spec.name == name)
     exact = spec.function(x.astype(wide_dtype(dtype)))
     exact = getattr(exact, "value", exact)
     if isa in FMA_ISAS:

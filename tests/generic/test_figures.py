@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dlkernels
-import specs
+from activations.specs import ACTIVATIONS
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
@@ -235,7 +235,7 @@ def test_gradients_are_differences(isa: str) -> None:
             dlkernels.nll_loss_backward(1.0, logits, target, weight=weight),
         ),
     ]
-    for activation in specs.ACTIVATIONS:
+    for activation in ACTIVATIONS:
         function, backward = (
             getattr(dlkernels, activation.name + suffix) for suffix in ("", "_backward")
         )

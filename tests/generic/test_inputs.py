@@ -12,8 +12,9 @@ import pytest
 
 import dlkernels
 import specs
+from activations.specs import ACTIVATIONS, ActivationSpec
 from dlkernels import _core
-from specs import Call, Operation
+from operation import Call, Operation, tolerance, widened
 from support import (
     DTYPES,
     ISAS,
@@ -88,7 +89,7 @@ def test_strides(operation: Operation, call: Call, layout: str, dtype: str) -> N
             arrays = operation.arrays(shape, DTYPES[dtype], options)
             for value in arrays.values():
                 assert np.array_equal(LAYOUTS[layout](value), value)
-            exact = call.reference(specs.widened(arrays, dtype), options)
+            exact = call.reference(widened(arrays, dtype), options)
             expected = call.run(_copies(arrays), options, None)
             for level in ISAS:
                 with isa_level(level):
@@ -105,7 +106,7 @@ def test_strides(operation: Operation, call: Call, layout: str, dtype: str) -> N
                         assert_same_bits(result, again[index], label)
                     error = np.abs(result.astype(np.float64) - exact[index].value)
                     result_dtype = result.dtype.name
-                    allowed = specs.tolerance(exact[index], call.eps[index], result_dtype)
+                    allowed = tolerance(exact[index], call.eps[index], result_dtype)
                     assert (error <= allowed).all(), label
 
 
@@ -870,11 +871,9 @@ def test_special_softmax(layout: str, isa: str) -> None:
         assert np.isnan(run(dlkernels.softmax, [-inf, -inf])).all()
 
 
-@pytest.mark.parametrize("activation", specs.ACTIVATIONS, ids=lambda a: a.name)
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda a: a.name)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_special_values_of_activations(
-    activation: specs.ActivationSpec, dtype: str, isa: str
-) -> None:
+def test_special_values_of_activations(activation: ActivationSpec, dtype: str, isa: str) -> None:
     """In a whole vector and in a partial one; 1e-45 stands for the smallest subnormal number."""
     forward, backward = (
         getattr(dlkernels, activation.name + suffix) for suffix in ("", "_backward")
@@ -899,8 +898,8 @@ def test_special_values_of_activations(
                 np.testing.assert_array_equal(grad, np.full(size, 3 * derivative, dtype))
 
 
-@pytest.mark.parametrize("activation", specs.ACTIVATIONS, ids=lambda a: a.name)
-def test_a_mask_is_for_activations_that_save_one(activation: specs.ActivationSpec) -> None:
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda a: a.name)
+def test_a_mask_is_for_activations_that_save_one(activation: ActivationSpec) -> None:
     """It would be left unwritten, or stand for an array that is not there."""
     x = np.linspace(-1, 1, 20)
     index, numbers = activation.row.index, activation.numbers(activation.options[0])

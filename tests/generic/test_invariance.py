@@ -10,7 +10,8 @@ import pytest
 
 import dlkernels
 import specs
-from specs import Call, Operation
+from operation import Call, Operation, Options
+from optim.specs import SGD
 from support import DTYPES, ISAS, assert_same_bits, isa_level, shifted
 
 CASES = pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def _large_shapes(operation: Operation) -> list[tuple[int, ...]]:
     return [(33, 4099), (5003, 13), (3, 11, 5001)]
 
 
-def _run(call: Call, arrays: dict[str, Any], options: specs.Options) -> tuple[Any, ...]:
+def _run(call: Call, arrays: dict[str, Any], options: Options) -> tuple[Any, ...]:
     own = {
         name: value.copy() if isinstance(value, np.ndarray) else value
         for name, value in arrays.items()
@@ -225,9 +226,9 @@ def test_levels_differ_where_the_contract_lets_them() -> None:
     """That levels really change: without a fused multiply-add SGD rounds in other places."""
     if len(ISAS) < 2:
         pytest.skip("one level alone")
-    arrays = specs.SGD.arrays((4096,), DTYPES["float32"], specs.SGD.options[3])
+    arrays = SGD.arrays((4096,), DTYPES["float32"], SGD.options[3])
     results = []
     for level in ("baseline", ISAS[-1]):
         with isa_level(level):
-            results.append(_run(specs.SGD.calls[0], arrays, specs.SGD.options[3])[0])
+            results.append(_run(SGD.calls[0], arrays, SGD.options[3])[0])
     assert not np.array_equal(results[0], results[1])

@@ -18,7 +18,7 @@ import pytest
 import dlkernels
 import specs
 from dlkernels import _core
-from specs import Call, Operation
+from operation import Call, Operation
 from support import (
     DTYPES,
     SIZES,

@@ -5,10 +5,9 @@ import warnings
 import pytest
 import torch
 
+from torch_support import DTYPES, HALF
 from twins import SAMPLED_CALLS, TWIN_CALLS
 
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-HALF = (torch.bfloat16, torch.float16)
 #: The digits that two ways of rounding intermediate results to a half type leave alike.
 TOLERANCE = {torch.bfloat16: 4e-2, torch.float16: 6e-3}
 

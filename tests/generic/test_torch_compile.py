@@ -1,6 +1,5 @@
 """The twins under torch.compile, export, modes, subclasses and transforms."""
 
-import gc
 import itertools
 import warnings
 
@@ -12,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import dlkernels
 import dlkernels.torch.nn as dnn
-import specs
+from activations.specs import ACTIVATIONS as SPECS
 from dlkernels.activations import ACTIVATIONS
 from dlkernels.torch import explain, functional
 from dlkernels.torch.functional import cross_entropy, log_softmax, nll_loss, relu, relu_, softmax
@@ -20,6 +19,7 @@ from dlkernels.torch.optim import SGD
 from support import SOME_OR_ALL
 
 pytestmark = [
+    pytest.mark.usefixtures("fresh_compiler"),
     # torch's own, from inside its compiler
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -28,14 +28,6 @@ pytestmark = [
 ]
 
 OPS = torch.ops.dlkernels
-
-
-@pytest.fixture(autouse=True)
-def _fresh_compiler():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-    gc.collect()
 
 
 def every_twin(x, target, weight):
@@ -199,7 +191,7 @@ def op_samples(name):
         yield from batch_norm_samples(name)
     else:  # an activation's
         # One of each kind: what differs within one is a number that goes to the kernel.
-        kinds = {activation.row.saves: activation for activation in specs.ACTIVATIONS[::-1]}
+        kinds = {activation.row.saves: activation for activation in SPECS[::-1]}
         for activation in kinds.values():
             yield from activation_samples(name, activation, activation.options[-1])
 
@@ -326,7 +318,7 @@ def test_operators_can_be_differentiated_twice(reduction):
 
 
 @pytest.mark.sampled(5)
-@pytest.mark.parametrize("activation", specs.ACTIVATIONS, ids=lambda a: a.name)
+@pytest.mark.parametrize("activation", SPECS, ids=lambda a: a.name)
 def test_operators_of_activations_can_be_differentiated_twice(activation):
     row = ACTIVATIONS[activation.name]
     x = torch.from_numpy(activation.smooth_points()).requires_grad_()
@@ -341,7 +333,7 @@ def test_operators_of_activations_can_be_differentiated_twice(activation):
 
 
 @pytest.mark.sampled(5)
-@pytest.mark.parametrize("activation", specs.ACTIVATIONS, ids=lambda a: a.name)
+@pytest.mark.parametrize("activation", SPECS, ids=lambda a: a.name)
 def test_activations_compile_in_one_graph(activation):
     twin = getattr(functional, activation.name)
     in_place = getattr(functional, f"{activation.name}_", None)

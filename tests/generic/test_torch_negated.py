@@ -11,6 +11,7 @@ import torch
 import dlkernels
 import dlkernels.torch as dlt
 import specs
+from activations.specs import ACTIVATIONS
 from dlkernels.torch import image, sync_norm
 from support import DTYPES
 from twins import SAMPLED_CALLS
@@ -122,13 +123,13 @@ def test_gradients_of_optimizers(name, size):
 
 
 def _places():
+    alike = {activation.name for activation in ACTIVATIONS[3:]}
     for operation, call in specs.cases():
         options = operation.options[0]
         arrays = operation.arrays(operation.shapes(9)[-1], DTYPES["float32"], options)
         for name, value in arrays.items():
             if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
-                alike = operation in specs.OPERATIONS[3 : len(specs.ACTIVATIONS)]
-                marks = pytest.mark.slow if alike else ()
+                marks = pytest.mark.slow if operation.name in alike else ()
                 yield pytest.param(operation, call, name, id=f"{call.name}-{name}", marks=marks)
 
 

@@ -6,11 +6,12 @@ import warnings
 import pytest
 import torch
 
-import specs
+from activations.specs import ACTIVATIONS as SPECS
 from dlkernels.activations import ACTIVATIONS
 from dlkernels.elementwise_losses import LOSSES
 from dlkernels.torch import functional, nn
 from dlkernels.torch.elementwise_losses import MODULES as LOSS_MODULES
+from torch_support import DTYPES
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # torch's test modules use what torch deprecates
@@ -23,7 +24,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:reduction. 'mean' divides"),
 ]
 
-DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 #: (name in op_db, variant) -> our function of the same arguments.
 TWINS = {
@@ -57,7 +57,7 @@ def test_every_twin_has_its_entry_in_op_db():
 
 
 #: How far torch's own float64 results may be off, where that is more than rounding.
-TORCH_FLOAT64 = {activation.name: activation.torch_float64 for activation in specs.ACTIVATIONS}
+TORCH_FLOAT64 = {activation.name: activation.torch_float64 for activation in SPECS}
 
 
 def as_torch(twin):

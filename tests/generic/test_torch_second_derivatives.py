@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-import specs
+from activations.specs import ACTIVATIONS, ActivationSpec
 from dlkernels.torch import functional
-from specs import ActivationSpec, LossSpec
+from elementwise_losses.specs import ELEMENTWISE_LOSSES, LossSpec
+from operation import exact_of
 
 
 def _step(x: np.ndarray) -> np.ndarray:
@@ -39,7 +40,7 @@ def _check(actual: torch.Tensor, exact: np.ndarray, label: str) -> None:
     assert error <= 1e-12 * max(1, np.abs(exact).max()), f"{label}: off by {error}"
 
 
-@pytest.mark.parametrize("spec", specs.ACTIVATIONS, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", ACTIVATIONS, ids=lambda spec: spec.name)
 def test_activations_in_float64(spec: ActivationSpec) -> None:
     twin = getattr(functional, spec.name)
     for options in spec.options:
@@ -48,9 +49,9 @@ def test_activations_in_float64(spec: ActivationSpec) -> None:
         def first(x: np.ndarray, options: Any = options) -> np.ndarray:
             saved = x
             if spec.row.saves == "output":
-                saved = specs._exact(spec.function(x, **options)).value
+                saved = exact_of(spec.function(x, **options)).value
             one = np.ones_like(x)
-            return np.asarray(specs._exact(spec.gradient(one, saved, **options)).value)
+            return np.asarray(exact_of(spec.gradient(one, saved, **options)).value)
 
         wide = points.astype(np.longdouble)
         x = torch.from_numpy(points).requires_grad_()
@@ -78,10 +79,10 @@ def test_activations_at_the_ends(name: str) -> None:
         )
 
 
-@pytest.mark.parametrize("spec", specs.ELEMENTWISE_LOSSES, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", ELEMENTWISE_LOSSES, ids=lambda spec: spec.name)
 def test_losses_in_float64(spec: LossSpec) -> None:
     twin = getattr(functional, spec.torch_name or spec.name)
-    row = specs.LOSS_ROWS[spec.name]
+    row = spec.row
     name = row.inputs[0]
     for options in spec.options:
         if options.get("reduction") == "mean":

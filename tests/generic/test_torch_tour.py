@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 import dlkernels
 
 pytest.importorskip("torch")
-sys.path.append(str(Path(__file__).resolve().parents[1] / "examples"))
 import tour
 
 

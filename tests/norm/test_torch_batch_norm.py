@@ -15,8 +15,8 @@ import dlkernels
 import dlkernels.torch.nn as dnn
 from dlkernels.torch import explain
 from dlkernels.torch.functional import batch_norm
+from torch_support import DTYPES
 
-DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 #: Rounding of a result and of what it is made from.
 BOUND = {torch.float32: 4e-6, torch.float64: 1e-13, torch.bfloat16: 1.2e-2, torch.float16: 1.5e-3}
 ACTIVATIONS = [None, "relu", "leaky_relu", "silu"]

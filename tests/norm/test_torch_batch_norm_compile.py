@@ -4,7 +4,6 @@
 
 import copy
 import functools
-import gc
 import itertools
 
 import pytest
@@ -17,6 +16,7 @@ from dlkernels.torch.functional import batch_norm
 from support import SOME_OR_ALL
 
 pytestmark = [
+    pytest.mark.usefixtures("fresh_compiler"),
     # torch's own, from inside its compiler
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -25,14 +25,6 @@ pytestmark = [
 ]
 
 ACTIVATIONS = (None, "relu", "leaky_relu", "silu")
-
-
-@pytest.fixture(autouse=True)
-def _fresh_compiler():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-    gc.collect()
 
 
 def every_form(x, mean, var, weight, bias, activations=ACTIVATIONS):

@@ -15,7 +15,7 @@ import pytest
 import dlkernels
 from dlkernels import _state_formats as formats
 from dlkernels import optim
-from state_references import (
+from optim.state_references import (
     dynamic_map,
     exact_map,
     largest_of_blocks,

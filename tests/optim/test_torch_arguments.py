@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import dlkernels.torch.optim as ours
+from optim.problems import parameters
 
 EVERY = pytest.mark.parametrize("name", ours.__all__)
 #: Options that make every state there is.
@@ -29,13 +30,6 @@ def loop(name, params, **options):
     return getattr(ours, name)._torch_class(
         params, foreach=False, **{**OPTIONS.get(name, {}), **options}
     )
-
-
-def parameters(*shapes, dtype=torch.float32):
-    generator = torch.Generator().manual_seed(0)
-    return [
-        torch.nn.Parameter(torch.randn(shape, generator=generator).to(dtype)) for shape in shapes
-    ]
 
 
 def gradient(param, step):
@@ -67,7 +61,7 @@ WAY = pytest.mark.parametrize("way", ["row-major", "transposed", "every second"]
 def test_negated_gradients(name, way):
     """At the first step and later, where the parameters are known already."""
     for shape in ((5, 6), (1, 1)):
-        mine, theirs = parameters(shape), parameters(shape)
+        mine, theirs = parameters([shape]), parameters([shape])
         optimizer, reference = make(name, mine), make(name, theirs)
         for step in range(4):
             grad = gradient(mine[0], step)
@@ -80,7 +74,7 @@ def test_negated_gradients(name, way):
 
 @WAY
 def test_negated_parameters_and_states(way):
-    mine, theirs = parameters((5, 6)), parameters((5, 6))
+    mine, theirs = parameters([(5, 6)]), parameters([(5, 6)])
     optimizer, reference = make("Adam", mine), make("Adam", theirs)
     for step in range(4):
         mine[0].grad, theirs[0].grad = gradient(mine[0], step), gradient(mine[0], step)
@@ -103,7 +97,7 @@ def test_negated_parameters_and_states(way):
 def test_negated_gradients_with_the_rest_of_a_step(extras, way):
     results = []
     for is_negated in (True, False):
-        params = parameters((5, 6))
+        params = parameters([(5, 6)])
         optimizer = make("Adam", params, **extras)
         for step in range(3):
             grad = gradient(params[0], step)
@@ -117,7 +111,7 @@ def test_negated_gradients_with_the_rest_of_a_step(extras, way):
 def test_negated_options():
     results = []
     for sign in (-1, 1):
-        params = parameters((7,))
+        params = parameters([7])
         flip = torch._neg_view if sign < 0 else torch.clone
         optimizer = make("SGD", params, lr=flip(torch.tensor(sign * 0.5)), scaler_in_step=True)
         params[0].grad = torch.ones(7)
@@ -128,7 +122,7 @@ def test_negated_options():
         optimizer.step()
         results.append(params[0].detach())
     assert torch.equal(*results)
-    assert not torch.equal(results[0], parameters((7,))[0])
+    assert not torch.equal(results[0], parameters([7])[0])
 
 
 @pytest.mark.parametrize("way", ["row-major", "every second"])
@@ -200,7 +194,7 @@ def test_gradients_and_states_in_the_memory_of_parameters(name):
     for disturb in ("gradient", "gradient of another", "state"):
         results = []
         for build in (make, loop):
-            params = parameters((9,), (9,))
+            params = parameters([9, 9])
             optimizer = build(name, params)
             if disturb == "state":
                 for param in params:
@@ -357,7 +351,7 @@ FOREIGN = pytest.mark.parametrize(
 
 
 def trained(name, foreign, options, steps=3, resumed=False):
-    params = parameters((300,), (5, 7))
+    params = parameters([300, (5, 7)])
     grads = [[gradient(param, step) for param in params] for step in range(steps)]
     with defaults(**foreign):
         optimizer = make(name, params, **options)
@@ -420,7 +414,7 @@ def test_lamb_counts_beyond_256():
 )
 @EVERY
 def test_a_constructor_that_fails_leaves_groups_alone(name, wrong):
-    groups = [{"params": parameters((3,)), "lr": 0.5}, {"params": iter(parameters((4,)))}]
+    groups = [{"params": parameters([3]), "lr": 0.5}, {"params": iter(parameters([4]))}]
     before = [dict(group) for group in groups]
     with pytest.raises((TypeError, ValueError)):
         getattr(ours, name)([*groups, {"params": ["a"], **wrong}])
@@ -434,8 +428,8 @@ def test_a_constructor_that_fails_leaves_groups_alone(name, wrong):
 
 
 def test_a_group_that_is_refused_is_left_alone():
-    optimizer = ours.Adam(parameters((3,)))
-    group = {"params": parameters((3,)), "state_dtype": "4bit"}
+    optimizer = ours.Adam(parameters([3]))
+    group = {"params": parameters([3]), "state_dtype": "4bit"}
     before = dict(group)
     with pytest.raises(ValueError, match="state_dtype"):
         optimizer.add_param_group(group)
@@ -453,7 +447,7 @@ def test_a_group_that_is_refused_is_left_alone():
 
 @EVERY
 def test_arguments_of_the_wrong_kind(name):
-    params = parameters((3,))
+    params = parameters([3])
     for argument in ("max_grad_norm", "ema_decay"):
         for value in ("a", [1.0], 1j):
             with pytest.raises(TypeError, match=f"^{name}: {argument}: expected a number or None"):
@@ -474,10 +468,10 @@ def test_arguments_of_the_wrong_kind_where_torch_has_no_such_class(name):
     wrong |= {"momentum": [0.9], "nesterov": 2} if name == "LARS" else {"betas": (0.9, "a")}
     for argument, value in wrong.items():
         with pytest.raises(TypeError, match=f"^{name}: {argument}: expected "):
-            getattr(ours, name)(parameters((3,)), **{argument: value})
+            getattr(ours, name)(parameters([3]), **{argument: value})
     if name != "LARS":
         with pytest.raises(ValueError, match=f"^{name}: betas: expected a pair of numbers"):
-            getattr(ours, name)(parameters((3,)), betas=(0.9,))
+            getattr(ours, name)(parameters([3]), betas=(0.9,))
 
 
 @EVERY
@@ -486,7 +480,7 @@ def test_arguments_of_torch_raise_what_torch_raises(name):
         raised = []
         for build in (getattr(ours, name), getattr(ours, name)._torch_class):
             try:
-                build(parameters((3,)), **options)
+                build(parameters([3]), **options)
             except Exception as error:
                 text = str(error).replace(build.__name__, "").replace("_KernelOptimizer", "")
                 raised.append((type(error), text))
@@ -497,12 +491,12 @@ def test_arguments_of_torch_raise_what_torch_raises(name):
 
 @EVERY
 def test_repr_shows_the_options(name):
-    plain = repr(make(name, parameters((3,))))
+    plain = repr(make(name, parameters([3])))
     options = {"max_grad_norm": 1.5, "ema_decay": 0.5, "zero_grads": True, "scaler_in_step": True}
-    optimizer = make(name, parameters((3,)), **options)
+    optimizer = make(name, parameters([3]), **options)
     for key, value in options.items():
         assert f"    {key}: {value}\n" in repr(optimizer)
         assert key not in plain
-    optimizer = make(name, parameters((3,)), master="split16", seed=5)
+    optimizer = make(name, parameters([3]), master="split16", seed=5)
     assert "    master: split16\n" in repr(optimizer)
     assert "    seed: 5\n" in repr(optimizer)

@@ -12,6 +12,8 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint import state_dict as checkpoint
 
 import dlkernels.torch.optim as ours
+from optim.problems import set_grads
+from torch_support import bits
 
 #: Options that make every state there is, and first steps that differ from others.
 OPTIONS = {
@@ -61,15 +63,9 @@ def model_of(seed, dtype):
     )
 
 
-def set_grads(model, step):
-    generator = torch.Generator().manual_seed(100 + step)
-    for param in model.parameters():
-        param.grad = torch.randn(param.shape, generator=generator).to(param.dtype)
-
-
 def run(model, optimizer, steps):
     for step in steps:
-        set_grads(model, step)
+        set_grads(model.parameters(), step)
         optimizer.step()
     model.zero_grad()
 
@@ -102,9 +98,7 @@ class Case:
 def raw(value):
     if isinstance(value, tuple):
         return list(value)  # as a full state dict has it
-    if not torch.is_tensor(value):
-        return value
-    return value.dtype, value.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    return bits(value)
 
 
 def everything(model, optimizer):

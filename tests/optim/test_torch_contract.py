@@ -12,6 +12,8 @@ import torch
 from torch.optim import lr_scheduler
 
 import dlkernels.torch.optim as ours
+from optim.problems import parameters, set_grads
+from torch_support import assert_same_bits
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # torch's test modules use what torch deprecates
@@ -29,17 +31,6 @@ OPTIONS = {
 }
 
 
-def parameters(sizes=(33, 7)):
-    generator = torch.Generator().manual_seed(0)
-    return [torch.nn.Parameter(torch.randn(size, generator=generator)) for size in sizes]
-
-
-def set_grads(params, step):
-    generator = torch.Generator().manual_seed(1000 + step)
-    for param in params:
-        param.grad = torch.randn(param.shape, generator=generator)
-
-
 def our(name, params, **options):
     return getattr(ours, name)(params, **{**OPTIONS.get(name, {}), **options})
 
@@ -50,18 +41,12 @@ def torch_loop(name, params, **options):
 
 
 def trained(name, steps=2, **options):
-    params = parameters()
+    params = parameters((33, 7))
     optimizer = our(name, params, **options)
     for step in range(steps):
         set_grads(params, step)
         optimizer.step()
     return optimizer, params
-
-
-def assert_equal_bits(first, second):
-    for a, b in zip(first, second, strict=True):
-        a, b = (x.detach().contiguous().view(-1).numpy() for x in (a, b))
-        assert a.tobytes() == b.tobytes()
 
 
 def state_values(optimizer):
@@ -129,8 +114,8 @@ def test_saving_and_loading_with_weights_only(name):
     for stepped, owner in ((params, optimizer), (others, loaded)):
         set_grads(stepped, 9)
         owner.step()
-    assert_equal_bits(params, others)
-    assert_equal_bits(state_values(optimizer), state_values(loaded))
+    assert_same_bits(params, others)
+    assert_same_bits(state_values(optimizer), state_values(loaded))
 
 
 @EVERY
@@ -144,7 +129,7 @@ def test_named_parameters_and_their_state_dicts(name):
     for stepped, owner in ((params, optimizer), (others, named)):
         set_grads(stepped, 9)
         owner.step()
-    assert_equal_bits(params, others)
+    assert_same_bits(params, others)
     with pytest.raises(ValueError, match="all optimizer params should be with/without names"):
         our(name, [("a", params[0]), params[1]])
 
@@ -164,7 +149,9 @@ def test_state_dict_hooks(name):
 
 @BY_NAME
 def test_it_prints_as_torchs(name):
-    assert repr(our(name, parameters())) == repr(torch_loop(name, parameters(), foreach=None))
+    assert repr(our(name, parameters((33, 7)))) == repr(
+        torch_loop(name, parameters((33, 7)), foreach=None)
+    )
 
 
 @EVERY
@@ -194,7 +181,7 @@ def test_zeros_at_a_learning_rate_of_zero_change_no_number(name, options):
         options = {}
     outcomes = []
     for make in (our, torch_loop) if name in NAMES else (our,):
-        params = parameters()
+        params = parameters((33, 7))
         # of an infinity a decayed share is none, nor of its norm
         is_share = "weight_decay" in options or not getattr(ours, name)._rule.elementwise
         special = 1.0 if is_share else float("inf")
@@ -205,14 +192,14 @@ def test_zeros_at_a_learning_rate_of_zero_change_no_number(name, options):
             param.grad = torch.zeros_like(param)
         if make is our and not optimizer.state:  # but Adagrad's
             optimizer.step()
-            assert_equal_bits(params, before)
+            assert_same_bits(params, before)
         optimizer.step()
         for a, b in zip(params, before, strict=True):
             assert np.array_equal(a.detach().numpy(), b.numpy(), equal_nan=True)
         outcomes.append(params)
         if make is our and "maximize" not in options:
-            assert_equal_bits(params, before)
-    assert_equal_bits(outcomes[0], outcomes[-1])
+            assert_same_bits(params, before)
+    assert_same_bits(outcomes[0], outcomes[-1])
 
 
 # --- where optimizers are used
@@ -240,7 +227,7 @@ def test_optimizers_in_backward(name):
         whole(x).square().mean().backward()
         optimizer.step()
     assert all(param.grad is None for param in model.parameters())
-    assert_equal_bits(model.parameters(), whole.parameters())
+    assert_same_bits(model.parameters(), whole.parameters())
 
 
 @EVERY
@@ -248,7 +235,7 @@ def test_schedules_of_every_number(name):
     """Schedulers wrap step, read and write groups: rates, and momentum or betas with them."""
     outcomes = []
     for make in (our, torch_loop) if name in NAMES else (our, our):
-        params = parameters()
+        params = parameters((33, 7))
         optimizer = make(name, [{"params": params[:1]}, {"params": params[1:], "lr": 0.02}])
         cycled = {"momentum", "betas"} & optimizer.defaults.keys()
         schedulers = [
@@ -270,7 +257,7 @@ def test_schedules_of_every_number(name):
 @EVERY
 def test_a_step_that_is_skipped_leaves_no_trace(name, fused):
     """A GradScaler that found an infinity, at the very first step and later."""
-    params = parameters()
+    params = parameters((33, 7))
     optimizer = our(name, params, fused=fused) if name in _FUSED else our(name, params)
     scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
     for step in range(3):
@@ -283,14 +270,14 @@ def test_a_step_that_is_skipped_leaves_no_trace(name, fused):
         scaler.step(optimizer)
         scaler.update()
         if bad:
-            assert_equal_bits(params, before[0])
-            assert_equal_bits(state_values(optimizer), before[1])
+            assert_same_bits(params, before[0])
+            assert_same_bits(state_values(optimizer), before[1])
         else:
             assert all(param.isfinite().all() for param in params)
             assert not torch.equal(params[0], before[0][0])
 
 
-_FUSED = [name for name in NAMES if "fused" in torch_loop(name, parameters()).defaults]
+_FUSED = [name for name in NAMES if "fused" in torch_loop(name, parameters((33, 7))).defaults]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -333,7 +320,7 @@ def test_sizes_around_a_vector_and_a_piece(name):
             piece.grad = part
         whole.step()
         split.step()
-    assert_equal_bits(joined.split(sizes), pieces)
+    assert_same_bits(joined.split(sizes), pieces)
 
 
 # --- uses of a step
@@ -362,7 +349,7 @@ def test_layers_frozen_and_thawed(name):
 @EVERY
 def test_a_step_in_a_compiled_function(name):
     """It stays outside the graph, and is the same step."""
-    mine, theirs = parameters(), parameters()
+    mine, theirs = parameters((33, 7)), parameters((33, 7))
     first, second = our(name, mine), our(name, theirs)
     compiled = torch.compile(lambda: second.step(), backend="eager")
     for step in range(3):
@@ -370,7 +357,7 @@ def test_a_step_in_a_compiled_function(name):
         set_grads(theirs, step)
         first.step()
         compiled()
-    assert_equal_bits(mine, theirs)
+    assert_same_bits(mine, theirs)
 
 
 @EVERY

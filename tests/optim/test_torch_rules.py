@@ -1,5 +1,5 @@
 """Every class of `dlkernels.torch.optim` against torch's: numbers, groups, states, what is taken
-and what is refused. `test_torch_optim.py` has SGD's own."""
+and what is refused. `test_torch_sgd.py` has SGD's own."""
 
 import copy
 import io
@@ -14,7 +14,9 @@ import dlkernels
 import dlkernels.torch._optimizer_loops as loops
 import dlkernels.torch.optim as ours
 from dlkernels import _core
+from optim.problems import parameters, set_grads
 from support import FMA_ISAS, ISAS, isa_level
+from torch_support import assert_same_bits
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # torch's test modules use what torch deprecates
@@ -69,23 +71,6 @@ ROUNDED_STATES = {"acc_delta", "momentum_buffer"}
 SIZES = [0, 1, 7, 16, 17, 33, 100, 16385]
 
 
-def parameters(sizes=SIZES, dtype=torch.float32, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return [
-        torch.nn.Parameter(torch.randn(size, generator=generator, dtype=torch.float64).to(dtype))
-        for size in sizes
-    ]
-
-
-def set_grads(params, step, dtype=None):
-    generator = torch.Generator().manual_seed(1000 + step)
-    for param in params:
-        grad = torch.randn(param.shape, generator=generator, dtype=torch.float64)
-        if dtype not in (None, param.dtype):
-            param.grad_dtype = dtype
-        param.grad = grad.to(dtype or param.dtype)
-
-
 def torch_loop(name, params, **options):
     return getattr(torch.optim, name)(params, foreach=False, **options)
 
@@ -100,12 +85,6 @@ def results(optimizer, params):
     ]
 
 
-def assert_equal_bits(first, second):
-    for a, b in zip(first, second, strict=True):
-        assert a.dtype is b.dtype
-        assert torch.equal(a, b)
-
-
 # --- numbers
 
 
@@ -115,7 +94,7 @@ def test_each_step_is_torchs_to_two_units(name, options, dtype):
     """States bit-equal, parameters within two units in the last place, and three of what was added;
     from torch's own state before each of eight steps."""
     for level in FMA_ISAS:
-        theirs, mine = parameters(dtype=dtype), parameters(dtype=dtype)
+        theirs, mine = parameters(SIZES, dtype), parameters(SIZES, dtype)
         reference, optimizer = torch_loop(name, theirs, **options), our(name, mine, **options)
         with isa_level(level):
             for step in range(8):
@@ -157,7 +136,7 @@ def test_each_step_is_torchs_to_two_units(name, options, dtype):
 def test_half_types_compute_in_float32_and_round_once(name, dtype):
     """One step is that of float32 copies, rounded."""
     for options in OPTIONS[name]:
-        mine = parameters(dtype=dtype)
+        mine = parameters(SIZES, dtype)
         wide = [torch.nn.Parameter(param.detach().float()) for param in mine]
         optimizer, reference = our(name, mine, **options), our(name, wide, **options)
         for step in range(3):
@@ -441,7 +420,7 @@ def test_deepcopy_and_pickle(name, clone):
     for stepped, owner in ((params, optimizer), (copied, twin)):
         set_grads(stepped, 9)
         owner.step()
-    assert_equal_bits(results(optimizer, params), results(twin, copied))
+    assert_same_bits(results(optimizer, params), results(twin, copied))
 
 
 @pytest.mark.parametrize("name", [name for name in ours.__all__ if name not in ("SGD", "Lion")])
@@ -508,7 +487,7 @@ def test_tensor_learning_rates_and_betas(name):
 @BY_NAME
 def test_a_learning_rate_and_gradient_of_zero_change_no_bit(name):
     """What a distributed checkpoint does to have the states made."""
-    params = parameters()
+    params = parameters(SIZES)
     params[5].data[:3] = torch.tensor([-0.0, 1e-42, float("inf")])
     before = [param.detach().clone() for param in params]
     optimizer = our(name, params, lr=0.0)
@@ -542,7 +521,7 @@ def test_versions_are_counted_and_nothing_is_kept_without_gradients(name):
 def test_without_torchs_exported_functions(name, monkeypatch):
     """Another torch may not have them: the step goes through Python's views of tensors."""
     options = OPTIONS[name][-1]
-    expected, params = parameters(), parameters()
+    expected, params = parameters(SIZES), parameters(SIZES)
     reference = our(name, expected, **options)
     for step in range(3):
         set_grads(expected, step)
@@ -555,7 +534,7 @@ def test_without_torchs_exported_functions(name, monkeypatch):
         optimizer.step()
         assert all(p._version > v for p, v in zip(params, versions, strict=True))
     assert optimizer._table is not None
-    assert_equal_bits(results(reference, expected), results(optimizer, params))
+    assert_same_bits(results(reference, expected), results(optimizer, params))
 
 
 @BY_NAME
@@ -644,7 +623,7 @@ def test_differentiable_steps_are_torchs(name):
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_those_that_torch_lacks_are_their_loops(name, options, dtype):
-    mine, theirs = parameters(dtype=dtype), parameters(dtype=dtype)
+    mine, theirs = parameters(SIZES, dtype), parameters(SIZES, dtype)
     for params in (mine, theirs):
         params[-1].data.zero_()  # its norm is zero
     optimizer, reference = our(name, mine, **options), getattr(loops, name)(theirs, **options)

@@ -14,7 +14,9 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from dlkernels import _core
 from dlkernels.torch import functional
 from dlkernels.torch.optim import SGD
+from optim.problems import parameters, set_grads
 from support import FMA_ISAS, isa_level
+from torch_support import assert_same_bits
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # torch's test modules use what torch deprecates
@@ -31,26 +33,6 @@ GRID = [
     )
     if not (n and (m == 0 or d != 0))
 ] + [{"lr": 1e-4, "momentum": 0.99}, {"lr": 7.3, "weight_decay": 0.3}, {"lr": 0.0}]
-
-
-def parameters(sizes, dtype=torch.float32, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return [
-        torch.nn.Parameter(torch.randn(size, generator=generator, dtype=torch.float64).to(dtype))
-        for size in sizes
-    ]
-
-
-def set_grads(params, step):
-    generator = torch.Generator().manual_seed(1000 + step)
-    for param in params:
-        grad = torch.randn(param.shape, generator=generator, dtype=torch.float64)
-        param.grad = grad.to(param.dtype)
-
-
-def assert_equal_bits(ours, theirs):
-    for a, b in zip(ours, theirs, strict=True):
-        assert torch.equal(a.detach(), b.detach())
 
 
 def buffers(optimizer):
@@ -83,8 +65,8 @@ def test_bit_equal_to_the_loop(options, dtype, fma_isa):
     ours, theirs = parameters(SIZES, dtype), parameters(SIZES, dtype)
     our_sgd = run(SGD, ours, **options)
     their_sgd = run(torch.optim.SGD, theirs, foreach=False, **options)
-    assert_equal_bits(ours, theirs)
-    assert_equal_bits(buffers(our_sgd), buffers(their_sgd))
+    assert_same_bits(ours, theirs)
+    assert_same_bits(buffers(our_sgd), buffers(their_sgd))
     assert len(buffers(our_sgd)) == (len(SIZES) if options.get("momentum") else 0)
 
 
@@ -245,7 +227,7 @@ def test_save_and_load_with_weights_only():
     loaded = torch.load(file, weights_only=True)
     fresh = SGD(copy.deepcopy(params), lr=5.0)
     fresh.load_state_dict(loaded)
-    assert_equal_bits(buffers(fresh), buffers(optimizer))
+    assert_same_bits(buffers(fresh), buffers(optimizer))
     assert fresh.param_groups[0]["lr"] == 0.1
 
 
@@ -259,7 +241,7 @@ def test_deepcopy_and_pickle(clone):
     for stepped, owner in ((params, optimizer), (copied, twin)):
         set_grads(stepped, 9)
         owner.step()
-    assert_equal_bits(params, copied)
+    assert_same_bits(params, copied)
     assert params[0] is not copied[0]
 
 
@@ -673,7 +655,7 @@ def test_many_small_parameters():
     if _core.active_isa() == "baseline":
         torch.testing.assert_close(ours, theirs)
     else:
-        assert_equal_bits(ours, theirs)
+        assert_same_bits(ours, theirs)
 
 
 def test_optimizers_in_backward():
@@ -708,5 +690,5 @@ def test_threads_do_not_change_a_bit():
         with dlkernels.num_threads(threads):
             run(SGD, params, 3, lr=0.1, momentum=0.9, nesterov=True)
         results.append(params)
-    assert_equal_bits(results[0], results[1])
-    assert_equal_bits(results[0], results[2])
+    assert_same_bits(results[0], results[1])
+    assert_same_bits(results[0], results[2])

@@ -12,7 +12,9 @@ import torch
 import dlkernels.optim
 import dlkernels.torch.optim as optim
 from dlkernels import _core
-from state_references import dynamic_map
+from optim.problems import parameters, set_grads
+from optim.state_references import dynamic_map
+from torch_support import bits
 
 RULES = {
     "sgd": ("SGD", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}),
@@ -39,19 +41,6 @@ STATES = (
 )  # fmt: skip
 
 
-def parameters(dtype=torch.bfloat16, shapes=SHAPES):
-    generator = torch.Generator().manual_seed(0)
-    return [
-        torch.nn.Parameter(torch.randn(shape, generator=generator).to(dtype)) for shape in shapes
-    ]
-
-
-def set_grads(params, step):
-    generator = torch.Generator().manual_seed(100 + step)
-    for param in params:
-        param.grad = torch.randn(param.shape, generator=generator).to(param.dtype)
-
-
 def make(rule, params, **extra):
     name, options = RULES[rule]
     return getattr(optim, name)(params, **options, **extra)
@@ -65,16 +54,10 @@ def run(optimizer, steps):
     return optimizer
 
 
-def as_bytes(tensor):
-    if not torch.is_tensor(tensor):
-        return tensor
-    return tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-
-
 def all_bits(optimizer):
     params = [param for group in optimizer.param_groups for param in group["params"]]
-    return [as_bytes(param) for param in params] + [
-        {name: as_bytes(value) for name, value in optimizer.state[param].items()}
+    return [bits(param) for param in params] + [
+        {name: bits(value) for name, value in optimizer.state[param].items()}
         for param in params
         if param in optimizer.state
     ]
@@ -83,7 +66,7 @@ def all_bits(optimizer):
 @FORMAT
 @RULE
 def test_steps_are_those_over_arrays(rule, format):
-    params = parameters(torch.float32)
+    params = parameters(SHAPES, torch.float32)
     arrays = [param.detach().numpy().copy() for param in params]
     name, options = RULES[rule]
     mine = make(rule, params, **FORMATS[format])
@@ -98,15 +81,15 @@ def test_steps_are_those_over_arrays(rule, format):
         for name in STATES:
             for key in (name, name + "_8bit", name + "_absmax"):
                 if key in state:
-                    assert as_bytes(mine.state[param][key]) == state[key].tobytes(), key
+                    assert bits(mine.state[param][key])[1] == state[key].tobytes(), key
 
 
 @FORMAT
 @RULE
 @pytest.mark.parametrize("way", ["saved", "pickled", "copied"])
 def test_going_on_is_going_on_bit_by_bit(rule, format, way):
-    whole = run(make(rule, parameters(), **FORMATS[format]), range(4))
-    half = run(make(rule, parameters(), **FORMATS[format]), range(2))
+    whole = run(make(rule, parameters(SHAPES, torch.bfloat16), **FORMATS[format]), range(4))
+    half = run(make(rule, parameters(SHAPES, torch.bfloat16), **FORMATS[format]), range(2))
     if way == "saved":
         file = io.BytesIO()
         torch.save(half.state_dict(), file)
@@ -123,7 +106,7 @@ def test_going_on_is_going_on_bit_by_bit(rule, format, way):
 @FORMAT
 @RULE
 def test_plain_state_dicts_go_out_and_come_in(rule, format):
-    optimizer = run(make(rule, parameters(), **FORMATS[format]), range(3))
+    optimizer = run(make(rule, parameters(SHAPES, torch.bfloat16), **FORMATS[format]), range(3))
     plain = optimizer.float32_state_dict()
     masters = optimizer.master_parameters()
     assert all(master.dtype == torch.float32 for master in masters)
@@ -137,7 +120,7 @@ def test_plain_state_dicts_go_out_and_come_in(rule, format):
     set_grads(theirs.param_groups[0]["params"], 3)
     theirs.step()
 
-    again = make(rule, parameters(), **FORMATS[format])
+    again = make(rule, parameters(SHAPES, torch.bfloat16), **FORMATS[format])
     again.load_state_dict(copy.deepcopy(plain))
     again.load_master_parameters(masters)
     assert again.param_groups[0]["state_dtype"] == FORMATS[format].get("state_dtype")
@@ -163,24 +146,24 @@ def test_torchs_class_refuses_codes(rule, foreach):
     """None of its ways of stepping takes them for states, or begins anew; the numbers that
     bfloat16 states are it does take."""
     for format in ("8bit", "bf16"):
-        optimizer = run(make(rule, parameters(torch.float32), **FORMATS[format]), range(2))
-        params = parameters(torch.float32)
+        optimizer = run(make(rule, parameters(SHAPES, torch.float32), **FORMATS[format]), range(2))
+        params = parameters(SHAPES, torch.float32)
         theirs = optimizer._torch_class(params, **RULES[rule][1], foreach=foreach)
         set_grads(params, 3)
         if format == "8bit":
-            before = [as_bytes(param) for param in params]
+            before = [bits(param) for param in params]
             theirs.load_state_dict(copy.deepcopy(optimizer.state_dict()))
             with pytest.raises((KeyError, AttributeError, TypeError)):
                 theirs.step()
-            assert [as_bytes(param) for param in params] == before
+            assert [bits(param) for param in params] == before
         else:
             theirs.load_state_dict(copy.deepcopy(optimizer.state_dict()))
             assert [
-                as_bytes(value)
+                bits(value)
                 for state in theirs.state_dict()["state"].values()
                 for value in state.values()
             ] == [
-                as_bytes(value)
+                bits(value)
                 for state in optimizer.float32_state_dict()["state"].values()
                 for value in state.values()
             ]
@@ -189,7 +172,7 @@ def test_torchs_class_refuses_codes(rule, foreach):
 
 @RULE
 def test_codes_of_other_shapes_are_refused_before_anything_changes(rule):
-    optimizer = run(make(rule, parameters(), **FORMATS["8bit"]), range(2))
+    optimizer = run(make(rule, parameters(SHAPES, torch.bfloat16), **FORMATS["8bit"]), range(2))
     before = all_bits(optimizer)
     for end, changed in (
         ("_absmax", lambda value: value[:-1]),
@@ -206,7 +189,7 @@ def test_codes_of_other_shapes_are_refused_before_anything_changes(rule):
 
 @RULE
 def test_master_parameters_before_the_first_step(rule):
-    params = parameters()
+    params = parameters(SHAPES, torch.bfloat16)
     generator = torch.Generator().manual_seed(5)
     values = [torch.randn(param.shape, generator=generator) for param in params]
     mine = make(rule, params, master="split16")
@@ -221,7 +204,7 @@ def test_master_parameters_before_the_first_step(rule):
     for master, other in zip(
         mine.master_parameters(), theirs.param_groups[0]["params"], strict=True
     ):
-        assert as_bytes(master) == as_bytes(other)
+        assert bits(master) == bits(other)
 
 
 def test_codes_and_scales_are_those_of_bitsandbytes():
@@ -286,12 +269,16 @@ def test_the_default_seed_is_torchs():
     results = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        results.append(all_bits(run(optim.AdamW(parameters(), state_dtype="bf16"), range(2))))
+        results.append(
+            all_bits(
+                run(optim.AdamW(parameters(SHAPES, torch.bfloat16), state_dtype="bf16"), range(2))
+            )
+        )
     assert results[0] == results[1] != results[2]
 
 
 def test_late_gradients_and_new_groups():
-    params = parameters(torch.float32, [(5000,), (5000,), (5000,)])
+    params = parameters([5000, 5000, 5000])
     optimizer = optim.AdamW(params[:2], state_dtype="8bit")
     set_grads(params[:1], 0)
     optimizer.step()
@@ -311,7 +298,9 @@ def test_small_parameters_and_the_step_without_handles(monkeypatch):
     results = []
     for available in (True, False):
         monkeypatch.setattr(_core, "torch_handles_available", lambda available=available: available)
-        optimizer = optim.AdamW(parameters(), state_dtype="8bit", master="split16")
+        optimizer = optim.AdamW(
+            parameters(SHAPES, torch.bfloat16), state_dtype="8bit", master="split16"
+        )
         run(optimizer, range(3))
         results.append(all_bits(optimizer))
         states = [optimizer.state[p] for p in optimizer.param_groups[0]["params"]]
@@ -320,20 +309,20 @@ def test_small_parameters_and_the_step_without_handles(monkeypatch):
 
 
 def test_versions_are_bumped_and_lr_0_changes_nothing():
-    params = parameters()
+    params = parameters(SHAPES, torch.bfloat16)
     optimizer = optim.AdamW(params, lr=0.0, master="split16", state_dtype="8bit")
-    before, versions = [as_bytes(p) for p in params], [p._version for p in params]
+    before, versions = [bits(p) for p in params], [p._version for p in params]
     run(optimizer, range(2))
-    assert [as_bytes(p) for p in params] == before
+    assert [bits(p) for p in params] == before
     assert all(p._version > v for p, v in zip(params, versions, strict=True) if p.numel())
 
 
 @pytest.mark.parametrize("name", ["Adadelta", "Adamax", "NAdam", "RAdam", "ASGD", "Rprop"])
 def test_what_is_not_supported_says_so(name):
     with pytest.raises(ValueError, match=f"{name}: state_dtype: expected None"):
-        getattr(optim, name)(parameters(), state_dtype="8bit")
-    wide = [torch.nn.Parameter(p.detach().float()) for p in parameters()]
-    mine = getattr(optim, name)(parameters(), master="split16")
+        getattr(optim, name)(parameters(SHAPES, torch.bfloat16), state_dtype="8bit")
+    wide = [torch.nn.Parameter(p.detach().float()) for p in parameters(SHAPES, torch.bfloat16)]
+    mine = getattr(optim, name)(parameters(SHAPES, torch.bfloat16), master="split16")
     theirs = getattr(optim, name)(wide)
     for step in range(3):
         set_grads(mine.param_groups[0]["params"], step)
@@ -342,11 +331,11 @@ def test_what_is_not_supported_says_so(name):
         mine.step()
         theirs.step()
     for master, other in zip(mine.master_parameters(), wide, strict=True):
-        assert as_bytes(master) == as_bytes(other)
+        assert bits(master) == bits(other)
 
 
 def test_what_is_refused():
-    params = parameters()
+    params = parameters(SHAPES, torch.bfloat16)
     with pytest.raises(
         ValueError, match="AdamW: state_dtype: expected one of None, 'bf16', '8bit'"
     ):
@@ -356,10 +345,12 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match=r"RMSprop: state_dtype: .* centered"):
         optim.RMSprop(params, centered=True, state_dtype="bf16")
     with pytest.raises(ValueError, match="AdamW: master: expected bfloat16"):
-        optim.AdamW(parameters(torch.float16), master="split16")
+        optim.AdamW(parameters(SHAPES, torch.float16), master="split16")
     optimizer = optim.SGD(params)
     with pytest.raises(ValueError, match="SGD: state_dtype"):
-        optimizer.add_param_group({"params": parameters(), "state_dtype": "4bit"})
+        optimizer.add_param_group(
+            {"params": parameters(SHAPES, torch.bfloat16), "state_dtype": "4bit"}
+        )
     assert len(optimizer.param_groups) == 1
     optimizer = optim.AdamW(params, state_dtype="8bit", differentiable=True)
     set_grads(params, 0)
@@ -373,7 +364,7 @@ def test_what_is_refused():
 
 def test_a_skipped_step_takes_no_random_numbers():
     def trained(skips):
-        params = parameters()
+        params = parameters(SHAPES, torch.bfloat16)
         optimizer = optim.Adam(params, state_dtype="bf16", seed=3, scaler_in_step=True)
         for step in range(4):
             set_grads(params, step)
@@ -390,7 +381,7 @@ def test_a_skipped_step_takes_no_random_numbers():
 
 def test_a_state_dict_brings_the_seed_and_its_counter():
     def make_with(seed):
-        return optim.Adam(parameters(), state_dtype="bf16", seed=seed)
+        return optim.Adam(parameters(SHAPES, torch.bfloat16), state_dtype="bf16", seed=seed)
 
     whole, half, other = (run(make_with(3), range(4)), run(make_with(3), range(2)), make_with(4))
     other.load_state_dict(copy.deepcopy(half.state_dict()))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dlkernels.torch.optim import SGD
+from optim.problems import set_grads
 
 SHAPES = [(64,), (), (1,), (0,), (3, 4), (2, 3, 4, 5), (20000,), (16,), (5, 7)]
 
@@ -18,12 +19,6 @@ def make(optimizer_class, seed=0, **options):
     params = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in SHAPES]
     options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01} | options
     return optimizer_class(params, **options), params
-
-
-def set_grads(params, step):
-    generator = torch.Generator().manual_seed(1000 + step)
-    for param in params:
-        param.grad = torch.randn(param.shape, generator=generator).to(param.dtype)
 
 
 def buffer_of(optimizer, param):

@@ -2,16 +2,12 @@
 step are seen and set through every wrapper, and averages are evaluated and saved."""
 
 import contextlib
-import sys
-from pathlib import Path
 
+import averages
 import pytest
 import torch
 
 import dlkernels.torch.optim as ours
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "examples"))
-import averages
 
 
 class Forwarding:

@@ -20,6 +20,7 @@ import threadpoolctl
 import dlkernels
 import specs
 from dlkernels import _core
+from operation import Call
 from support import (
     ISAS,
     assert_same_bits,
@@ -390,7 +391,7 @@ def test_eight_threads_at_once(own_arrays: bool) -> None:
             options = operation.options[-1]
             samples.append((call, options, operation.arrays(shape, np.dtype(np.float32), options)))
 
-    def copies(call: specs.Call, arrays: dict[str, Any]) -> dict[str, Any]:
+    def copies(call: Call, arrays: dict[str, Any]) -> dict[str, Any]:
         return {
             name: value.copy() if own_arrays or name in call.updates else value
             for name, value in arrays.items()

@@ -184,7 +184,7 @@ def test_multiprocessing_fork():
 import multiprocessing, warnings
 warnings.simplefilter("ignore")
 import torch
-from test_torch_runtime import train_a_little
+from runtime.test_torch import train_a_little
 expected = train_a_little()
 
 def child(queue):
@@ -225,7 +225,7 @@ def test_dataloader_workers():
 import warnings
 warnings.simplefilter("ignore")
 import torch
-from test_torch_runtime import Rows, train_a_little
+from runtime.test_torch import Rows, train_a_little
 train_a_little()
 torch.randn(1 << 20).exp()
 rows = Rows()
