@@ -30,6 +30,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         seen[key] += 1
 
 
+def pytest_collection_finish() -> None:
+    """The garbage collector leaves alone what is here from now on: thousands of tests and torch,
+    a second's work for each of the many collections that tests ask for."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(params=ISAS)
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every instruction set this processor has, one after the other, in this process."""
