@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import UserDict
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +23,9 @@ from support import (
     assert_same_bits,
     bits,
     fresh_like,
+    in_one_test,
     isa_level,
+    on_every_isa,
 )
 
 CASES = pytest.mark.parametrize(
@@ -74,45 +77,49 @@ def _unaligned(x: np.ndarray) -> np.ndarray:
     return moved
 
 
-@pytest.mark.sampled(3)
+#: A third of the samples, and in the slow tests the others.
+PART = pytest.mark.parametrize(
+    "part", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))]
+)
+
+
 @CASES
-@pytest.mark.parametrize("layout", LAYOUTS)
-@DTYPE
-def test_strides(operation: Operation, call: Call, layout: str, dtype: str) -> None:
+@PART
+def test_strides(operation: Operation, call: Call, part: int) -> None:
     """Whatever the strides, results are as good as those of a contiguous copy; elementwise they are
     the same in every bit."""
-    for shape in (
-        *operation.shapes(37),
-        *([(2, 5, 3, 4)] if not operation.elementwise else [(7, 5)]),
-    ):
-        for options in operation.options:
-            arrays = operation.arrays(shape, DTYPES[dtype], options)
+    shapes = (*operation.shapes(37), (7, 5) if operation.elementwise else (2, 5, 3, 4))
+    samples = itertools.product(DTYPES, shapes, operation.options)
+    for number, (dtype, shape, options) in enumerate(samples):
+        arrays = operation.arrays(shape, DTYPES[dtype], options)
+        exact = call.reference(widened(arrays, dtype), options)
+        expected = {}
+        for level in ISAS:
+            with isa_level(level):
+                expected[level] = call.run(_copies(arrays), options, None)
+        for layout in list(LAYOUTS)[(number + part) % 3 :: 3]:
             for value in arrays.values():
                 assert np.array_equal(LAYOUTS[layout](value), value)
-            exact = call.reference(widened(arrays, dtype), options)
-            expected = call.run(_copies(arrays), options, None)
             for level in ISAS:
                 with isa_level(level):
                     fresh = {key: LAYOUTS[layout](value) for key, value in _copies(arrays).items()}
                     results = call.run(fresh, options, None)
                 for index, result in enumerate(results):
-                    result = np.asarray(result)
-                    label = f"{call.name} {options} {shape} {level} result {index}"
-                    assert result.shape == np.shape(expected[index]), label
-                    assert result.dtype == np.asarray(expected[index]).dtype, label
+                    result, other = np.asarray(result), np.asarray(expected[level][index])
+                    label = f"{dtype} {layout} {options} {shape} {level} result {index}"
+                    assert result.shape == other.shape, label
+                    assert result.dtype == other.dtype, label
                     if operation.elementwise:
-                        with isa_level(level):
-                            again = call.run(_copies(arrays), options, None)
-                        assert_same_bits(result, again[index], label)
+                        assert_same_bits(result, other, label)
                     error = np.abs(result.astype(np.float64) - exact[index].value)
-                    result_dtype = result.dtype.name
-                    allowed = tolerance(exact[index], call.eps[index], result_dtype)
+                    allowed = tolerance(exact[index], call.eps[index], result.dtype.name)
                     assert (error <= allowed).all(), label
 
 
 @CASES_WITH_OUT
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_strides_of_out(operation: Operation, call: Call, layout: str, isa: str) -> None:
+@in_one_test("layout", LAYOUTS)
+@on_every_isa
+def test_strides_of_out(operation: Operation, call: Call, layout: str) -> None:
     """`out` may lie anyhow; nothing but its own elements is written."""
     for shape in (
         *operation.shapes(37),
@@ -135,7 +142,8 @@ def test_strides_of_out(operation: Operation, call: Call, layout: str, isa: str)
 
 
 @CASES
-def test_broadcast_inputs(operation: Operation, call: Call, isa: str) -> None:
+@on_every_isa
+def test_broadcast_inputs(operation: Operation, call: Call) -> None:
     """Stride 0 along any dimension."""
     for shape in (*operation.shapes(37), *([] if operation.elementwise else [(3, 4, 5)])):
         for axis in range(len(shape)):
@@ -255,8 +263,9 @@ def test_zero_dimensions(dtype: str, isa: str) -> None:
 
 
 @CASES
-@DTYPE
-def test_empty(operation: Operation, call: Call, dtype: str, isa: str) -> None:
+@in_one_test("dtype", DTYPES)
+@on_every_isa
+def test_empty(operation: Operation, call: Call, dtype: str) -> None:
     for options in operation.options:
         if operation.elementwise:
             shapes = [(0,), (0, 3), (3, 0, 2)]
@@ -354,8 +363,8 @@ def test_n_dimensional_cross_entropy_is_that_of_its_rows(
 # --- kinds of array
 
 
-@pytest.mark.parametrize("old", [False, True], ids=["DLPack 1", "old DLPack"])
 @CASES
+@in_one_test("old", [False, True])
 def test_any_dlpack_array(operation: Operation, call: Call, old: bool) -> None:
     """Results come back as the kind that came in, on memory of our own."""
     if call.updates:
@@ -436,20 +445,25 @@ def test_lists_are_accepted() -> None:
 # --- refused
 
 
+REFUSED_DTYPES = [
+    "complex64",
+    "object",
+    "S3",
+    "M8[s]",
+    "f4,i4",
+    *["float128"][: hasattr(np, "float128")],
+]
+
+
 @CASES
-@pytest.mark.parametrize("dtype", ["complex64", "object", "S3", "float128", "M8[s]", "f4,i4"])
-def test_dtypes_that_are_refused(operation: Operation, call: Call, dtype: str) -> None:
-    if dtype == "float128" and not hasattr(np, "float128"):
-        pytest.skip("this NumPy has no float128")
+def test_dtypes_that_are_refused(operation: Operation, call: Call) -> None:
     arrays = _arrays(operation)
-    for name in arrays:
+    for name, dtype in itertools.product(_names_of(operation, call, arrays), REFUSED_DTYPES):
         wrong = {**_copies(arrays), name: np.zeros(arrays[name].shape, np.dtype(dtype))}
-        if name not in _names_of(operation, call, arrays):
-            continue
         before = {key: bits(value) for key, value in wrong.items() if value.dtype != object}
         with pytest.raises(TypeError, match=_names_itself(call)):
             _run(operation, call, wrong)
-        assert all(bits(wrong[key]) == value for key, value in before.items())
+        assert all(bits(wrong[key]) == value for key, value in before.items()), (name, dtype)
 
 
 def _names_itself(call: Call) -> str:
@@ -474,14 +488,10 @@ def _names_of(operation: Operation, call: Call, arrays: dict[str, Any]) -> list[
 
 
 @CASES
-@pytest.mark.parametrize(
-    "value",
-    ["text", None, object(), {1: 2}, np.float32],
-    ids=["str", "None", "object", "dict", "type"],
-)
-def test_what_is_no_array_is_refused(operation: Operation, call: Call, value: Any) -> None:
+def test_what_is_no_array_is_refused(operation: Operation, call: Call) -> None:
     arrays = _arrays(operation)
-    for name in _names_of(operation, call, arrays):
+    values = ("text", None, object(), {1: 2}, np.float32)
+    for name, value in itertools.product(_names_of(operation, call, arrays), values):
         if isinstance(value, dict) and name == "param":
             continue  # a group of parameters
         if value is None and name in ("grad", "weight", "bias", "residual", "up"):
@@ -581,25 +591,23 @@ def test_arguments_that_are_refused() -> None:
 
 
 @CASES_WITH_OUT
-@DTYPE
-def test_in_place(operation: Operation, call: Call, dtype: str, isa: str) -> None:
+@in_one_test("dtype", DTYPES)
+@on_every_isa
+def test_in_place(operation: Operation, call: Call, dtype: str) -> None:
     """`out` may be an input itself, with any strides: the results have the same bits."""
-    for shape in (
-        *operation.shapes(129),
-        *([] if operation.elementwise else [(40, 70), (2, 5, 3, 4)]),
-    ):
-        for options in operation.options:
-            arrays = operation.arrays(shape, DTYPES[dtype], options)
-            for name in call.in_place:
-                for layout in (lambda x: x.copy(), *LAYOUTS.values()):
-                    laid_out = {key: layout(value.copy()) for key, value in arrays.items()}
-                    expected = call.run(
-                        {key: layout(value) for key, value in arrays.items()}, options, None
-                    )
-                    out = laid_out[name]
-                    results = call.run(laid_out, options, out)
-                    assert results[call.out] is out
-                    assert_same_bits(results, expected, f"{call.name} {options} {shape} in {name}")
+    shapes = (*operation.shapes(129), *([] if operation.elementwise else [(40, 70), (2, 5, 3, 4)]))
+    layouts = (lambda x: x.copy(), *LAYOUTS.values())
+    # Every layout with some of the options, every one of the options with some layout.
+    deal = itertools.cycle(operation.options)
+    for (shape, layout), options in zip(itertools.product(shapes, layouts), deal, strict=False):
+        arrays = operation.arrays(shape, DTYPES[dtype], options)
+        expected = call.run({key: layout(value) for key, value in arrays.items()}, options, None)
+        for name in call.in_place:
+            laid_out = {key: layout(value.copy()) for key, value in arrays.items()}
+            out = laid_out[name]
+            results = call.run(laid_out, options, out)
+            assert results[call.out] is out
+            assert_same_bits(results, expected, f"{call.name} {options} {shape} in {name}")
 
 
 @CASES_WITH_OUT
@@ -672,9 +680,10 @@ def test_out_that_is_refused(operation: Operation, call: Call) -> None:
 # --- targets
 
 
-@pytest.mark.parametrize("integer", INTEGERS)
 @pytest.mark.parametrize("shape", [(6, 9), (2, 9, 70)])
-def test_integer_targets(integer: str, shape: tuple[int, ...], isa: str) -> None:
+@in_one_test("integer", INTEGERS)
+@on_every_isa
+def test_integer_targets(integer: str, shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(6)
     logits = rng.standard_normal(shape).astype(np.float32)
     target = rng.integers(0, 9, (shape[0], *shape[2:]))
@@ -693,9 +702,10 @@ def test_integer_targets(integer: str, shape: tuple[int, ...], isa: str) -> None
 
 
 @pytest.mark.parametrize("bad", [7, -1, 5, 10**12, -(2**62)])
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("shape", [(400, 5), (3, 5, 130)])
-def test_targets_out_of_bounds(bad: int, reduction: str, shape: tuple[int, ...], isa: str) -> None:
+@in_one_test("reduction", ["mean", "sum", "none"])
+@on_every_isa
+def test_targets_out_of_bounds(bad: int, reduction: str, shape: tuple[int, ...]) -> None:
     """An IndexError with the target in it, and nothing is written."""
     rng = np.random.default_rng(7)
     logits = rng.standard_normal(shape).astype(np.float32)
@@ -741,8 +751,9 @@ def test_large_unsigned_targets_are_out_of_bounds() -> None:
 
 
 @pytest.mark.parametrize("shape", [(6, 9), (2, 9, 5), (2, 9, 70)])
-@DTYPE
-def test_all_ignored(shape: tuple[int, ...], dtype: str, isa: str) -> None:
+@in_one_test("dtype", DTYPES)
+@on_every_isa
+def test_all_ignored(shape: tuple[int, ...], dtype: str) -> None:
     logits = np.random.default_rng(8).standard_normal(shape).astype(DTYPES[dtype])
     target = np.full((shape[0], *shape[2:]), 3)
     for keywords in (
@@ -763,12 +774,11 @@ def test_all_ignored(shape: tuple[int, ...], dtype: str, isa: str) -> None:
     assert not dlkernels.nll_loss_backward(1.0, logp, target, ignore_index=3).any()
 
 
-@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("shape", [(6, 9), (2, 9, 5), (2, 9, 70)])
-@DTYPE
-def test_ignored_rows_may_hold_anything(
-    poison: float, shape: tuple[int, ...], dtype: str, isa: str
-) -> None:
+@in_one_test("poison", [np.nan, np.inf, -np.inf])
+@in_one_test("dtype", DTYPES)
+@on_every_isa
+def test_ignored_rows_may_hold_anything(poison: float, shape: tuple[int, ...], dtype: str) -> None:
     rng = np.random.default_rng(9)
     logits = rng.standard_normal(shape).astype(DTYPES[dtype])
     target = rng.integers(0, 9, (shape[0], *shape[2:]))
@@ -814,8 +824,9 @@ LAYOUTS_OF_A_ROW = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS_OF_A_ROW)
-@DTYPE
-def test_special_logits(layout: str, dtype: str, isa: str) -> None:
+@in_one_test("dtype", DTYPES)
+@on_every_isa
+def test_special_logits(layout: str, dtype: str) -> None:
     inf, nan = np.inf, np.nan
 
     def run(row: list[float], target: int, **keywords: Any) -> tuple[float, np.ndarray]:
@@ -872,8 +883,9 @@ def test_special_softmax(layout: str, isa: str) -> None:
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda a: a.name)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_special_values_of_activations(activation: ActivationSpec, dtype: str, isa: str) -> None:
+@in_one_test("dtype", ["float32", "float64"])
+@on_every_isa
+def test_special_values_of_activations(activation: ActivationSpec, dtype: str) -> None:
     """In a whole vector and in a partial one; 1e-45 stands for the smallest subnormal number."""
     forward, backward = (
         getattr(dlkernels, activation.name + suffix) for suffix in ("", "_backward")
