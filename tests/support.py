@@ -336,8 +336,8 @@ def run_python_json(code: str, **keywords: Any) -> Any:
 
 
 def in_one_test(name: str, values: Iterable[Any]) -> Callable[[Callable[..., None]], Any]:
-    """Like `pytest.mark.parametrize`, but one test goes over all values: for cases of so little work
-    that a test for each would take several times as long."""
+    """Like `pytest.mark.parametrize`, but one test goes over all values: where there is so little
+    to do that a test for each would take several times as long."""
 
     def decorate(test: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(test)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
 
 import dlkernels.torch.nn as dnn
 from dlkernels.torch.nn import SyncBatchNorm
+from torch_support import run_processes
 
 CHANNELS = 5
 #: Images per process; the joined batch is all of them.
@@ -247,7 +247,7 @@ def every_check(rank, store):
 
 
 def test_several_processes_are_one(tmp_path):
-    torch.multiprocessing.spawn(every_check, (str(tmp_path / "store"),), nprocs=3)
+    run_processes(every_check, 3, str(tmp_path / "store"))
 
 
 # --- one process
