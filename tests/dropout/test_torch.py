@@ -1,5 +1,6 @@
 """The dropouts' twins: torch's arguments and errors, seeds, autograd, compiled graphs."""
 
+import contextlib
 import copy
 import functools
 import inspect
@@ -181,6 +182,40 @@ def test_nothing_to_drop(name):
     empty = x[:0]
     assert twin(name)(empty).shape == empty.shape
     assert torch.equal(torch.get_rng_state(), state)
+
+
+FUSED = {
+    "dropout_add": lambda x, p, **keywords: functional.dropout_add(x, x, p, **keywords),
+    "bias_act_dropout": lambda x, p, **keywords: functional.bias_act_dropout(
+        x, x[0], "relu", p, **keywords
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize("way", ["kernel", "autograd", "operator"])
+def test_fused_operations_draw_a_seed_only_where_something_is_dropped(name, way):
+    """In training one number, from the default generator or the one given; else none."""
+    x = torch.randn(4, 5, requires_grad=way == "autograd")
+    mode = torch.device("cpu") if way == "operator" else contextlib.nullcontext()
+    own = torch.Generator().manual_seed(3)
+    states = torch.get_rng_state(), own.get_state()
+    with mode:
+        for training, p in ((False, 0.5), (True, 0.0)):
+            FUSED[name](x, p, training=training)
+            FUSED[name](x, p, training=training, generator=own)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert torch.equal(own.get_state(), states[1])
+    with mode:
+        FUSED[name](x, 0.5)
+        FUSED[name](x, 0.5, generator=own)
+    after = torch.rand(3), torch.rand(3, generator=own)
+    torch.set_rng_state(states[0])
+    own.set_state(states[1])
+    for generator in (torch.default_generator, own):
+        torch.randint(2**63 - 1, (), generator=generator)
+    expected = torch.rand(3), torch.rand(3, generator=own)
+    assert all(map(torch.equal, after, expected))
 
 
 @EACH

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlkernels import _core
 from dlkernels.torch import functional
@@ -639,10 +640,51 @@ def test_differentiable():
     torch.testing.assert_close(ours, theirs)
 
 
-def test_params_under_a_dispatch_mode_or_on_meta():
-    param = torch.nn.Parameter(torch.empty(3, device="meta"))
-    param.grad = torch.empty(3, device="meta")
-    SGD([param], lr=0.1, momentum=0.9).step()
+class Log(TorchDispatchMode):
+    """Notes what torch is called for."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+def test_steps_under_a_dispatch_mode():
+    """A mode sees states being made; the steps are those without one."""
+    options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
+    params, others = parameters(SIZES), parameters(SIZES)
+    with Log() as log:
+        optimizer = run(SGD, params, **options)
+    assert "aten.empty_like.default" in log.names
+    assert not any("add_" in name for name in log.names)  # torch's loop
+    plain = run(SGD, others, **options)
+    assert_same_bits(params, others)
+    assert_same_bits(buffers(optimizer), buffers(plain))
+    assert all((value != 0).any() for value in params if value.numel())
+
+
+def test_parameters_on_meta():
+    """As torch's: nothing is computed, and there are states of their shapes and strides."""
+    states = []
+    for optimizer_class in (SGD, torch.optim.SGD):
+        params = [torch.nn.Parameter(torch.empty(shape, device="meta")) for shape in ((3,), (4, 5))]
+        params[1].data = params[1].data.t()
+        optimizer = optimizer_class(params, lr=0.1, momentum=0.9)
+        versions = [param._version for param in params]
+        for _ in range(2):
+            for param in params:
+                param.grad = torch.empty_like(param)
+            optimizer.step()
+        assert all(map(int.__gt__, (param._version for param in params), versions))
+        states.append([optimizer.state[param]["momentum_buffer"] for param in params])
+    for ours, theirs in zip(*states, strict=True):
+        assert ours.is_meta
+        assert (ours.shape, ours.stride(), ours.dtype) == (
+            theirs.shape, theirs.stride(), theirs.dtype,
+        )  # fmt: skip
 
 
 # --- in use
