@@ -18,7 +18,9 @@ from support import (
     dropout_mask,
     dropout_numbers,
     eps,
+    in_one_test,
     isa_level,
+    on_every_isa,
     philox,
 )
 
@@ -357,10 +359,9 @@ def test_dropout_add_backward(dtype: str) -> None:
 
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda a: a.name)
 @pytest.mark.parametrize("bias", [True, False])
-@DTYPE
-def test_bias_act_dropout_with_every_activation(
-    activation: Any, bias: bool, dtype: str, isa: str
-) -> None:
+@in_one_test("dtype", DTYPES)
+@on_every_isa
+def test_bias_act_dropout_with_every_activation(activation: Any, bias: bool, dtype: str) -> None:
     """Of the activation's own value at the rounded sum: only the factor is rounded besides."""
     rng = np.random.default_rng(6)
     compute = np.float64 if dtype == "float64" else np.float32

@@ -17,6 +17,7 @@ from support import (
     HALF,
     bits,
     eps,
+    in_one_test,
     overflow_threshold,
     smallest_normal,
     ulp_error,
@@ -217,8 +218,8 @@ def _scalar_calls() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", _scalar_calls())
-@pytest.mark.parametrize("value", [*_HUGE, 1e-320, -1e-320, 1e-39, 1e37, 1e-37])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@in_one_test("value", [*_HUGE, 1e-320, -1e-320, 1e-39, 1e37, 1e-37])
+@in_one_test("dtype", ["float32", "bfloat16"])
 def test_a_number_is_refused_or_taken_as_in_double(name: str, value: float, dtype: str) -> None:
     """Never as infinity, or as 0 to divide by: what float32 cannot hold is an error, or the result
     is that of float64, rounded."""

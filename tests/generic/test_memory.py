@@ -27,6 +27,8 @@ from support import (
     bits,
     fresh_like,
     guarded,
+    in_one_test,
+    on_every_isa,
     run_in_fork,
     run_python_json,
 )
@@ -72,7 +74,7 @@ def test_nothing_outside_is_touched(operation: Operation, call: Call, isa: str) 
                         for name, value in arrays.items()
                     }
                     expected = call.run(copies, options, None)
-                    for edge in ("end", "start"):
+                    for edge in ("end", "start")[: 1 + (size % 4 != 0)]:
                         note(f"{call.name} {dtype} {shape} {dict(options)} {edge}")
                         fenced = {
                             name: guarded(value, edge) if isinstance(value, np.ndarray) else value
@@ -102,10 +104,9 @@ def test_the_guard_page_guards(edge: str) -> None:
 
 
 @CASES_WITH_OUT
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_what_lies_beside_out_is_left_alone(
-    operation: Operation, call: Call, dtype: str, isa: str
-) -> None:
+@in_one_test("dtype", DTYPES)
+@on_every_isa
+def test_what_lies_beside_out_is_left_alone(operation: Operation, call: Call, dtype: str) -> None:
     for size in (0, 1, 7, 16, 33, 1000):
         for shape in operation.shapes(size):
             arrays = operation.arrays(shape, DTYPES[dtype], operation.options[0])
@@ -121,7 +122,8 @@ def test_what_lies_beside_out_is_left_alone(
 
 
 @CASES
-def test_inputs_are_only_read(operation: Operation, call: Call, isa: str) -> None:
+@on_every_isa
+def test_inputs_are_only_read(operation: Operation, call: Call) -> None:
     for options in operation.options:
         arrays = operation.arrays(operation.shapes(1000)[0], DTYPES["float32"], options)
         before = {name: bits(value) for name, value in arrays.items()}
@@ -137,10 +139,9 @@ def test_inputs_are_only_read(operation: Operation, call: Call, isa: str) -> Non
 
 
 @CASES
-@pytest.mark.parametrize("elements", [20_000, 300_000, 700_000])
-def test_large_results_are_aligned(operation: Operation, call: Call, elements: int) -> None:
+def test_large_results_are_aligned(operation: Operation, call: Call) -> None:
     """Results in the pool's memory (1 MiB and more) start at a multiple of 64 bytes."""
-    shape = (elements,) if operation.elementwise else (4, elements // 4)
+    shape = (300_000,) if operation.elementwise else (4, 75_000)
     arrays = operation.arrays(shape, DTYPES["float32"], operation.options[0])
     for result in call.run(arrays, operation.options[0], None):
         if np.asarray(result).nbytes >= MIB and not call.updates:
@@ -409,12 +410,13 @@ for level in _core.supported_isas():
                         continue
                     for options in operation.options[-2:]:
                         arrays = operation.arrays(shape, DTYPES[dtype], options)
+                        out = None
                         for offset in (0, 1, 7):
                             moved = {k: shifted(v, offset) for k, v in arrays.items()}
-                            out = None
                             if call.out is not None:
-                                first = np.asarray(call.run(moved, options, None)[call.out])
-                                out = shifted(np.zeros_like(first), (offset * 5) % 16)
+                                if out is None:
+                                    out = np.asarray(call.run(moved, options, None)[call.out])
+                                out = shifted(out, (offset * 5) % 16)
                             results = call.run(moved, options, out)
                             key = f"{level} {call.name} {dtype} {shape} {options} {offset}"
                             sums[key] = zlib.crc32(b"".join(bits(r) for r in results))

@@ -277,6 +277,29 @@ def test_layouts(name):
 # --- torch's database
 
 
+def trained_by(make, name, options, dtype, contiguous):
+    """Three parameters after seven steps in which gradients come and go, and the optimizer."""
+    torch.manual_seed(0)
+    weight = torch.randn(10, 5) if contiguous else torch.randn(10, 5, 2)[..., 0]
+    weight = torch.nn.Parameter(weight.to(dtype))
+    bias = torch.nn.Parameter(torch.randn(10).to(dtype))
+    frozen = torch.nn.Parameter(torch.randn(3).to(dtype))
+    empty = torch.nn.Parameter(torch.empty(0, dtype=dtype))
+    x = torch.randn(5).to(dtype)
+    optimizer = make(name, [weight, bias, frozen, empty], **copy.deepcopy(options))
+    for step in range(7):
+        optimizer.zero_grad()
+        (weight.mv(x) + bias).pow(2).sum().backward()
+        empty.grad = torch.empty_like(empty)
+        weight.requires_grad_(step != 3)
+        if step == 2:
+            bias.grad = None
+        if step >= 4:
+            frozen.grad = torch.ones_like(frozen)
+        optimizer.step()
+    return weight, bias, frozen, optimizer
+
+
 @pytest.mark.parametrize(
     "dtype",
     [
@@ -293,34 +316,12 @@ def test_optim_db_inputs(info, dtype):
     for case in info.optim_inputs_func(device="cpu", dtype=dtype):
         if case.kwargs.get("differentiable") or case.kwargs.get("capturable"):
             continue
+        plain = {key: value for key, value in case.kwargs.items() if key != "foreach"}
+        *theirs, their_optimizer = trained_by(torch_loop, name, plain, dtype, contiguous)
         for extra in ({}, {"foreach": True}, {"capturable": True}, {"fused": True}):
             if any(key not in info.optim_cls.__init__.__code__.co_varnames for key in extra):
                 continue
-            pairs = []
-            for make, given in ((our, extra), (torch_loop, {})):
-                torch.manual_seed(0)
-                kwargs = copy.deepcopy({**case.kwargs, **given})
-                kwargs = kwargs if make is our else {**kwargs, "foreach": None}
-                kwargs.pop("foreach") if make is torch_loop else None
-                weight = torch.randn(10, 5) if contiguous else torch.randn(10, 5, 2)[..., 0]
-                weight = torch.nn.Parameter(weight.to(dtype))
-                bias = torch.nn.Parameter(torch.randn(10).to(dtype))
-                frozen = torch.nn.Parameter(torch.randn(3).to(dtype))
-                empty = torch.nn.Parameter(torch.empty(0, dtype=dtype))
-                x = torch.randn(5).to(dtype)
-                optimizer = make(name, [weight, bias, frozen, empty], **kwargs)
-                for step in range(7):
-                    optimizer.zero_grad()
-                    (weight.mv(x) + bias).pow(2).sum().backward()
-                    empty.grad = torch.empty_like(empty)
-                    weight.requires_grad_(step != 3)
-                    if step == 2:
-                        bias.grad = None
-                    if step >= 4:
-                        frozen.grad = torch.ones_like(frozen)
-                    optimizer.step()
-                pairs.append((weight, bias, frozen, optimizer))
-            (*mine, my_optimizer), (*theirs, their_optimizer) = pairs
+            *mine, my_optimizer = trained_by(our, name, case.kwargs | extra, dtype, contiguous)
             for a, b in zip(mine, theirs, strict=True):
                 assert a.isfinite().all()
                 # torch's float16 squares underflow, and then 0 / 0

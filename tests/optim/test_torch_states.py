@@ -84,6 +84,7 @@ def test_steps_are_those_over_arrays(rule, format):
                     assert bits(mine.state[param][key])[1] == state[key].tobytes(), key
 
 
+@pytest.mark.sampled(3)
 @FORMAT
 @RULE
 @pytest.mark.parametrize("way", ["saved", "pickled", "copied"])

@@ -178,13 +178,26 @@ def test_os_fork_after_parallel_work(warm_up):
     run_in_fork(child, timeout=120)
 
 
-def test_multiprocessing_fork():
+class Rows(torch.utils.data.Dataset):
+    """Items made with our kernels, in the worker."""
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        x = torch.linspace(-1, 1, 300_000).reshape(300, 1000) + index
+        loss = cross_entropy(relu(x), torch.arange(300) % 1000)
+        return relu(x[0, :5]), loss
+
+
+def test_forked_processes_and_dataloader_workers():
+    """In a child interpreter, so that a hang is killed."""
     run_python(
         """
 import multiprocessing, warnings
 warnings.simplefilter("ignore")
 import torch
-from runtime.test_torch import train_a_little
+from runtime.test_torch import Rows, train_a_little
 expected = train_a_little()
 
 def child(queue):
@@ -201,32 +214,7 @@ for process in children:
     process.join(120)
 assert all(process.exitcode == 0 for process in children)
 assert all(result == expected.numpy().tobytes() for result in results)
-""",
-        timeout=120,
-    )
 
-
-class Rows(torch.utils.data.Dataset):
-    """Items made with our kernels, in the worker."""
-
-    def __len__(self):
-        return 8
-
-    def __getitem__(self, index):
-        x = torch.linspace(-1, 1, 300_000).reshape(300, 1000) + index
-        loss = cross_entropy(relu(x), torch.arange(300) % 1000)
-        return relu(x[0, :5]), loss
-
-
-def test_dataloader_workers():
-    """In a child interpreter, so that a hang is killed."""
-    run_python(
-        """
-import warnings
-warnings.simplefilter("ignore")
-import torch
-from runtime.test_torch import Rows, train_a_little
-train_a_little()
 torch.randn(1 << 20).exp()
 rows = Rows()
 expected = [rows[i] for i in range(8)]
