@@ -19,6 +19,9 @@ PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --dist workste
 SOURCES := CMakeLists.txt pyproject.toml LICENSE \
   $(shell find csrc python -type f ! -name '*.so' ! -name '*.pyc' 2>/dev/null)
 CXX_FILES = $(shell find csrc bench -name '*.h' -o -name '*.cpp')
+# mypy reads a module's stub instead of the module, unless the module is named.
+STUBBED = $(filter-out %/_core.py,$(patsubst %.pyi,%.py,$(shell find python -name '*.pyi')))
+USER_CODE := tests/types/user_code.py tests/types/errors.py
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -43,13 +46,17 @@ test-slow: $(DONE)/install $(DONE)/group-test ## the tests that take minutes
 bench: $(DONE)/install $(DONE)/group-bench ## measure against torch and others (BENCH_ARGS="--quick")
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
-lint: $(DONE)/install $(DONE)/group-lint ## ruff, clang-format, mypy, and the stub against the extension
+lint: $(DONE)/install $(DONE)/group-lint ## ruff, clang-format, type checkers, and the stubs against what they describe
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+	$(BIN)/python scripts/write_stubs.py --check
 	$(BIN)/mypy
-	@printf "dlkernels._core.%s\n" Exporter ParameterTable StepExtras >$(DONE)/stubtest-allowed # the metaclass is pybind11's own
-	$(BIN)/python -m mypy.stubtest --allowlist $(DONE)/stubtest-allowed dlkernels._core
+	$(BIN)/mypy $(STUBBED)
+	$(BIN)/mypy $(USER_CODE) scripts/write_stubs.py
+	$(BIN)/pyright --pythonpath $(BIN)/python $(USER_CODE)
+	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml \
+	  --allowlist tests/types/stubtest_allowed.txt --ignore-unused-allowlist dlkernels
 
 format: $(DONE)/group-lint ## rewrite the sources as ruff and clang-format want them
 	$(BIN)/ruff check --fix-only .

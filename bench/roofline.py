@@ -1,81 +1,90 @@
-"""The memory roofs of the machine, measured in the same run as everything else.
+"""What the memory of a case can do: the same bytes moved over the same memory, nothing computed.
 
-A kernel that only moves bytes cannot beat the memory, so its time is best read as a share of what
-the memory can do. Clouds and laptops drift by tens of percent within minutes; the roofs are
-therefore sampled between the cases, all through the run, and the median of all samples counts.
+On a virtual machine the same pass can be half as fast again in other memory, and clouds and laptops
+drift by tens of percent within minutes. So a case's roof is not a figure of the machine: it is
+sampled in every round, over the very buffers that our call has just used.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import shutil
-import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
-# Name -> bytes the pass is credited with per float. An ordinary copy really moves 12 (the line it
-# overwrites is read first); like every copy it is credited with the 8 its user asked for.
-KINDS = {"read": 4, "in place": 8, "copy": 8, "nt copy": 8}
+# A tensor or array, and what happens to its bytes; updated is read and written.
+Access = tuple[Literal["read", "write", "update"], Any]
+# Memory that is gone through side by side, once.
+Pass = Sequence[Access]
 
-FLOATS = 64 * 1024 * 1024  # 256 MiB per buffer: far beyond any cache
+_KINDS = {"read": 0, "write": 1, "update": 2}
 
 
-class Roofline:
-    """Measures the roofs, and remembers every sample.
+def reads(*arrays: Any) -> list[Access]:
+    """Arrays that are only read."""
+    return [("read", array) for array in arrays]
 
-    Each time with buffers of its own: on a virtual machine the same pass can be half as fast again
-    in other memory, and what is measured against a roof does not lie in one place either.
-    """
+
+def writes(*arrays: Any) -> list[Access]:
+    """Arrays whose old contents do not matter."""
+    return [("write", array) for array in arrays]
+
+
+def updates(*arrays: Any) -> list[Access]:
+    """Arrays that are read and written back."""
+    return [("update", array) for array in arrays]
+
+
+def bytes_moved(passes: Sequence[Pass]) -> int:
+    """The bytes that passes read and write."""
+    return sum(
+        int(array.nbytes) * (2 if kind == "update" else 1)
+        for one_pass in passes
+        for kind, array in one_pass
+    )
+
+
+class _Stretch(ctypes.Structure):
+    _fields_ = (("data", ctypes.c_void_p), ("bytes", ctypes.c_int64), ("kind", ctypes.c_int64))
+
+
+class Roof:
+    """Moves bytes as fast as this processor can."""
 
     def __init__(self) -> None:
-        """Compiles the passes for exactly this processor."""
+        """Compiles the pass for exactly this processor."""
         compiler = shutil.which("g++")
         if compiler is None:
-            raise RuntimeError("the roofline needs g++, which was not found")
+            raise RuntimeError("the roofs need g++, which was not found")
         with tempfile.TemporaryDirectory() as folder:
             library = Path(folder) / "roofline.so"
-            # Without the last flag GCC turns the plain copy into memcpy, which may stream.
             subprocess.run(
                 [
                     *(compiler, "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"),
-                    "-fno-tree-loop-distribute-patterns",
                     *(str(Path(__file__).with_name("roofline.cpp")), "-o", str(library)),
                 ],
                 check=True,
             )
             self._library = ctypes.CDLL(str(library))
-        self._library.roof_open.argtypes = [ctypes.c_int64]
-        self._passes: dict[str, Callable[[], object]] = {
-            kind: getattr(self._library, "roof_" + kind.replace(" ", "_")) for kind in KINDS
-        }
-        self.samples: dict[str, list[float]] = {kind: [] for kind in KINDS}
 
-    @contextlib.contextmanager
-    def _buffers(self) -> Iterator[None]:
-        """Maps the buffers and warms them up, and gives them back."""
-        if self._library.roof_open(FLOATS) != 0:
-            raise MemoryError("no memory for the roofline's two buffers of 256 MiB")
-        try:
-            for one_pass in self._passes.values():
-                one_pass()
-            yield
-        finally:
-            self._library.roof_close()
+    def seconds(self, passes: Sequence[Pass]) -> float:
+        """Runs the passes one after the other. What is only read or updated keeps its contents."""
+        calls = []
+        for one_pass in passes:
+            stretches = (_Stretch * len(one_pass))(
+                *(_Stretch(_address(array), array.nbytes, _KINDS[kind]) for kind, array in one_pass)
+            )
+            calls.append((stretches, ctypes.c_int64(len(stretches))))
+        start = time.perf_counter()
+        for arguments in calls:
+            self._library.roof_pass(*arguments)
+        return time.perf_counter() - start
 
-    def measure(self, repeats: int) -> None:
-        """Adds `repeats` samples of each roof, in GB/s, on cores that are awake."""
-        with self._buffers():
-            for _ in range(repeats):
-                for kind, one_pass in self._passes.items():
-                    start = time.perf_counter()
-                    one_pass()
-                    seconds = time.perf_counter() - start
-                    self.samples[kind].append(KINDS[kind] * FLOATS / seconds / 1e9)
 
-    def medians(self) -> dict[str, float]:
-        """The roofs so far, in GB/s."""
-        return {kind: statistics.median(values) for kind, values in self.samples.items()}
+def _address(array: Any) -> int:
+    """Where a torch tensor or a NumPy array lies; its memory has no gaps."""
+    return int(array.data_ptr() if hasattr(array, "data_ptr") else array.ctypes.data)

@@ -20,6 +20,7 @@ from dlkernels.torch import dropout, functional
 from dlkernels.torch.functional import _TWINS
 
 CHANNELS = 6
+DROPOUTS = {twin.function.__name__ for twin in dropout.TWINS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,7 +301,7 @@ _REPRESENTATIVES = (
 
 def _is_representative(call: TwinCall) -> bool:
     name = call.function.__name__
-    alike = name.removesuffix("_") in ACTIVATIONS or name in LOSSES or name in dropout.FUNCTIONS
+    alike = name.removesuffix("_") in ACTIVATIONS or name in LOSSES or name in DROPOUTS
     particular = name in ("bias_act_dropout", "dropout_add", "gaussian_nll_loss")
     weighted = call.name.endswith(("weight", "weights")) and name.startswith("binary")
     return not alike or particular or weighted or call.name in _REPRESENTATIVES

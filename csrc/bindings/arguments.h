@@ -1,5 +1,5 @@
-// Arguments that are no arrays, as Python gives them: each error names operation and argument, says
-// what was expected and what came.
+// Arguments that are no arrays. Each error names the operation, the argument, what was expected and
+// what was given.
 #pragma once
 
 #include "runtime/check.h"
@@ -16,7 +16,7 @@ namespace dlk {
 
 namespace py = pybind11;
 
-// A few words on what came, for errors: "numpy.ndarray".
+// The type of an object, for errors: "numpy.ndarray".
 std::string type_text(py::handle object);
 
 // What float() takes, but for text. TypeError; ValueError for a number beyond float64.

@@ -1,9 +1,9 @@
 // What every binding does around a kernel: common checks, the GIL, memory.
 #pragma once
 
+#include "bindings/arrays/tensor.h"
 #include "bindings/gil.h"
-#include "bindings/profiled_range.h"
-#include "bindings/tensor.h"
+#include "bindings/torch_internals/profiled_range.h"
 #include "runtime/dispatch.h"
 
 #include <cmath>
@@ -43,10 +43,27 @@ inline bool same_shape(const TensorView& a, const TensorView& b) {
   return true;
 }
 
+// The same place for each element: strides of dimensions of one element do not matter.
+inline bool same_strides(const TensorView& a, const TensorView& b) {
+  for (int dim = 0; dim < a.ndim; ++dim)
+    if (a.shape[dim] != 1 && a.strides[dim] != b.strides[dim])
+      return false;
+  return true;
+}
+
 inline void check_floating(const TensorView& view, const char* operation, const char* argument) {
   DLK_CHECK_TYPE(is_floating(view.dtype), operation, ": ", argument,
                  ": expected a floating dtype (float32, float64, bfloat16, float16), got ",
                  dtype_name(view.dtype));
+}
+
+// An axis that may be counted from the end. IndexError with torch's text.
+inline int wrapped_axis(int64_t axis, int ndim) {
+  const int64_t dims = ndim ? ndim : 1;
+  DLK_CHECK_INDEX(axis >= -dims && axis < dims,
+                  "Dimension out of range (expected to be in range of [", -dims, ", ", dims - 1,
+                  "], but got ", axis, ")");
+  return int(axis < 0 ? axis + dims : axis);
 }
 
 // A number that a kernel takes in the type it computes in, float32 but for float64 arrays: that
@@ -66,6 +83,14 @@ inline void check_same_dtype(const TensorView& view, const TensorView& as, const
                              const char* argument) {
   DLK_CHECK_TYPE(view.dtype == as.dtype, operation, ": ", argument, ": expected dtype ",
                  dtype_name(as.dtype), ", got ", dtype_name(view.dtype));
+}
+
+// Raises unless `view` has the shape and the dtype of `as`.
+inline void check_like(const TensorView& view, const TensorView& as, const char* operation,
+                       const char* argument) {
+  DLK_CHECK(same_shape(view, as), operation, ": ", argument, ": expected shape ", shape_text(as),
+            ", got ", shape_text(view));
+  check_same_dtype(view, as, operation, argument);
 }
 
 } // namespace dlk

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <new>
+#include <string>
 #include <tuple>
 #include <utility>
 
@@ -37,13 +38,14 @@ template <class Function> PyObject* translated(Function function) noexcept {
   return nullptr;
 }
 
-// kFunction as a function of a module. It is given its arguments as they lie on Python's stack.
+// kFunction as a function of a module, called with the array of its arguments (METH_FASTCALL).
 template <auto kFunction> struct FastFunction;
 template <class Result, class... Parameters, Result (*kFunction)(Parameters...)>
 struct FastFunction<kFunction> {
   static constexpr size_t kCount = sizeof...(Parameters);
   inline static PyMethodDef method = {};
   inline static Py_ssize_t required = 0;
+  inline static std::string documentation;
   inline static const char* argument_names[kCount];
   inline static const char* (*operation_of)(PyObject* const* arguments);
 
@@ -67,19 +69,30 @@ struct FastFunction<kFunction> {
   }
 };
 
-// Adds kFunction to `module`, with its arguments' names for errors; the last `optional` ones may be
-// left out, which is None. `operation_of`: the operation's name from the arguments, where it is not
-// `name`.
+// Adds kFunction to `module`, with its arguments' names for errors and for its text signature; the
+// last `optional` ones may be left out, which is None. `operation_of`: the operation's name from
+// the arguments, where it is not `name`.
 template <auto kFunction, size_t count>
-void def_fast(py::module_& module, const char* name, const char* const (&argument_names)[count],
-              int optional = 0, const char* (*operation_of)(PyObject* const*) = nullptr) {
+void def_fast(py::module_& module, const char* name, const char* summary,
+              const char* const (&argument_names)[count], int optional = 0,
+              const char* (*operation_of)(PyObject* const*) = nullptr) {
   using Fast = FastFunction<kFunction>;
   static_assert(count == Fast::kCount, "one name for each argument");
   std::copy_n(argument_names, count, Fast::argument_names);
   Fast::operation_of = operation_of;
   Fast::required = Py_ssize_t(count) - optional;
+  // The form in which Python reads a signature from a docstring: "name(first, last=None, /)". Some
+  // names are phrases, for errors.
+  Fast::documentation = std::string(name) + "(";
+  for (size_t place = 0; place < count; ++place) {
+    for (const char* letter = argument_names[place]; *letter != 0; ++letter)
+      if (*letter != '\'')
+        Fast::documentation += *letter == ' ' ? '_' : *letter;
+    Fast::documentation += Py_ssize_t(place) < Fast::required ? ", " : "=None, ";
+  }
+  Fast::documentation += "/)\n--\n\n" + std::string(summary);
   Fast::method = {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&Fast::from_python)),
-                  METH_FASTCALL, nullptr};
+                  METH_FASTCALL, Fast::documentation.c_str()};
   module.add_object(name, py::reinterpret_steal<py::object>(PyCFunction_NewEx(
                               &Fast::method, nullptr, py::object(module.attr("__name__")).ptr())));
 }

@@ -1,4 +1,4 @@
-// Work without the GIL, and threads that the end of the interpreter finds in it.
+// Work without the GIL, and what becomes of it when the interpreter ends meanwhile.
 #pragma once
 
 #include <cxxabi.h>

@@ -1,7 +1,7 @@
-// The extension module: the runtime's own functions, and what each family of operations adds.
+// The extension module: the runtime's own functions, and what each file of bindings adds.
+#include "bindings/arrays/tensor.h"
 #include "bindings/bind.h"
 #include "bindings/gil.h"
-#include "bindings/tensor.h"
 #include "runtime/dispatch.h"
 #include "runtime/malloc_tuning.h"
 #include "runtime/pool.h"
@@ -43,7 +43,7 @@ py::dict build_info() {
                       PYBIND11_VERSION_MINOR));
 }
 
-// What the environment asks for; a wrong value fails the import.
+// The settings of the environment; a wrong value makes the import fail.
 void configure_at_import() {
   try {
     runtime::choose_isa_at_import();
@@ -56,21 +56,33 @@ void configure_at_import() {
 }
 
 void bind_runtime(py::module_& module) {
-  module.def("active_isa", &runtime::active_isa);
-  module.def("isa_reason", &runtime::isa_reason);
-  module.def("compiled_isas", &runtime::compiled_isas);
-  module.def("supported_isas", &runtime::supported_isas);
-  module.def("set_isa", &runtime::set_isa, "level"_a);
-  module.def("set_num_threads", &runtime::set_num_threads, "count"_a, "new_threads_too"_a = true);
-  module.def("num_threads_limit", &runtime::num_threads_limit);
-  module.def("thread_count", &runtime::thread_count);
-  module.def("in_forked_child", &runtime::in_forked_child);
-  module.def("empty_cache", [] { with_gil_released(&runtime::empty_pool); });
-  module.def("memory_stats", &memory_stats);
-  module.def("set_pool_limit", &runtime::set_pool_limit, "bytes"_a);
-  module.def("tune_malloc", &runtime::tune_malloc, "enable"_a);
-  module.def("last_level_cache_bytes", &runtime::last_level_cache_bytes);
-  module.def("build_info", &build_info);
+  module.def("active_isa", &runtime::active_isa, "The instruction set in use.");
+  module.def("isa_reason", &runtime::isa_reason, "Why this instruction set is in use.");
+  module.def("compiled_isas", &runtime::compiled_isas,
+             "The instruction sets that the extension holds kernels for.");
+  module.def("supported_isas", &runtime::supported_isas, "Those of them that this processor has.");
+  module.def("set_isa", &runtime::set_isa, "Chooses the instruction set for the whole process.",
+             "level"_a);
+  module.def("set_num_threads", &runtime::set_num_threads,
+             "Limits the threads of an operation called in this thread; also in threads to come.",
+             "count"_a, "new_threads_too"_a = true);
+  module.def("num_threads_limit", &runtime::num_threads_limit,
+             "The limit set for the calling thread; 0: none.");
+  module.def("thread_count", &runtime::thread_count,
+             "How many threads an operation called here may use.");
+  module.def("in_forked_child", &runtime::in_forked_child,
+             "Whether the process was forked from one that had used threads.");
+  module.def(
+      "empty_cache", [] { with_gil_released(&runtime::empty_pool); },
+      "Gives the memory that is kept for reuse back to the system.");
+  module.def("memory_stats", &memory_stats, "What the pool of result memory holds and did.");
+  module.def("set_pool_limit", &runtime::set_pool_limit,
+             "The most bytes of dropped results to keep for reuse.", "bytes"_a);
+  module.def("tune_malloc", &runtime::tune_malloc,
+             "Has the C library keep memory instead of handing it back at every free.", "enable"_a);
+  module.def("last_level_cache_bytes", &runtime::last_level_cache_bytes,
+             "Bytes of the last-level cache that one process can count on.");
+  module.def("build_info", &build_info, "Version, compiler and settings of the build.");
 }
 
 } // namespace
@@ -86,13 +98,5 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     }
   });
   dlk::bind_runtime(module);
-  dlk::bind_exporter(module);
-  dlk::bind_losses(module);
-  dlk::bind_elementwise_losses(module);
-  dlk::bind_activations(module);
-  dlk::bind_norm(module);
-  dlk::bind_dropout(module);
-  dlk::bind_image(module);
-  dlk::bind_optim(module);
-  dlk::bind_torch_state(module);
+  dlk::Bindings::add_all(module);
 }

@@ -2,9 +2,11 @@
 #pragma once
 
 #include "bindings/arguments.h"
-#include "bindings/tensor.h"
+#include "bindings/arrays/tensor.h"
 
 namespace dlk {
+
+enum class Reduction { none, mean, sum };
 
 inline Reduction reduction_of(py::handle text_object) {
   if (PyUnicode_Check(text_object.ptr())) {

@@ -37,7 +37,7 @@ struct Level {
   bool (*runs_here)();
 };
 
-// __builtin_cpu_supports asks the operating system too: without its support for the wide registers
+// __builtin_cpu_supports includes the operating system: without its support for the wide registers
 // libgcc clears the feature bits that a psABI level is made of.
 #ifdef __x86_64__
 bool runs_baseline() {

@@ -1,7 +1,7 @@
 // The pool of output buffers. Touching fresh memory costs ten times as much as writing it once it
 // is mapped, and glibc returns large buffers to the kernel at every free; so outputs of 1 MiB and
 // more come from here: 64-byte aligned (2 MiB aligned from 2 MiB up, with MADV_HUGEPAGE), kept by
-// size class when the last owner drops them, and given out again.
+// size class when the last owner drops them, and used again.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
-// How a kernel walks memory: whole vectors, then what is left of them through partial loads and
-// stores and the same formula; chunks of fixed bounds shared out among threads.
+// The loops of kernels: whole vectors, then the rest through partial loads and stores and the same
+// formula; chunks of fixed bounds shared out among threads.
 #pragma once
 
 #include "runtime/threads.h"
@@ -26,10 +26,10 @@ DLK_INLINE WholeVec in_cache(StreamedVec) {
 template <class T> DLK_INLINE Vec<Compute<T>> load_lanes(const T* p, WholeVec, Compute<T> = 0) {
   return load(p);
 }
-// Where much is computed with a stream, some processors look too few steps ahead by themselves
-// (binary_cross_entropy_with_logits of 32 M elements 37 -> 14 ms). Farther than this breaks what
-// others follow by themselves: at 2 KB mse_loss took a quarter longer on Zen 4, softmax a fifth,
-// and an optimizer's step, which has the most streams, is best left alone.
+// Where much is computed per element, some processors' own prefetchers run too few steps ahead
+// (binary_cross_entropy_with_logits of 32 M elements 37 -> 14 ms). A larger distance disturbs those
+// of others: at 2 KB mse_loss took a quarter longer on Zen 4, softmax a fifth, and an optimizer's
+// step, which has the most streams, is best without.
 constexpr int64_t kFetchAheadBytes = 512;
 template <class T> DLK_INLINE void fetch_ahead(const T* p) {
   __builtin_prefetch(reinterpret_cast<const char*>(p) + kFetchAheadBytes);
@@ -151,7 +151,7 @@ DLK_INLINE void parallel_chunks(int64_t count, int64_t work_elems, Function func
       &function);
 }
 
-// Elements of one chunk of a map: 64 KB of float32, long enough to forget the cost of taking it.
+// Elements of one chunk of a map: 64 KB of float32, so that the cost of taking it hardly counts.
 constexpr int64_t kMapChunkElems = 16384;
 
 // body(begin, end) over [0, size) in chunks

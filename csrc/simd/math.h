@@ -18,7 +18,7 @@ template <> struct MathConstants<float> {
   static constexpr float kLog2E = 0x1.715476p+0f;
   static constexpr float kLn2High = 0x1.62e4p-1f, kLn2Low = 0x1.7f7d1cp-20f;
   static constexpr float kExpLowest = -132.4f, kExpHighest = 100.0f; // 0 and inf beyond
-  static constexpr int kGuardBits = 64; // exp_nonpositive's detour around subnormals
+  static constexpr int kGuardBits = 64; // how far exp_nonpositive stays above subnormals
   static constexpr float kGuardScale = 0x1p-64f;
   static constexpr float kExpDeep = -70.0f;     // ExpTail: guarded from here down
   static constexpr float kExpm1Lowest = -20.0f; // -1 from here down
@@ -180,7 +180,7 @@ template <class T> DLK_INLINE bool any_lane(IntVec<T> mask) {
 // e^-|x| for a product that it is a factor of: a subnormal one would have lost digits that the
 // product needs. So it is left 2^kGuardBits too large in the lanes that are deep, where `at` (x, or
 // -|x|) is below kExpDeep, and `restored` takes that back at the end. Beside 1 it is nothing even
-// then. From kExpLowest down it is 0, which no product notices whose other factors are at most
+// then. From kExpLowest down it is 0, which changes no product whose other factors are at most
 // 2^32 (float64: 2^530). Few vectors have such lanes; without the branches silu took a quarter
 // longer.
 template <class T> struct ExpTail {
@@ -203,10 +203,10 @@ template <class T> struct ExpTail {
 };
 
 // e^x for x <= 80, in base 2, for softmax's loops: half the reduction of exp, and 0 below 2^-126
-// (its weights need no subnormals, and their detour is a tenth of the time). Max error above that:
-// 1 + 0.22 |x| ULP for float, 1 + 0.13 |x| for double (log2(e) is rounded; so is a softmax's x -
-// max, five times as much). NaN -> NaN, -inf -> 0. `rounded` receives x log2(e) rounded to an
-// integer, plus kExp2Rounding, and is ordered as x is even where x is beyond the range.
+// (its weights need no subnormals, and handling them takes a tenth of the time). Max error above
+// that: 1 + 0.22 |x| ULP for float, 1 + 0.13 |x| for double (log2(e) is rounded; so is the x - max
+// of a softmax, five times as much). NaN -> NaN, -inf -> 0. `rounded` receives x log2(e) rounded to
+// an integer, plus kExp2Rounding, and is ordered as x is even where x is beyond the range.
 template <class T>
 constexpr T kExp2Rounding = MathConstants<T>::kRoundMagic + T(MathConstants<T>::kExponentBias);
 template <class T> DLK_INLINE Vec<T> exp_bounded(Vec<T> x, Vec<T>& rounded) {
@@ -277,8 +277,8 @@ template <class T> DLK_INLINE Vec<T> log1p_unit(Vec<T> x) {
 
 // tanh x = -t / (2 + t) with t = e^(-2|x|) - 1, in base 2 (whose rounded log2(e) does not matter: t
 // near 0 has no whole part, t near -1 no digits of it). Max error: float 3.5 ULP, double 3.5 ULP.
-// Odd, keeps -0. (A quotient of polynomials in x^2 is as fast and 5.5 ULP off, a
-// series near 0 and 1 - 2 / (1 + e^(2|x|)) beyond 1.4 ULP, and half as much again of the time.)
+// Odd, keeps -0. (Tried: a quotient of polynomials in x^2, as fast and 5.5 ULP; a series near 0 and
+// 1 - 2 / (1 + e^(2|x|)) beyond, 1.4 ULP and half as much time again.)
 template <class T> DLK_INLINE Vec<T> tanh(Vec<T> x) {
   using M = MathConstants<T>;
   const Vec<T> size = abs(x);

@@ -12,7 +12,7 @@ constexpr uint32_t kLargestBFloat16 = 0x7f7f0000;
 
 // The numbers of elements [first, first + 64) of one state at one step, each of 16 bits. Element
 // first + r has, of block 8 * (first / 64) + r % 32 / 4, half r % 2 of word r / 32 * 2 + r % 4 / 2.
-// A function of its arguments alone, whoever asks. `first` is a multiple of 64.
+// A function of its arguments alone. `first` is a multiple of 64.
 DLK_INLINE void draw_noise(const Philox& philox, int64_t first, uint32_t step, uint32_t stream,
                            uint16_t* noise) {
   alignas(kVecBytes) static constexpr int64_t lanes[8] = {0, 1, 2, 3, 4, 5, 6, 7};

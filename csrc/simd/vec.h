@@ -8,7 +8,7 @@
 // is NaN, as x86 does: max(bound, x) keeps a NaN in x.
 #pragma once
 
-#include "kernels/args.h"
+#include "core/dtype.h"
 
 #include <cstdint>
 
@@ -301,6 +301,13 @@ DLK_INLINE Vec<double> load_eight(const float* p) {
 }
 #endif
 
+// Doubles rounded to eight floats in memory.
+DLK_INLINE void store_eight(float* p, Vec<double> a) {
+  typedef float Half __attribute__((vector_size(kNativeBytes / 2)));
+  DLK_PARTS(const Half half = __builtin_convertvector(a.part[i], Half);
+            __builtin_memcpy(p + i * (kNativeBytes / 8), &half, sizeof half);)
+}
+
 // The first and the last eight lanes as doubles: exact.
 #if defined(__AVX512F__)
 DLK_INLINE Vec<double> widen_low(Vec<float> a) {
@@ -341,7 +348,7 @@ DLK_INLINE Vec<double> widen_high(Vec<float> a) {
 }
 #endif
 
-// The larger of numbers that are not negative, compared as the integers that order them alike: on
+// The larger of numbers that are not negative, compared as integers, which have the same order: on
 // AVX2 that keeps the multiplication ports free.
 DLK_INLINE Vec<double> max_nonnegative(Vec<double> a, Vec<double> b) {
   return max(a, b);

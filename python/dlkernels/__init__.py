@@ -50,13 +50,15 @@ def _load_openmp() -> None:
 _load_openmp()
 
 # ruff: noqa: E402, F403  (these need OpenMP to be loaded; each family lists its own names)
-from . import activations, elementwise_losses, image, losses, norm, optim, units
+import inspect as _inspect
+
+from . import activations, class_losses, elementwise_losses, image, norm, optim
 from . import dropout as _dropout
 from ._core import build_info as _build_info
 from .activations import *
+from .class_losses import *
 from .dropout import *
 from .elementwise_losses import *
-from .losses import *
 from .norm import *
 from .runtime import (
     active_isa,
@@ -68,7 +70,6 @@ from .runtime import (
     set_num_threads,
     tune_malloc,
 )
-from .units import *
 
 __version__: str = _build_info()["version"]
 
@@ -86,8 +87,15 @@ __all__ = [
     "tune_malloc",
 ]
 __all__ += activations.__all__
+__all__ += class_losses.__all__
 __all__ += _dropout.__all__
 __all__ += elementwise_losses.__all__
-__all__ += losses.__all__
 __all__ += norm.__all__
-__all__ += units.__all__
+
+for _name in __all__:
+    if _inspect.isfunction(globals()[_name]):
+        globals()[_name].__module__ = __name__
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

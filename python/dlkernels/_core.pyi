@@ -44,7 +44,7 @@ def overlaps_itself(shape: tuple[int, ...], strides: tuple[int, ...], /) -> bool
 
 def number_of(array: Any, /) -> float: ...
 def cross_entropy(
-    logits: Any,
+    input: Any,
     target: Any,
     weight: Any,
     ignore_index: int,
@@ -54,21 +54,19 @@ def cross_entropy(
     softcap: float,
     with_grad: bool,
     out: Any,
-    with_lse: bool,
-    with_argmax: bool,
+    return_lse: bool,
+    return_argmax: bool,
     grad_output: Any,
     /,
 ) -> Any: ...
-def softmax(x: Any, axis: int, logarithm: bool, out: Any, /) -> Any: ...
+def softmax(input: Any, axis: int, logarithm: bool, out: Any, /) -> Any: ...
 def softmax_backward(
     grad_output: Any, output: Any, axis: int, logarithm: bool, out: Any, /
 ) -> Any: ...
-def nll_loss(
-    log_probabilities: Any, target: Any, weight: Any, ignore_index: int, reduction: str, /
-) -> Any: ...
+def nll_loss(input: Any, target: Any, weight: Any, ignore_index: int, reduction: str, /) -> Any: ...
 def nll_loss_backward(
     grad_output: Any,
-    log_probabilities: Any,
+    input: Any,
     target: Any,
     weight: Any,
     ignore_index: int,
@@ -82,8 +80,8 @@ def elementwise_loss(
     b: float,
     input: Any,
     target: Any,
-    third: Any,
-    fourth: Any,
+    weight: Any,
+    pos_weight: Any,
     reduction: str,
     axis: int | None,
     wrt: int,
@@ -95,11 +93,11 @@ def activation_index(name: str, /) -> int: ...
 def activation_saves(index: int, /) -> Literal["input", "output", "mask"]: ...
 def activation(
     index: int,
-    x: Any,
+    input: Any,
     out: Any,
     with_mask: bool,
-    first_parameter: float,
-    second_parameter: float,
+    first: float,
+    second: float,
     /,
 ) -> Any: ...
 def activation_backward(
@@ -107,17 +105,17 @@ def activation_backward(
     grad_output: Any,
     saved: Any,
     mask: Any,
-    first_parameter: float,
-    second_parameter: float,
+    first: float,
+    second: float,
     /,
 ) -> Any: ...
-def prelu(x: Any, weight: Any, out: Any = None, /) -> Any: ...
-def prelu_backward(grad_output: Any, x: Any, weight: Any, /) -> Any: ...
-def gated_halves(x: Any, axis: int, silu: bool, /) -> Any: ...
-def gated_halves_backward(grad_output: Any, x: Any, axis: int, silu: bool, /) -> Any: ...
+def prelu(input: Any, weight: Any, out: Any = None, /) -> Any: ...
+def prelu_backward(grad_output: Any, input: Any, weight: Any, /) -> Any: ...
+def gated_halves(input: Any, axis: int, silu: bool, /) -> Any: ...
+def gated_halves_backward(grad_output: Any, input: Any, axis: int, silu: bool, /) -> Any: ...
 def swiglu(gate: Any, up: Any, /) -> Any: ...
 def swiglu_backward(grad_output: Any, gate: Any, up: Any, /) -> Any: ...
-def maxout(x: Any, pieces: int, axis: int, with_index: bool, /) -> Any: ...
+def maxout(input: Any, pieces: int, axis: int, return_index: bool, /) -> Any: ...
 def maxout_backward(grad_output: Any, index: Any, pieces: int, axis: int, /) -> Any: ...
 def math_function(name: str, x: Any, /) -> Any: ...
 def optimizer_step(
@@ -241,7 +239,7 @@ def batch_norm_backward_elemt(
 ) -> tuple[Any, Any]: ...
 def dropout(
     operation: str,
-    x: Any,
+    input: Any,
     residual: Any,
     out: Any,
     seed: int,
@@ -255,25 +253,25 @@ def dropout(
     /,
 ) -> Any: ...
 def bias_act_dropout(
-    x: Any,
+    input: Any,
     bias: Any,
     out: Any,
     seed: int,
     p: float,
     activation: int,
-    first_parameter: float,
-    second_parameter: float,
+    the_activations_first_argument: float,
+    its_second_argument: float,
     /,
 ) -> Any: ...
 def bias_act_dropout_backward(
     grad_output: Any,
-    x: Any,
+    input: Any,
     bias: Any,
     seed: int,
     p: float,
     activation: int,
-    first_parameter: float,
-    second_parameter: float,
+    the_activations_first_argument: float,
+    its_second_argument: float,
     /,
 ) -> tuple[Any, Any]: ...
 def philox(
@@ -283,12 +281,12 @@ def image_normalize(
     operation: str,
     x: Any,
     out: Any,
-    means: list[float],
-    stds: list[float],
+    mean: list[float],
+    std: list[float],
     scale: float | None,
     inverse: bool,
-    channels_last: bool,
-    out_channels_last: bool,
+    layout: bool,
+    out_layout: bool,
     dtype: str,
     /,
 ) -> Any: ...
@@ -314,12 +312,15 @@ class ParameterTable:
         rounds: list[bool],
         /,
     ) -> None: ...
+    def expected(
+        self, groups: list[Any], used: list[Any], state: dict[Any, Any], /
+    ) -> list[tuple[int, tuple[float, ...], bool, int]]: ...
     def step(
         self,
         groups: list[Any],
         used: list[Any],
         state: dict[Any, Any],
-        advance: Any,
+        settings: list[tuple[Any, ...]],
         extras: StepExtras,
         /,
-    ) -> bool: ...
+    ) -> bool | list[tuple[int, tuple[float, ...], bool, int]]: ...

@@ -16,6 +16,11 @@ from dlkernels._arguments import Array, as_output, as_pixels, number, type_text
 
 __all__ = ["denormalize", "normalize"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 _LAYOUTS = ("HWC", "CHW")
 
 

@@ -12,7 +12,7 @@ import dlkernels.torch.nn as dnn
 from dlkernels.elementwise_losses import LOSSES
 from dlkernels.torch import explain, functional
 from dlkernels.torch.elementwise_losses import _OWN as IN_TORCH
-from dlkernels.torch.elementwise_losses import FUNCTIONS, MODULES
+from dlkernels.torch.elementwise_losses import TWINS
 from elementwise_losses.specs import ELEMENTWISE_LOSSES
 from support import (
     DTYPES as NUMPY_DTYPES,
@@ -21,6 +21,9 @@ from support import (
     SOME_OR_ALL,
 )
 from torch_support import DTYPES, HALF
+
+FUNCTIONS = {twin.function.__name__: twin.function for twin in TWINS}
+MODULES = [module.__name__ for twin in TWINS for module in twin.modules]
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Using a target size"),

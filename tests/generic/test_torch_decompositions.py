@@ -9,7 +9,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import dlkernels.torch as dlt
-from dlkernels.torch import _composite, ops
+from dlkernels.torch import _bits, _operator, decompositions
 from operators import NAMES, OPS, SAMPLES, Draw
 
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12, torch.bfloat16: 2e-2, torch.float16: 3e-3}
@@ -33,7 +33,7 @@ def _unpacked(name, arguments, results):
     if name == "maxout":
         others = [OPS.maxout_backward(torch.ones_like(output), *others, *arguments[1:])]
     return output, *(
-        _composite.unpacked(r, output.shape, output.stride())
+        _bits.unpacked(r, output.shape, output.stride())
         if r.dtype is torch.uint8 and r.numel()
         else r
         for r in others
@@ -58,7 +58,7 @@ def _assert_close(name, dtype, got, expected):
 @pytest.mark.parametrize("name", NAMES)
 def test_values_and_layouts(name):
     operator = getattr(OPS, name).default
-    decomposition = ops.decompositions()[operator]
+    decomposition = decompositions()[operator]
     for seed in range(12):
         arguments = SAMPLES[name](Draw(f"{name} decomposed {seed}"))
         at = arguments[0]
@@ -92,7 +92,7 @@ def test_nothing_of_ours_is_left(name):
         return _tuple(results)
 
     with torch.no_grad():
-        graph = make_fx(call, decomposition_table=ops._DECOMPOSITIONS, tracing_mode="fake")(
+        graph = make_fx(call, decomposition_table=_operator._DECOMPOSITIONS, tracing_mode="fake")(
             *tensors
         )
         targets = [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]

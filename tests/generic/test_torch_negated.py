@@ -12,7 +12,8 @@ import dlkernels
 import dlkernels.torch as dlt
 import specs
 from activations.specs import ACTIVATIONS
-from dlkernels.torch import image, sync_norm
+from dlkernels.torch import image
+from dlkernels.torch.norm import sync as sync_norm
 from support import DTYPES
 from twins import SAMPLED_CALLS
 

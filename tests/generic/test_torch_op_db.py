@@ -13,7 +13,7 @@ from activations.specs import ACTIVATIONS as SPECS
 from dlkernels.activations import ACTIVATIONS
 from dlkernels.elementwise_losses import LOSSES
 from dlkernels.torch import functional, nn
-from dlkernels.torch.elementwise_losses import MODULES as LOSS_MODULES
+from dlkernels.torch.elementwise_losses import TWINS as LOSS_TWINS
 from torch_support import DTYPES
 
 pytestmark = [
@@ -204,7 +204,7 @@ MODULES = {
         torch.nn.BatchNorm2d,
         torch.nn.BatchNorm3d,
         *(getattr(torch.nn, row.module) for row in ACTIVATIONS.values()),
-        *(getattr(torch.nn, kind) for kind in LOSS_MODULES),
+        *(getattr(torch.nn, m.__name__) for twin in LOSS_TWINS for m in twin.modules),
     )
 }
 

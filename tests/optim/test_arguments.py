@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dlkernels import _core, optim
-from dlkernels._state_formats import DEFAULTS
+from dlkernels.optim.state_formats import DEFAULTS
 
 EVERY = pytest.mark.parametrize("name", optim.__all__)
 FLAGS = {"nesterov", "maximize", "centered", "amsgrad", "decoupled_weight_decay", "bias_correction"}
@@ -331,7 +331,7 @@ def test_repr(name: str) -> None:
         (lambda: _core.StepExtras, lambda it: it.norm),
         (lambda: _core.StepExtras, lambda it: it.zero_grads),
         (lambda: _core.StepExtras, lambda it: setattr(it, "max_norm", 1.0)),
-        (lambda: _core.ParameterTable, lambda it: it.step([], [], {}, None, _core.StepExtras())),
+        (lambda: _core.ParameterTable, lambda it: it.step([], [], {}, [], _core.StepExtras())),
         (lambda: _core.Exporter, lambda it: it.__dlpack__()),
         (lambda: _core.Exporter, lambda it: it.__dlpack_device__()),
     ],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
+import sys
 from typing import Any
 
 import numpy as np
@@ -413,3 +415,70 @@ def test_state_dicts_have_the_options_of_the_step(name: str) -> None:
     (first,), (second,) = optimizer.ema_parameters(), loaded.ema_parameters()
     assert first.tobytes() == second.tobytes()
     assert optimizer.grad_norm == loaded.grad_norm
+
+
+# --- what a call costs
+
+
+@pytest.mark.parametrize("name", dlkernels.optim.__all__)
+def test_a_step_takes_few_python_frames(name: str) -> None:
+    optimizer = getattr(dlkernels.optim, name)([np.ones(64, np.float32)], lr=1e-3)
+    grads = [np.ones(64, np.float32)]
+    optimizer.step(grads)
+    frames: list[str] = []
+
+    def count(frame: Any, event: str, _: Any) -> None:
+        if event == "call":
+            frames.append(frame.f_code.co_name)
+
+    sys.setprofile(count)
+    try:
+        optimizer.step(grads)
+    finally:
+        sys.setprofile(None)
+    assert len(frames) < 12, frames
+
+
+def test_a_group_is_checked_again_where_it_has_changed() -> None:
+    w, betas = np.ones(3), [0.9, 0.99]
+    optimizer = dlkernels.optim.Adam([w], betas=betas)  # a list may be changed in place
+    optimizer.step([w])
+    betas[0] = 2.0
+    with pytest.raises(ValueError, match="Invalid beta parameter at index 0"):
+        optimizer.step([w])
+    optimizer.param_groups[0]["betas"] = (0.9, 0.99)
+    optimizer.step([w])
+    for name, value in (("lr", -1.0), ("lr", "a"), ("amsgrad", 1), ("betas", (0.9, 2.0))):
+        before = optimizer.param_groups[0][name]
+        optimizer.param_groups[0][name] = value
+        with pytest.raises((ValueError, TypeError), match=r"Invalid|expected"):
+            optimizer.step([w])
+        optimizer.param_groups[0][name] = before
+        optimizer.step([w])
+    optimizer.param_groups[0]["amsgrad"] = True
+    optimizer.step([w])
+    assert "max_exp_avg_sq" in optimizer.state[0]
+
+
+# --- what is made from the rules
+
+
+@pytest.mark.parametrize("name", dlkernels.optim.__all__)
+def test_classes_are_as_if_they_were_written(name: str) -> None:
+    kind = getattr(dlkernels.optim, name)
+    signature = inspect.signature(kind, eval_str=True)
+    assert next(iter(signature.parameters)) == "params"
+    assert kind.__module__ == kind.__init__.__module__ == "dlkernels.optim"
+    assert inspect.getsource(kind).startswith(f"class {name}(")
+    assert inspect.getsource(kind.__init__).startswith("def __init__(")
+    text = inspect.getdoc(kind)
+    for argument, parameter in signature.parameters.items():
+        assert f"\n    {argument}: " in text
+        if parameter.default is not parameter.empty:
+            assert f" Default: {parameter.default!r}." in " ".join(text.split())
+    assert "\nRaises:\n" in text
+    assert "\nExample:\n" in text
+    with pytest.raises(TypeError, match=rf"{name}\.__init__\(\) got an unexpected keyword"):
+        kind([np.ones(1)], unknown=1)
+    optimizer = pickle.loads(pickle.dumps(kind([np.ones(2)])))
+    assert type(optimizer) is kind

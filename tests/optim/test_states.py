@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import dlkernels
-from dlkernels import _state_formats as formats
 from dlkernels import optim
+from dlkernels.optim import state_formats as formats
 from optim.state_references import (
     dynamic_map,
     exact_map,

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import dlkernels
-import dlkernels.torch._optimizer_loops as loops
 import dlkernels.torch.optim as ours
+import dlkernels.torch.optim.loops as loops
 from dlkernels import _core
 from optim.problems import parameters, set_grads
 from support import FMA_ISAS, ISAS, isa_level

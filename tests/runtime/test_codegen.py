@@ -15,7 +15,11 @@ from dlkernels import _core
 from support import ROOT
 
 LEVELS = pytest.mark.parametrize("level", _core.compiled_isas())
-KERNELS = sorted(path.stem for path in (ROOT / "csrc" / "kernels").glob("*.cpp"))
+SOURCES = ROOT / "csrc" / "kernels"
+#: Every kernel file, as "optim/rules/sgd".
+KERNELS = sorted(
+    path.relative_to(SOURCES).with_suffix("").as_posix() for path in SOURCES.glob("**/*.cpp")
+)
 
 pytestmark = [
     pytest.mark.skipif(
@@ -35,10 +39,17 @@ LIBM = re.compile(
 )
 
 
+def _kernel_of(path: Path) -> str:
+    return path.as_posix().split("csrc/kernels/")[1].split(".cpp.")[0]
+
+
 def _objects(level: str) -> list[Path]:
-    """The object files of the newest build."""
+    """The object files of the newest build, but for those whose source has moved since."""
     folders = (ROOT / "build").glob(f"**/CMakeFiles/dlk_{level}.dir")
-    builds = [sorted(folder.glob("**/*.o")) for folder in folders]
+    builds = [
+        [path for path in sorted(folder.glob("**/*.o")) if _kernel_of(path) in KERNELS]
+        for folder in folders
+    ]
     builds = [objects for objects in builds if objects]
     if not builds:
         pytest.skip(f"no object files of dlk_{level} under build/: `make test` builds them there")
@@ -61,13 +72,13 @@ def _code(path: Path) -> str:
 
 
 def _object_of(level: str, kernel: str) -> Path:
-    (path,) = (path for path in _objects(level) if path.name.startswith(f"{kernel}.cpp."))
+    (path,) = (path for path in _objects(level) if _kernel_of(path) == kernel)
     return path
 
 
 @LEVELS
 def test_every_kernel_is_compiled(level: str) -> None:
-    assert sorted(path.name.split(".")[0] for path in _objects(level)) == KERNELS
+    assert sorted(map(_kernel_of, _objects(level))) == KERNELS
 
 
 @LEVELS
@@ -103,11 +114,12 @@ def test_the_pattern_for_libm_finds_it() -> None:
 
 
 _VECTOR_KERNELS = (
-    *("cross_entropy", "cross_entropy_planes", "softmax"),
-    *("activations", "activations_backward", "prelu", "gated", "maxout", "dropout"),
-    *("batch_norm_planes", "batch_norm_rows"),
-    *("batch_norm_backward_planes", "batch_norm_backward_rows"),
-    "optim_sgd",
+    *("class_losses/cross_entropy", "class_losses/cross_entropy_planes", "class_losses/softmax"),
+    *("activations/activation", "activations/activation_backward", "activations/prelu"),
+    *("activations/gated", "activations/maxout", "dropout/dropout"),
+    *("norm/batch_norm_planes", "norm/batch_norm_rows"),
+    *("norm/batch_norm_backward_planes", "norm/batch_norm_backward_rows"),
+    "optim/rules/sgd",
 )
 
 
@@ -131,7 +143,10 @@ def test_vectors(level: str, kernel: str) -> None:
     fused = re.findall(r"\bvfn?m(?:add|sub)\w+", code)
     if level == "baseline":
         assert not fused
-    elif kernel not in ("prelu", "maxout"):  # these only multiply, or do not
+    elif kernel not in (
+        "activations/prelu",
+        "activations/maxout",
+    ):  # these only multiply, or do not
         assert len(fused) > 20
 
 
@@ -145,8 +160,10 @@ def test_the_control_register_is_never_written(level: str) -> None:
 @LEVELS
 def test_large_outputs_are_streamed(level: str) -> None:
     streaming = (
-        *("cross_entropy", "softmax", "activations", "activations_backward"),
-        *("prelu", "gated", "maxout", "dropout", "image", "batch_norm_planes", "batch_norm_rows"),
+        *("class_losses/cross_entropy", "class_losses/softmax"),
+        *("activations/activation", "activations/activation_backward", "activations/prelu"),
+        *("activations/gated", "activations/maxout", "dropout/dropout", "image/image_affine"),
+        *("norm/batch_norm_planes", "norm/batch_norm_rows"),
     )
     for kernel in streaming:
         code = _code(_object_of(level, kernel))

@@ -9,8 +9,15 @@ defaults, errors and state dicts.
 
 from __future__ import annotations
 
-from dlkernels.torch import functional, image, nn, ops, optim
+from dlkernels.torch import functional, image, nn, optim
+from dlkernels.torch._operator import decompositions
 from dlkernels.torch.functional import explain
-from dlkernels.torch.ops import decompositions
 
-__all__ = ["decompositions", "explain", "functional", "image", "nn", "ops", "optim"]
+__all__ = ["decompositions", "explain", "functional", "image", "nn", "optim"]
+
+for _function in (decompositions, explain):
+    _function.__module__ = __name__
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -24,10 +24,11 @@ from torch.autograd.graph import increment_version
 from dlkernels import _core
 from dlkernels._arguments import flag, number
 from dlkernels.dropout import activation_numbers, seed_bits
-from dlkernels.torch import _composite as composite
 from dlkernels.torch import _layout as layout
+from dlkernels.torch import activations
+from dlkernels.torch._differentiate import differentiate
 from dlkernels.torch._eager import Function, is_first_order
-from dlkernels.torch._layout import laid_out
+from dlkernels.torch._operator import REFUSED, Operation, Twin, operands
 from dlkernels.torch._route import (
     KERNEL,
     OPERATOR,
@@ -39,17 +40,13 @@ from dlkernels.torch._route import (
     route,
 )
 from dlkernels.torch._tools import Proxy, as_leaf
-from dlkernels.torch.activations import may_overwrite
-from dlkernels.torch.ops import _LIBRARY, _decomposes, _implement
 
-__all__ = ["FUNCTIONS", "MODULES"]
-
-#: A kernel's complaints about its arguments, made before anything is written: the same is then done
-#: in torch's operations.
-_REFUSED = (TypeError, ValueError)
+__all__ = ["TWINS"]
 
 #: What a draw is below; every draw takes one number from the generator.
 _SEEDS = 2**63 - 1
+
+_CPU = torch.device("cpu")
 
 # --- seeds
 
@@ -57,7 +54,7 @@ _SEEDS = 2**63 - 1
 def _draw(generator: torch.Generator | None) -> Tensor:
     """One number of the generator's, or of the default one's."""
     if generator is None:
-        return torch.randint(_SEEDS, (), dtype=torch.int64, device="cpu")
+        return torch.randint(_SEEDS, (), dtype=torch.int64, device=_CPU)
     device = generator.device
     return torch.randint(_SEEDS, (), generator=generator, dtype=torch.int64, device=device)
 
@@ -65,7 +62,7 @@ def _draw(generator: torch.Generator | None) -> Tensor:
 def _seed_number(seed: Any, generator: torch.Generator | None) -> int:
     """The seed of a call, as the kernels take it."""
     if seed is None:
-        return int(_draw(generator))
+        return _draw(generator).item()  # type: ignore[return-value]
     if isinstance(seed, Tensor):
         return _number_of(seed)
     return seed_bits("dropout", seed)
@@ -103,27 +100,6 @@ def _kernel(input: Tensor, out: Tensor | None, arguments: Any, backward: bool) -
         "dropout", input, None, out, seed, p, alpha, plane_dims, 0, backward, None, False
     )
     return result
-
-
-def _keeping_kernel(
-    operation: str, input: Tensor, residual: Tensor | None, out: Tensor | None, arguments: Any
-) -> tuple[Tensor, Tensor | None]:
-    """The result, and the bits of what was kept: reading them is faster than drawing again. None
-    for planes, whose few bits are drawn at once."""
-    seed, p, alpha, plane_dims = arguments
-    output, kept = _core.dropout(
-        operation, input, residual, out, seed, p, alpha, plane_dims, 0, False, None, True
-    )
-    return output, kept
-
-
-def _backward_kernel(grad_output: Tensor, kept: Tensor | None, arguments: Any) -> Tensor:
-    seed, p, alpha, plane_dims = arguments
-    grad: Tensor = _core.dropout(
-        "dropout", grad_output.resolve_neg(), None, None, seed, p, alpha, plane_dims, 0, True,
-        kept, False,
-    )  # fmt: skip
-    return grad
 
 
 def _factors(input: Tensor, arguments: Any) -> tuple[Tensor, Tensor | None]:
@@ -170,7 +146,13 @@ class _Dropout(Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, inplace: bool, arguments: Any) -> Tensor:
         out = input if inplace else None
-        output, kept = _keeping_kernel("dropout", input, None, out, arguments)
+        seed, p, alpha, plane_dims = arguments
+        # The bits of what was kept, too: reading them is faster than drawing again. None for
+        # planes, whose few bits are drawn at once.
+        output: Tensor
+        output, kept = _core.dropout(
+            "dropout", input, None, out, seed, p, alpha, plane_dims, 0, False, None, True
+        )
         if inplace:
             ctx.mark_dirty(input)
             output = input
@@ -180,30 +162,24 @@ class _Dropout(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
-        return _gradient(grad_output, ctx.saved_tensors[0], ctx.arguments), None, None
+        seed, p, alpha, plane_dims = arguments = ctx.arguments
+        (kept,) = ctx.saved_tensors
+        if not is_first_order(grad_output):
+            return _recorded_gradient(grad_output, arguments), None, None
+        grad = _core.dropout(
+            "dropout", grad_output.resolve_neg(), None, None, seed, p, alpha, plane_dims, 0, True,
+            kept, False,
+        )  # fmt: skip
+        return grad, None, None
 
 
-class _Backward(Function):
-    """Linear in grad_output, so its own backward is itself."""
-
-    @staticmethod
-    def forward(ctx: Any, grad_output: Tensor, kept: Tensor | None, arguments: Any) -> Tensor:
-        ctx.arguments = arguments
-        ctx.save_for_backward(kept)
-        return _backward_kernel(grad_output, kept, arguments)
-
-    @staticmethod
-    def backward(ctx: Any, grad_grad: Tensor) -> Any:
-        return _gradient(grad_grad, ctx.saved_tensors[0], ctx.arguments), None, None
-
-
-def _gradient(grad_output: Tensor, kept: Tensor | None, arguments: Any) -> Tensor:
-    if is_first_order(grad_output):
-        return _backward_kernel(grad_output, kept, arguments)
+def _recorded_gradient(grad_output: Tensor, arguments: Any) -> Tensor:
+    """The gradient where it is differentiated again, or for a batch of them."""
     if is_batched(grad_output):
         return _scaled(grad_output, _factors(grad_output, arguments)[0])
-    grad: Tensor = _Backward.call(grad_output, kept, arguments)
-    return grad
+    seed, *others = arguments
+    gradient: Tensor = _GRADIENT.operator(grad_output, _seed_tensor(seed, None), *others)
+    return gradient
 
 
 def _run(
@@ -218,7 +194,8 @@ def _run(
     plane_dims: int = 0,
 ) -> Tensor:
     """What every twin does; `theirs` is torch's function."""
-    _check(p, seed, generator)
+    if not 0.0 <= p <= 1.0 or generator is not None:
+        _check(p, seed, generator)
     if type(training) is not bool:
         return theirs(input, p, training, inplace)  # its error
     way = KERNEL if is_plain(input) else route(input)
@@ -232,10 +209,10 @@ def _run(
         raise RuntimeError("Feature dropout requires at least 2 dimensions in the input")
     if way == OPERATOR:
         number = _seed_tensor(seed, generator)
-        output: Tensor = torch.ops.dlkernels.dropout(input, number, p, alpha, plane_dims)
+        output: Tensor = _DROPOUT.operator(input, number, p, alpha, plane_dims)
         return input.copy_(output) if inplace else output
     arguments = (_seed_number(seed, generator), p, alpha, plane_dims)
-    if way == KERNEL and inplace and not may_overwrite(input):
+    if way == KERNEL and inplace and not activations.may_overwrite(input):
         check_in_place(input)
         way = TORCH
     if way == TORCH:
@@ -245,7 +222,7 @@ def _run(
             output = _Dropout.call(input, inplace, arguments)
             return output
         output = _kernel(input, input if inplace else None, arguments, False)
-    except _REFUSED:
+    except REFUSED:
         return _in_torch(input, arguments, inplace)
     if not inplace:
         return output
@@ -477,7 +454,7 @@ def dropout_add(
         way = TORCH
     if way == OPERATOR:
         drawn = _seed_tensor(seed, generator)
-        output: Tensor = torch.ops.dlkernels.dropout_add(input, residual, drawn, p)
+        output: Tensor = _ADD.operator(input, residual, drawn, p)
         return output
     arguments = (_seed_number(seed, generator), p, False, 0)
     if way == KERNEL:
@@ -486,7 +463,7 @@ def dropout_add(
                 output = _DropoutAdd.call(input, residual, arguments)
                 return output
             return _add_kernel(input, residual, arguments)
-        except _REFUSED:
+        except REFUSED:
             pass
     return _in_torch(input, arguments, False) + residual
 
@@ -504,16 +481,18 @@ class _DropoutAdd(Function):
 
     @staticmethod
     def forward(ctx: Any, input: Tensor, residual: Tensor, arguments: Any) -> Tensor:
-        output, kept = _keeping_kernel("dropout_add", input, residual, None, arguments)
-        ctx.arguments = arguments
+        seed, p, *_ = ctx.arguments = arguments
+        output: Tensor
+        output, kept = _core.dropout(
+            "dropout_add", input, residual, None, seed, p, False, 0, 0, False, None, True
+        )
         ctx.save_for_backward(kept)
         return output
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         wanted, residual_wanted, _ = ctx.needs_input_grad
-        (kept,) = ctx.saved_tensors
-        grad = _gradient(grad_output, kept, ctx.arguments) if wanted else None
+        grad = _Dropout.backward(ctx, grad_output)[0] if wanted else None
         return grad, grad_output if residual_wanted else None, None
 
 
@@ -576,7 +555,7 @@ def bias_act_dropout(
         way = TORCH
     if way == OPERATOR:
         drawn = _seed_tensor(seed, generator)
-        output: Tensor = torch.ops.dlkernels.bias_act_dropout(input, bias, drawn, p, *numbers)
+        output: Tensor = _BIAS_ACT.operator(input, bias, drawn, p, *numbers)
         return output
     arguments = (_seed_number(seed, generator), p, *numbers)
     if way == KERNEL:
@@ -586,7 +565,7 @@ def bias_act_dropout(
                 output = _BiasActDropout.call(input, bias, arguments)
                 return output
             return _bias_act_kernel(input, bias, arguments)
-        except _REFUSED:
+        except REFUSED:
             pass
     return _bias_act_in_torch(input, bias, numbers, _bias_act_factor(input, arguments))
 
@@ -605,7 +584,7 @@ def _bias_act_in_torch(input: Tensor, bias: Tensor | None, numbers: Any, factor:
     """The same in torch's operations, differentiable any number of times."""
     # What is dropped has no gradient, even where the activation's is NaN.
     at = torch.where(factor != 0, input if bias is None else input + bias, 0.0)
-    return _scaled(composite.activation(at, *numbers), factor)
+    return _scaled(activations.in_torch(at, *numbers), factor)
 
 
 class _BiasActDropout(Function):
@@ -634,76 +613,16 @@ def _bias_act_gradients(
 ) -> tuple[Tensor, Tensor | None]:
     """The gradients through torch's operations."""
     if bias is None:
-        return composite.differentiate(
-            lambda x: _bias_act_in_torch(x, None, numbers, factor), input, grad_output
-        ), None
-    grad, grad_bias = composite.differentiate_all(
+        return differentiate(
+            lambda x: _bias_act_in_torch(x, None, numbers, factor), (input,), grad_output
+        )[0], None
+    grad, grad_bias = differentiate(
         lambda x, b: _bias_act_in_torch(x, b, numbers, factor), (input, bias), grad_output
     )
     return grad, grad_bias
 
 
-# --- operators
-
-_LIBRARY.define("dropout(Tensor input, Tensor seed, float p, bool alpha, int plane_dims) -> Tensor")
-_LIBRARY.define(
-    "dropout_backward(Tensor grad_output, Tensor seed, float p, bool alpha, int plane_dims) "
-    "-> Tensor"
-)
-_LIBRARY.define("dropout_add(Tensor input, Tensor residual, Tensor seed, float p) -> Tensor")
-_LIBRARY.define(
-    "bias_act_dropout(Tensor input, Tensor? bias, Tensor seed, float p, int index, float a, "
-    "float b) -> Tensor"
-)
-_LIBRARY.define(
-    "bias_act_dropout_backward(Tensor grad_output, Tensor input, Tensor? bias, Tensor seed, "
-    "float p, int index, float a, float b) -> (Tensor, Tensor)"
-)
-
-
-@_implement("dropout")
-def _dropout_operator(input: Tensor, seed: Tensor, *arguments: Any) -> Tensor:
-    return _kernel(input, None, (_number_of(seed), *arguments), False)
-
-
-@_implement("dropout_backward")
-def _dropout_backward_operator(grad_output: Tensor, seed: Tensor, *arguments: Any) -> Tensor:
-    return _kernel(grad_output, None, (_number_of(seed), *arguments), True)
-
-
-@_implement("dropout_add")
-def _dropout_add_operator(input: Tensor, residual: Tensor, seed: Tensor, p: float) -> Tensor:
-    return _add_kernel(input, residual, (_number_of(seed), p, False, 0))
-
-
-@_implement("bias_act_dropout")
-def _bias_act_operator(input: Tensor, bias: Tensor | None, seed: Tensor, *arguments: Any) -> Tensor:
-    return _bias_act_kernel(input, bias, (_number_of(seed), *arguments))
-
-
-@_implement("bias_act_dropout_backward")
-def _bias_act_backward_operator(
-    grad_output: Tensor, input: Tensor, bias: Tensor | None, seed: Tensor, *arguments: Any
-) -> tuple[Tensor, Tensor]:
-    grad, grad_bias = _core.bias_act_dropout_backward(
-        grad_output, input, bias, _number_of(seed), *arguments
-    )
-    # Operators have no optional results.
-    return grad, input.new_empty([0]) if grad_bias is None else grad_bias
-
-
-def _like_first(first: Tensor, *others: Any) -> Tensor:
-    return layout.empty_like(first)
-
-
-for _name in ("dropout", "dropout_backward", "dropout_add", "bias_act_dropout"):
-    torch.library.register_fake(f"dlkernels::{_name}", _like_first, lib=_LIBRARY)
-
-
-@torch.library.register_fake("dlkernels::bias_act_dropout_backward", lib=_LIBRARY)
-def _(grad_output: Tensor, input: Tensor, bias: Tensor | None, *arguments: Any) -> Any:
-    grad_bias = input.new_empty([0]) if bias is None else bias.new_empty(bias.shape)
-    return layout.empty_like(input), grad_bias
+# --- in torch's operations, with the seed as a tensor
 
 
 def _numbers(seed: Tensor, shape: Any) -> Tensor:
@@ -760,124 +679,133 @@ def _drawn(
     return torch.where(kept, x * factor + shift, shift + factor * dropped)
 
 
-@_decomposes("dropout")
-def _(input: Tensor, seed: Tensor, p: float, alpha: bool, plane_dims: int) -> Tensor:
-    output = _drawn(input, seed, p, alpha, plane_dims, False).to(input.dtype)
-    return laid_out(output, layout.dense(input))
+def _dropout_in_torch(
+    input: Tensor, seed: Tensor, p: float, alpha: bool, plane_dims: int, backward: bool = False
+) -> Tensor:
+    return _drawn(input, seed, p, alpha, plane_dims, backward).to(input.dtype)
 
 
-@_decomposes("dropout_backward")
-def _(grad_output: Tensor, seed: Tensor, p: float, alpha: bool, plane_dims: int) -> Tensor:
-    grad = _drawn(grad_output, seed, p, alpha, plane_dims, True).to(grad_output.dtype)
-    return laid_out(grad, layout.dense(grad_output))
+def _add_in_torch(input: Tensor, residual: Tensor, seed: Tensor, p: float) -> Tensor:
+    return (_drawn(input, seed, p, False, 0, False) + residual).to(input.dtype)
 
 
-@_decomposes("dropout_add")
-def _(input: Tensor, residual: Tensor, seed: Tensor, p: float) -> Tensor:
-    output = (_drawn(input, seed, p, False, 0, False) + residual).to(input.dtype)
-    return laid_out(output, layout.dense(input))
+def _bias_act_factor_of(input: Tensor, seed: Tensor, p: float) -> Tensor:
+    return _dropout_in_torch(torch.ones_like(input), seed, p, False, 0)
 
 
-@_decomposes("bias_act_dropout")
-def _(input: Tensor, bias: Tensor | None, seed: Tensor, p: float, *numbers: Any) -> Tensor:
-    factor = _drawn(torch.ones_like(input), seed, p, False, 0, False).to(input.dtype)
-    output = _bias_act_in_torch(input, bias, numbers, factor)
-    return laid_out(output, layout.dense(input))
+def _bias_act_drawn(
+    input: Tensor, bias: Tensor | None, seed: Tensor, p: float, *numbers: Any
+) -> Tensor:
+    return _bias_act_in_torch(input, bias, numbers, _bias_act_factor_of(input, seed, p))
 
 
-@_decomposes("bias_act_dropout_backward")
-def _(
+def _bias_act_gradients_drawn(
     grad_output: Tensor, input: Tensor, bias: Tensor | None, seed: Tensor, p: float, *numbers: Any
 ) -> tuple[Tensor, Tensor]:
-    factor = _drawn(torch.ones_like(input), seed, p, False, 0, False).to(input.dtype)
+    factor = _bias_act_factor_of(input, seed, p)
     grad, grad_bias = _bias_act_gradients(grad_output, input, bias, numbers, factor)
-    grad = laid_out(grad, layout.dense(input))
-    return grad, input.new_empty([0]) if grad_bias is None else grad_bias
+    return grad, _or_nothing(input, grad_bias)
 
 
-def _save_dropout(ctx: Any, inputs: Any, output: Tensor) -> None:
-    _, seed, *ctx.arguments = inputs
-    ctx.save_for_backward(seed)
+def _or_nothing(input: Tensor, grad_bias: Tensor | None) -> Tensor:
+    """Operators have no optional results."""
+    return input.new_empty([0]) if grad_bias is None else grad_bias
 
 
-def _differentiate_dropout(ctx: Any, grad_output: Tensor) -> Any:
-    """Of the forward and of the backward: both are the same factors."""
-    (seed,) = ctx.saved_tensors
-    grad = torch.ops.dlkernels.dropout_backward(grad_output, seed, *ctx.arguments)
-    return grad, None, None, None, None
+# --- operators: they have the seed as a tensor
 
 
-for _name in ("dropout", "dropout_backward"):
-    torch.library.register_autograd(
-        f"dlkernels::{_name}", _differentiate_dropout, setup_context=_save_dropout, lib=_LIBRARY
+def _like_first(first: Tensor, *others: Any) -> Tensor:
+    return layout.empty_like(first)
+
+
+def _bias_act_gradients_fake(
+    grad_output: Tensor, input: Tensor, bias: Tensor | None, *_: Any
+) -> tuple[Tensor, Tensor]:
+    grad_bias = None if bias is None else bias.new_empty(bias.shape)
+    return layout.empty_like(input), _or_nothing(input, grad_bias)
+
+
+def _bias_act_gradients_kernel(
+    grad_output: Tensor, input: Tensor, bias: Tensor | None, seed: Tensor, *arguments: Any
+) -> tuple[Tensor, Tensor]:
+    grad, grad_bias = _core.bias_act_dropout_backward(
+        grad_output, input, bias, _number_of(seed), *arguments
     )
+    return grad, _or_nothing(input, grad_bias)
 
 
-def _save_dropout_add(ctx: Any, inputs: Any, output: Tensor) -> None:
+def _save_seed(inputs: Any, results: Any) -> Any:
+    return inputs[1:2]
+
+
+_GRADIENT = Operation(
+    "dropout_backward",
+    "(Tensor grad_output, Tensor seed, float p, bool alpha, int plane_dims) -> Tensor",
+    lambda grad, seed, *others: _kernel(grad, None, (_number_of(seed), *others), True),
+    _like_first,
+    lambda *arguments: _dropout_in_torch(*arguments, True),
+    is_own_transpose=True,
+)
+_DROPOUT = Operation(
+    "dropout",
+    "(Tensor input, Tensor seed, float p, bool alpha, int plane_dims) -> Tensor",
+    lambda input, seed, *others: _kernel(input, None, (_number_of(seed), *others), False),
+    _like_first,
+    _dropout_in_torch,
+    saves=_save_seed,
+    backward=_GRADIENT,
+)
+
+
+def _save_add(ctx: Any, inputs: Any, output: Tensor) -> None:
     _, _, seed, ctx.p = inputs
     ctx.save_for_backward(seed)
 
 
-def _differentiate_dropout_add(ctx: Any, grad_output: Tensor) -> Any:
-    (seed,) = ctx.saved_tensors
-    grad = torch.ops.dlkernels.dropout_backward(grad_output, seed, ctx.p, False, 0)
+def _differentiate_add(ctx: Any, grad_output: Tensor) -> Any:
+    grad = _GRADIENT.operator(grad_output, *ctx.saved_tensors, ctx.p, False, 0)
     return grad, grad_output, None, None
 
 
-torch.library.register_autograd(
-    "dlkernels::dropout_add",
-    _differentiate_dropout_add,
-    setup_context=_save_dropout_add,
-    lib=_LIBRARY,
+_ADD = Operation(
+    "dropout_add",
+    "(Tensor input, Tensor residual, Tensor seed, float p) -> Tensor",
+    lambda input, residual, seed, p: _add_kernel(input, residual, (_number_of(seed), p, False, 0)),
+    _like_first,
+    _add_in_torch,
+    autograd=(_save_add, _differentiate_add),
+)
+
+_BIAS_ACT_ARGUMENTS = (
+    "Tensor input, Tensor? bias, Tensor seed, float p, int index, float a, float b"
+)
+_BIAS_ACT_GRADIENTS = Operation(
+    "bias_act_dropout_backward",
+    f"(Tensor grad_output, {_BIAS_ACT_ARGUMENTS}) -> (Tensor, Tensor)",
+    _bias_act_gradients_kernel,
+    _bias_act_gradients_fake,
+    _bias_act_gradients_drawn,
 )
 
 
 def _save_bias_act(ctx: Any, inputs: Any, output: Tensor) -> None:
-    *tensors, ctx.p, ctx.index, ctx.a, ctx.b = inputs
-    ctx.save_for_backward(*tensors)
+    ctx.save_for_backward(*inputs[:3])
+    ctx.arguments = inputs[3:]
 
 
 def _differentiate_bias_act(ctx: Any, grad_output: Tensor) -> Any:
-    input, bias, seed = ctx.saved_tensors
-    grad, grad_bias = torch.ops.dlkernels.bias_act_dropout_backward(
-        grad_output, input, bias, seed, ctx.p, ctx.index, ctx.a, ctx.b
-    )
-    return grad, None if bias is None else grad_bias, *([None] * 5)
+    grad, grad_bias = _BIAS_ACT_GRADIENTS.operator(grad_output, *ctx.saved_tensors, *ctx.arguments)
+    return grad, None if ctx.saved_tensors[1] is None else grad_bias, *([None] * 5)
 
 
-torch.library.register_autograd(
-    "dlkernels::bias_act_dropout",
-    _differentiate_bias_act,
-    setup_context=_save_bias_act,
-    lib=_LIBRARY,
-)
-
-
-def _save_bias_act_backward(ctx: Any, inputs: Any, output: Any) -> None:
-    *tensors, ctx.p, ctx.index, ctx.a, ctx.b = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _differentiate_bias_act_backward(ctx: Any, grad_grad: Tensor, grad_grad_bias: Tensor) -> Any:
-    grad_output, input, bias, seed = ctx.saved_tensors
-    numbers = ctx.index, ctx.a, ctx.b
-    factor = torch.ops.dlkernels.dropout(torch.ones_like(input), seed, ctx.p, False, 0)
-    tensors = (grad_output, input) if bias is None else (grad_output, input, bias)
-
-    def total(grad_output: Tensor, input: Tensor, bias: Tensor | None = None) -> Tensor:
-        grad, grad_bias = _bias_act_gradients(grad_output, input, bias, numbers, factor)
-        product = (grad * grad_grad).sum()
-        return product if grad_bias is None else product + (grad_bias * grad_grad_bias).sum()
-
-    grads = composite.differentiate_all(total, tensors, torch.ones_like(grad_grad.sum()))
-    return *grads, *([None] * (8 - len(grads)))
-
-
-torch.library.register_autograd(
-    "dlkernels::bias_act_dropout_backward",
-    _differentiate_bias_act_backward,
-    setup_context=_save_bias_act_backward,
-    lib=_LIBRARY,
+_BIAS_ACT = Operation(
+    "bias_act_dropout",
+    f"({_BIAS_ACT_ARGUMENTS}) -> Tensor",
+    lambda input, bias, seed, *others: _bias_act_kernel(input, bias, (_number_of(seed), *others)),
+    _like_first,
+    _bias_act_drawn,
+    autograd=(_save_bias_act, _differentiate_bias_act),
 )
 
 # --- modules
@@ -930,30 +858,19 @@ def _module(theirs: type[torch.nn.Module], function: Callable[..., Tensor]) -> A
     return Module
 
 
-#: The twins by their names in `dlkernels.torch.functional`.
-FUNCTIONS: dict[str, Callable[..., Tensor]] = {
-    function.__name__: function
-    for function in (
-        alpha_dropout,
-        bias_act_dropout,
-        dropout,
-        dropout1d,
-        dropout2d,
-        dropout3d,
-        dropout_add,
-        feature_alpha_dropout,
-    )
-}
-
-#: The modules by their names in `dlkernels.torch.nn`.
-MODULES: dict[str, type[torch.nn.Module]] = {
-    theirs.__name__: _module(theirs, function)
-    for theirs, function in (
-        (torch.nn.AlphaDropout, alpha_dropout),
-        (torch.nn.Dropout, dropout),
-        (torch.nn.Dropout1d, dropout1d),
-        (torch.nn.Dropout2d, dropout2d),
-        (torch.nn.Dropout3d, dropout3d),
-        (torch.nn.FeatureAlphaDropout, feature_alpha_dropout),
-    )
-}
+#: Every twin of the family.
+TWINS = (
+    *(
+        Twin(function, operands("input"), (_module(theirs, function),))
+        for theirs, function in (
+            (torch.nn.AlphaDropout, alpha_dropout),
+            (torch.nn.Dropout, dropout),
+            (torch.nn.Dropout1d, dropout1d),
+            (torch.nn.Dropout2d, dropout2d),
+            (torch.nn.Dropout3d, dropout3d),
+            (torch.nn.FeatureAlphaDropout, feature_alpha_dropout),
+        )
+    ),
+    Twin(bias_act_dropout, operands("input")),
+    Twin(dropout_add, operands("input")),
+)

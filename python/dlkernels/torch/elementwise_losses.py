@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,19 +20,15 @@ from dlkernels import _core
 from dlkernels._arguments import type_text
 from dlkernels.activations import define
 from dlkernels.elementwise_losses import LOSSES, Loss
-from dlkernels.torch import _composite as composite
 from dlkernels.torch import _layout as layout
-from dlkernels.torch import ops
+from dlkernels.torch._differentiate import differentiate
 from dlkernels.torch._eager import Function, is_first_order, loss_gradient
-from dlkernels.torch._layout import laid_out, with_strides
-from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, check_tensors, is_plain, route
-from dlkernels.torch._tools import Proxy, as_leaf
+from dlkernels.torch._layout import with_strides
+from dlkernels.torch._operator import REFUSED, Operation, Twin, module
+from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, check_tensors, is_plain, reason, route
 
-__all__ = ["FUNCTIONS", "MODULES"]
+__all__ = ["TWINS"]
 
-#: A kernel's complaints about its arguments, made before anything is written: the call then goes to
-#: torch, which has an error of its own, or an answer.
-_REFUSED = (TypeError, ValueError, IndexError)
 _autocasting = torch.is_autocast_enabled
 _HALF = (torch.bfloat16, torch.float16)
 
@@ -259,7 +256,7 @@ def _differentiate(ctx: Any, grad_output: Tensor) -> list[Tensor | None]:
             mixed[place] = tensor
         return _in_torch(_KEYS[index], tuple(mixed), a, b, reduction, dim)
 
-    made = composite.differentiate_all(loss, [operands[i] for i in wanted], grad_output)
+    made = differentiate(loss, [operands[i] for i in wanted], grad_output)
     grads: list[Tensor | None] = [None, None, None]
     for place, grad in zip(wanted, made, strict=True):
         grads[place] = grad
@@ -268,18 +265,8 @@ def _differentiate(ctx: Any, grad_output: Tensor) -> list[Tensor | None]:
 
 # --- operators
 
-_ARGUMENTS = (
-    "Tensor input, Tensor? target, Tensor? third, Tensor? fourth, int loss, float a, float b, "
-    "str reduction, int? dim"
-)
-ops._LIBRARY.define(f"elementwise_loss({_ARGUMENTS}) -> Tensor")
-ops._LIBRARY.define(
-    f"elementwise_loss_backward(Tensor grad_output, {_ARGUMENTS}, int which) -> Tensor"
-)
 
-
-@ops._implement("elementwise_loss")
-def _elementwise_loss(
+def _kernel(
     input: Tensor, target: Any, third: Any, fourth: Any, loss: int, a: float, b: float,
     reduction: str, dim: int | None,
 ) -> Tensor:  # fmt: skip
@@ -294,8 +281,7 @@ def _elementwise_loss(
     return with_strides(result, _strides(input, _shape(input, target, third, reduction, dim)))
 
 
-@ops._implement("elementwise_loss_backward")
-def _elementwise_loss_backward(
+def _gradient_kernel(
     grad_output: Tensor, input: Tensor, target: Any, third: Any, fourth: Any, loss: int, a: float,
     b: float, reduction: str, dim: int | None, which: int,
 ) -> Tensor:  # fmt: skip
@@ -327,44 +313,43 @@ def _strides(input: Tensor, shape: Any) -> tuple[Any, ...]:
     return layout.dense(input) if input.shape == shape else layout.row_major(shape)
 
 
-@torch.library.register_fake("dlkernels::elementwise_loss", lib=ops._LIBRARY)
-def _(
+def _fake(
     input: Tensor, target: Any, third: Any, fourth: Any, loss: int, a: float, b: float,
     reduction: str, dim: int | None,
-) -> Any:  # fmt: skip
+) -> Tensor:  # fmt: skip
     shape = _shape(input, target, third, reduction, dim)
     return input.new_empty_strided(shape, _strides(input, shape))
 
 
-@torch.library.register_fake("dlkernels::elementwise_loss_backward", lib=ops._LIBRARY)
-def _(grad_output: Tensor, input: Tensor, target: Any, third: Any, *args: Any) -> Any:
-    return layout.empty_like((input, target, third)[args[-1]])
+def _of_operator(
+    input: Tensor, target: Any, third: Any, fourth: Any, loss: int, *numbers: Any
+) -> Tensor:
+    return _in_torch(_KEYS[loss], (input, target, third, fourth), *numbers)
 
 
-@ops._decomposes("elementwise_loss")
-def _(
-    input: Tensor, target: Any, third: Any, fourth: Any, loss: int, a: float, b: float,
-    reduction: str, dim: int | None,
-) -> Tensor:  # fmt: skip
-    operands = input, target, third, fourth
-    result = _in_torch(_KEYS[loss], operands, a, b, reduction, dim)
-    return laid_out(result, _strides(input, result.shape))
-
-
-@ops._decomposes("elementwise_loss_backward")
-def _(
-    grad_output: Tensor, input: Tensor, target: Any, third: Any, fourth: Any, loss: int, a: float,
-    b: float, reduction: str, dim: int | None, which: int,
-) -> Tensor:  # fmt: skip
-    operands = [input, target, third, fourth]
-    wanted = operands[which]
+def _gradient_of_operator(grad_output: Tensor, *arguments: Any) -> Tensor:
+    operands, (*others, which) = list(arguments[:4]), arguments[4:]
 
     def value(x: Tensor) -> Tensor:
         operands[which] = x
-        return _in_torch(_KEYS[loss], tuple(operands), a, b, reduction, dim)
+        return _of_operator(*operands, *others)
 
-    grad = composite.differentiate(value, wanted, grad_output)
-    return laid_out(grad, layout.dense(wanted))
+    return differentiate(value, (operands[which],), grad_output)[0]
+
+
+_ARGUMENTS = (
+    "Tensor input, Tensor? target, Tensor? third, Tensor? fourth, int loss, float a, float b, "
+    "str reduction, int? dim"
+)
+
+#: Of one of the operands.
+_GRADIENT = Operation(
+    "elementwise_loss_backward",
+    f"(Tensor grad_output, {_ARGUMENTS}, int which) -> Tensor",
+    _gradient_kernel,
+    lambda grad_output, *arguments: layout.empty_like(arguments[arguments[-1]]),
+    _gradient_of_operator,
+)
 
 
 def _save(ctx: Any, inputs: Any, output: Any) -> None:
@@ -374,9 +359,7 @@ def _save(ctx: Any, inputs: Any, output: Any) -> None:
 
 def _backward(ctx: Any, grad_output: Tensor) -> Any:
     grads = [
-        torch.ops.dlkernels.elementwise_loss_backward(
-            grad_output, *ctx.saved_tensors, *ctx.arguments, which
-        )
+        _GRADIENT.operator(grad_output, *ctx.saved_tensors, *ctx.arguments, which)
         if ctx.needs_input_grad[which]
         else None
         for which in range(3)
@@ -384,45 +367,13 @@ def _backward(ctx: Any, grad_output: Tensor) -> Any:
     return *grads, *([None] * 6)
 
 
-torch.library.register_autograd(
-    "dlkernels::elementwise_loss", _backward, setup_context=_save, lib=ops._LIBRARY
-)
-
-
-def _save_backward(ctx: Any, inputs: Any, output: Any) -> None:
-    ctx.save_for_backward(*inputs[:5])
-    ctx.arguments = inputs[5:]
-
-
-def _double_backward(ctx: Any, grad_grad: Tensor) -> Any:
-    inputs = list(ctx.saved_tensors)  # grad_output and the operands
-    loss, a, b, reduction, dim, which = ctx.arguments
-    wanted = [place for place in range(4) if ctx.needs_input_grad[place]]
-
-    def backward(*at: Tensor) -> Tensor:
-        mixed = list(inputs)
-        for place, tensor in zip(wanted, at, strict=True):
-            mixed[place] = tensor
-        grad_output, *operands = mixed
-
-        def value(x: Tensor) -> Tensor:
-            operands[which] = x
-            return _in_torch(_KEYS[loss], tuple(operands), a, b, reduction, dim)
-
-        return composite.differentiate(value, operands[which], grad_output)
-
-    made = composite.differentiate_all(backward, [inputs[place] for place in wanted], grad_grad)
-    grads: list[Tensor | None] = [None] * 4
-    for place, grad in zip(wanted, made, strict=True):
-        grads[place] = grad
-    return *grads, *([None] * 7)
-
-
-torch.library.register_autograd(
-    "dlkernels::elementwise_loss_backward",
-    _double_backward,
-    setup_context=_save_backward,
-    lib=ops._LIBRARY,
+_LOSS = Operation(
+    "elementwise_loss",
+    f"({_ARGUMENTS}) -> Tensor",
+    _kernel,
+    _fake,
+    _of_operator,
+    autograd=(_save, _backward),
 )
 
 
@@ -525,9 +476,7 @@ def _forward(
     if way == OPERATOR:
         if isinstance(third, float):
             third = third * torch.ones_like(input)
-        return torch.ops.dlkernels.elementwise_loss(
-            input, target, third, fourth, *numbers, reduction, dim
-        )
+        return _LOSS.operator(input, target, third, fourth, *numbers, reduction, dim)
     try:
         if torch.is_grad_enabled():
             wrt = 1 if input.requires_grad else 0
@@ -542,7 +491,7 @@ def _forward(
         return _core.elementwise_loss(
             *numbers, input, target, third, fourth, reduction, dim, 0, None, None
         )
-    except _REFUSED:
+    except REFUSED:
         return None
 
 
@@ -684,75 +633,36 @@ def _function(row: Loss) -> Any:
     return function
 
 
-#: The twins by their names in `dlkernels.torch.functional`.
-FUNCTIONS: dict[str, Callable[..., Tensor]] = {name: _function(row) for name, row in LOSSES.items()}
-
-
-def explained(function: Any, arguments: dict[str, Any]) -> tuple[list[Any], str | None]:
-    """For `explain`: the operands of a call, and why it would go to torch beside `reason`."""
-    row = LOSSES[function.__name__]
-    names = _twin_names(row, arguments)
-    operands = [arguments.get(n) if n else None for n in names]
+def _explain(row: Loss, signature: inspect.Signature, arguments: dict[str, Any]) -> str:
+    """`Twin.explain`, of a function with this signature."""
+    operands = [arguments.get(n) if n else None for n in _twin_names(row, arguments)]
     operands += [None] * (4 - len(operands))
-    if _autocasting("cpu") and not _autocast(row, operands):
-        return operands, f"{TORCH}: what autocast makes of it"
-    defaults = {
-        p.name: p.default
-        for p in inspect.signature(function).parameters.values()
-        if p.default is not p.empty
-    }
+    casts = not _autocasting("cpu") or _autocast(row, operands)
+    way = reason(*(x for x in operands if not isinstance(x, float)))
+    if way.startswith(TORCH):
+        return way
+    if not casts:
+        return f"{TORCH}: what autocast makes of it"
+    defaults = {name: p.default for name, p in signature.parameters.items()}
     given = {**defaults, **arguments}
     if row.error(**{p.name: given[p.name] for p in row.parameters}) is not None:
-        return operands, f"{TORCH}: an argument out of its range"
+        return f"{TORCH}: an argument out of its range"
     try:
         if _way(row, *operands) != TORCH:
-            return operands, None
+            return way
     except AttributeError:
         pass
     return (
-        operands,
-        f"{TORCH}: dtypes that do not match, or an operand without a derivative that requires grad",
+        f"{TORCH}: dtypes that do not match, or an operand without a derivative that requires grad"
     )
 
 
-# --- modules
+def _twin(row: Loss) -> Twin:
+    function = _function(row)
+    theirs = row.module and getattr(torch.nn, row.module)
+    modules = (module(theirs, function),) if theirs else ()
+    return Twin(function, partial(_explain, row, inspect.signature(function)), modules)
 
 
-def _module(row: Loss, function: Callable[..., Tensor]) -> type[torch.nn.Module]:
-    """A subclass of torch's module whose forward calls our function."""
-    assert row.module is not None
-    theirs = getattr(torch.nn, row.module)
-    inputs = list(inspect.signature(theirs.forward).parameters)[1:]
-    kept = [
-        name
-        for name in inspect.signature(function).parameters
-        if name not in ("size_average", "reduce")
-    ][len(inputs) :]
-    has = {*getattr(theirs, "__constants__", ()), *inspect.signature(theirs.__init__).parameters}
-    passed = "".join(f", {name}=self.{name}" for name in kept if name in has)
-    given = ", ".join(inputs)
-    forward = define(
-        "forward",
-        f"(self, {', '.join(f'{name}: Tensor' for name in inputs)}) -> Tensor",
-        f"as_leaf(self, {given}) if type({inputs[0]}) is Proxy else function({given}{passed})",
-        globals(),
-        function=function,
-        Proxy=Proxy,
-        as_leaf=as_leaf,
-    )
-    forward.__qualname__ = f"{row.module}.forward"
-    forward.__doc__ = f"`functional.{row.name}` of the arguments."
-    members = {
-        "forward": forward,
-        "__doc__": f"`torch.nn.{row.module}` on `functional.{row.name}`.",
-        "__module__": "dlkernels.torch.nn",
-    }
-    return type(row.module, (theirs,), members)
-
-
-#: The modules by their names in `dlkernels.torch.nn`.
-MODULES = {
-    row.module: _module(row, FUNCTIONS[row.name])
-    for row in LOSSES.values()
-    if row.module is not None
-}
+#: Every twin of the family.
+TWINS = tuple(map(_twin, LOSSES.values()))

@@ -17,12 +17,16 @@ from dlkernels import _core
 from dlkernels._arguments import number, type_text
 from dlkernels.image import is_channels_last, numbers
 from dlkernels.torch._eager import Function, is_first_order
-from dlkernels.torch._layout import laid_out, row_major
+from dlkernels.torch._operator import Operation
 from dlkernels.torch._route import KERNEL, OPERATOR, check_tensors, is_batched, route
 from dlkernels.torch._tools import Proxy, as_leaf
-from dlkernels.torch.ops import _LIBRARY, _decomposes, _implement
 
 __all__ = ["Denormalize", "Normalize", "denormalize", "normalize"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
 
 _FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _DTYPES = frozenset((*_FLOATING, torch.uint8))
@@ -94,8 +98,48 @@ def _in_torch(input: Tensor, arguments: _Arguments) -> Tensor:
     return x.to(dtype).contiguous()
 
 
+def _fake(
+    input: Tensor,
+    mean: list[float],
+    std: list[float],
+    scale: float,
+    inverse: bool,
+    channels_last: bool,
+    out_channels_last: bool,
+    dtype: torch.dtype,
+) -> Tensor:
+    *batch, first, second, third = input.shape
+    shape = [first, second, third]
+    if channels_last and not out_channels_last:
+        shape = [third, first, second]
+    elif out_channels_last and not channels_last:
+        shape = [second, third, first]
+    return input.new_empty([*batch, *shape], dtype=dtype)
+
+
+def _save(ctx: Any, inputs: Any, output: Tensor) -> None:
+    input, *arguments = inputs
+    ctx.arguments, ctx.dtype = arguments, input.dtype
+
+
+def _differentiate(ctx: Any, grad_output: Tensor) -> Any:
+    arguments = _backward_arguments(tuple(ctx.arguments), ctx.dtype)
+    return _NORMALIZE.operator(grad_output, *arguments), *([None] * 7)
+
+
+_NORMALIZE = Operation(
+    "image_normalize",
+    "(Tensor input, float[] mean, float[] std, float scale, bool inverse, bool channels_last, "
+    "bool out_channels_last, ScalarType dtype) -> Tensor",
+    lambda input, *arguments: _kernel(input, None, arguments),
+    _fake,
+    lambda input, *arguments: _in_torch(input, arguments),
+    autograd=(_save, _differentiate),
+)
+
+
 class _Affine(Function):
-    """Linear: backward needs the numbers alone, and is one of these itself."""
+    """Linear: backward needs the numbers alone."""
 
     @staticmethod
     def forward(ctx: Any, input: Tensor, arguments: _Arguments) -> Tensor:
@@ -109,7 +153,7 @@ class _Affine(Function):
             return _kernel(grad_output.resolve_neg(), None, arguments), None
         if is_batched(grad_output):
             return _in_torch(grad_output, arguments), None
-        return _Affine.call(grad_output.resolve_neg(), arguments), None
+        return _NORMALIZE.operator(grad_output, *arguments), None
 
 
 def _run(input: Tensor, out: Tensor | None, arguments: _Arguments) -> Tensor:
@@ -135,7 +179,7 @@ def _run(input: Tensor, out: Tensor | None, arguments: _Arguments) -> Tensor:
             return _kernel(input.resolve_neg(), out, arguments)
         return out.copy_(_run(input, None, arguments))
     if way == OPERATOR:
-        output: Tensor = torch.ops.dlkernels.image_normalize(input, *arguments)
+        output: Tensor = _NORMALIZE.operator(input, *arguments)
         return output
     if way != KERNEL:
         return _in_torch(input, arguments)
@@ -238,60 +282,6 @@ def denormalize(
         _arguments("denormalize", input, mean, std, scale, layout, out_layout, dtype),
     )
 
-
-# --- the operator
-
-_LIBRARY.define(
-    "image_normalize(Tensor input, float[] mean, float[] std, float scale, bool inverse, "
-    "bool channels_last, bool out_channels_last, ScalarType dtype) -> Tensor"
-)
-
-
-@_implement("image_normalize")
-def _image_normalize(input: Tensor, *arguments: Any) -> Tensor:
-    return _kernel(input, None, arguments)
-
-
-@torch.library.register_fake("dlkernels::image_normalize", lib=_LIBRARY)
-def _(
-    input: Tensor,
-    mean: list[float],
-    std: list[float],
-    scale: float,
-    inverse: bool,
-    channels_last: bool,
-    out_channels_last: bool,
-    dtype: torch.dtype,
-) -> Any:
-    *batch, first, second, third = input.shape
-    shape = [first, second, third]
-    if channels_last and not out_channels_last:
-        shape = [third, first, second]
-    elif out_channels_last and not channels_last:
-        shape = [second, third, first]
-    return input.new_empty([*batch, *shape], dtype=dtype)
-
-
-@_decomposes("image_normalize")
-def _(input: Tensor, *arguments: Any) -> Tensor:
-    output = _in_torch(input, arguments)
-    return laid_out(output, row_major(output.shape))
-
-
-def _save(ctx: Any, inputs: Any, output: Tensor) -> None:
-    input, *arguments = inputs
-    ctx.arguments, ctx.dtype = arguments, input.dtype
-
-
-def _differentiate(ctx: Any, grad_output: Tensor) -> Any:
-    arguments = _backward_arguments(tuple(ctx.arguments), ctx.dtype)
-    grad = torch.ops.dlkernels.image_normalize(grad_output, *arguments)
-    return grad, *([None] * 7)
-
-
-torch.library.register_autograd(
-    "dlkernels::image_normalize", _differentiate, setup_context=_save, lib=_LIBRARY
-)
 
 # --- transforms
 
