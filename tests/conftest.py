@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import random
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -27,11 +30,39 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         seen[key] += 1
 
 
+def pytest_collection_finish() -> None:
+    """The garbage collector leaves alone what is here from now on: thousands of tests and torch,
+    a second's work for each of the many collections that tests ask for."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(params=ISAS)
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every instruction set this processor has, one after the other, in this process."""
     with isa_level(request.param):
         yield request.param
+
+
+@pytest.fixture(autouse=True)
+def _seeds(request: pytest.FixtureRequest) -> None:
+    """The generators of torch, NumPy and Python start alike in every run of a test."""
+    seed = zlib.crc32(request.node.nodeid.encode())
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (for torch's own sample databases)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
+
+
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    """`torch.compile` without the graphs of earlier tests, and with none left behind."""
+    import torch
+
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+    gc.collect()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import random
 import torch
 
 import dlkernels.torch  # noqa: F401
-import specs
+from activations.specs import ACTIVATIONS
 from dlkernels.elementwise_losses import LOSSES
 
 OPS = torch.ops.dlkernels
@@ -62,7 +62,7 @@ class Draw:
 
 
 def _activation(draw, saves=None):
-    kinds = [spec for spec in specs.ACTIVATIONS if saves is None or spec.row.saves == saves]
+    kinds = [spec for spec in ACTIVATIONS if saves is None or spec.row.saves == saves]
     spec = draw.choice(*kinds)
     return spec.row.index, *spec.numbers(spec.options[-1])
 

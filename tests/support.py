@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import functools
+import inspect
 import json
 import mmap
 import os
@@ -13,7 +15,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -331,6 +333,43 @@ def run_python(
 def run_python_json(code: str, **keywords: Any) -> Any:
     """The JSON that `code` prints."""
     return json.loads(run_python(code, **keywords).stdout)
+
+
+def in_one_test(name: str, values: Iterable[Any]) -> Callable[[Callable[..., None]], Any]:
+    """Like `pytest.mark.parametrize`, but one test goes over all values: where there is so little
+    to do that a test for each would take several times as long."""
+
+    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(test)
+
+        @functools.wraps(test)
+        def over_all(**arguments: Any) -> None:
+            for value in values:
+                try:
+                    test(**arguments, **{name: value})
+                except BaseException:
+                    print(f"with {name} = {value!r}")  # which pytest shows of a failed test
+                    raise
+
+        others = [p for key, p in signature.parameters.items() if key != name]
+        over_all.__signature__ = signature.replace(parameters=others)  # type: ignore[attr-defined]
+        return over_all
+
+    return decorate
+
+
+def on_every_isa(test: Callable[..., None]) -> Any:
+    """One test goes over the instruction sets (the fixture `isa` makes a test of each)."""
+
+    takes_it = "isa" in inspect.signature(test).parameters
+
+    @in_one_test("isa", ISAS)
+    @functools.wraps(test)
+    def on_isa(isa: str, **arguments: Any) -> None:
+        with isa_level(isa):
+            test(**arguments, **({"isa": isa} if takes_it else {}))
+
+    return on_isa
 
 
 #: A test of many samples that takes long for each: a fixture-like argument `some`, which picks a

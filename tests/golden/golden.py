@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import dlkernels
 import specs
 from dlkernels import optim
+from operation import Call, Operation, Options
 from support import DTYPES, FMA_ISAS, ISAS, isa_level, philox
 
 PATH = Path(__file__).with_name("hashes.json")
@@ -93,14 +94,14 @@ _SPECIALS = (0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 6e-8, 88.5, -87.
 _VECTORS, _ROWS, _MANY_ROWS = (2 * 16384 + 4099, 67), (4099, 13), (301, 13)
 
 
-def _shapes(operation: specs.Operation) -> list[tuple[int, ...]]:
+def _shapes(operation: Operation) -> list[tuple[int, ...]]:
     if all(len(shape) == 1 for shape in operation.shapes(1)):
         return [shape for size in _VECTORS for shape in operation.shapes(size)]
     return [shape for size in _ROWS for shape in operation.shapes(size)] + [_MANY_ROWS]
 
 
 def _inputs(
-    operation: specs.Operation, shape: tuple[int, ...], dtype: np.dtype, options: specs.Options
+    operation: Operation, shape: tuple[int, ...], dtype: np.dtype, options: Options
 ) -> dict[str, Any]:
     key = repr((operation.name, shape, dtype.name, sorted(options.items())))
     arrays = operation.sample(ExactRandom(key), shape, dtype, options)
@@ -122,7 +123,7 @@ def _inputs(
     return arrays
 
 
-def _call(operation: specs.Operation, call: specs.Call, dtype: np.dtype) -> Results:
+def _call(operation: Operation, call: Call, dtype: np.dtype) -> Results:
     def run() -> tuple[Any, ...]:
         results: list[Any] = []
         for shape in _shapes(operation):
