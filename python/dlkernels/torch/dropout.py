@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -744,7 +745,7 @@ _GRADIENT = Operation(
     "(Tensor grad_output, Tensor seed, float p, bool alpha, int plane_dims) -> Tensor",
     lambda grad, seed, *others: _kernel(grad, None, (_number_of(seed), *others), True),
     _like_first,
-    lambda *arguments: _dropout_in_torch(*arguments, True),
+    partial(_dropout_in_torch, backward=True),
     is_own_transpose=True,
 )
 _DROPOUT = Operation(
