@@ -235,11 +235,16 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
     inplace: bool
     def __init__(
         self,
-        *args: Any,
+        weight: Tensor | None = None,
+        size_average: bool | None = None,
+        ignore_index: int = -100,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        *,
         z_loss: float = 0.0,
         softcap: float | None = None,
         inplace: bool = False,
-        **kwargs: Any,
     ) -> None: ...
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """The loss of `input` (logits) against `target`."""
