@@ -42,7 +42,7 @@ def overlaps_itself(shape: tuple[int, ...], strides: tuple[int, ...], /) -> bool
 
 # The operations take any array (hence Any) by position, and give back the kind that came in.
 
-def number_of(array: Any, /) -> float: ...
+def number_of(array: Any, /) -> Any: ...  # an int of int64, else a float
 def cross_entropy(
     input: Any,
     target: Any,

@@ -63,7 +63,8 @@ def _draw(generator: torch.Generator | None) -> Tensor:
 def _seed_number(seed: Any, generator: torch.Generator | None) -> int:
     """The seed of a call, as the kernels take it."""
     if seed is None:
-        return _draw(generator).item()  # type: ignore[return-value]
+        drawn = _draw(generator)
+        return _core.number_of(drawn) if generator is None else int(drawn.item())
     if isinstance(seed, Tensor):
         return _number_of(seed)
     return seed_bits("dropout", seed)
