@@ -485,7 +485,7 @@ class PoissonNLLLoss(torch.nn.PoissonNLLLoss):
         reduce: bool | None = None,
         reduction: str = "mean",
     ) -> None: ...
-    def forward(self, log_input: bool, target: Tensor) -> Tensor:
+    def forward(self, log_input: Tensor, target: Tensor) -> Tensor:
         """`functional.poisson_nll_loss` of the arguments."""
 
 class ReLU(torch.nn.ReLU):
