@@ -341,9 +341,9 @@ def module(theirs: type[torch.nn.Module], function: Callable[..., Tensor]) -> An
         Proxy=Proxy,
         as_leaf=as_leaf,
     )
-    # By position: a module may have another name for an operand.
-    annotations = zip(inputs, (p.annotation for p in parameters.values()), strict=False)
-    forward.__annotations__ = {**dict(annotations), "return": Tensor}
+    # By place: PoissonNLLLoss calls its input log_input, which is a flag of the function.
+    typed = zip(inputs, parameters.values(), strict=False)
+    forward.__annotations__ = {n: p.annotation for n, p in typed} | {"return": Tensor}
     of = "`input`" if len(inputs) == 1 else "the arguments"
     forward.__doc__ = f"`functional.{function.__name__}` of {of}."
     members = {
