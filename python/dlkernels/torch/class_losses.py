@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import _reduction
 
 from dlkernels import _core
-from dlkernels._arguments import number
+from dlkernels._arguments import flag, number
 from dlkernels.torch import _layout as layout
 from dlkernels.torch._differentiate import differentiated
 from dlkernels.torch._eager import Function, is_first_order, loss_gradient
@@ -228,7 +228,7 @@ def cross_entropy(
     if softcap is not None or type(z_loss) is not float or z_loss != 0.0:
         cap = _checked_softcap(z_loss, softcap)
     arguments = (input, target, weight, ignore_index, reduction, label_smoothing, z_loss, cap)
-    if inplace:
+    if inplace is not False and flag(inplace, "cross_entropy", "inplace"):
         return _cross_entropy_in_place(*arguments)
     loss: Tensor | None = _cross_entropy(*arguments)
     return _cross_entropy_in_torch(*arguments) if loss is None else loss
