@@ -1,4 +1,4 @@
-"""What torch's own tools are told of our modules and functions: `torch.fx`, `torch.jit.script` and
+"""How torch's own tools treat our modules and functions: `torch.fx`, `torch.jit.script` and
 eager quantization.
 """
 

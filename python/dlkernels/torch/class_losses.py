@@ -267,7 +267,7 @@ def _checked_softcap(z_loss: float, softcap: float | None) -> float:
 
 
 def _whole_tensor(input: Tensor) -> Tensor:
-    """What in-place autograd is told of: `input`, or the tensor that it is a view of all of."""
+    """The tensor that autograd marks dirty: `input`, or the tensor that it is a view of all of."""
     whole = input._base if input._is_view() else input
     assert whole is not None
     view_of = "a view of " if whole is not input else ""
@@ -287,7 +287,7 @@ class _CrossEntropyInPlace(Function):
     """The gradient, for grad_output = 1, written over the logits.
 
     Args:
-        whole: The tensor that autograd knows, which becomes the second output.
+        whole: The tensor that autograd marks dirty, which becomes the second output.
         input: The logits: `whole` itself, or a view of all of it, detached.
     """
 
