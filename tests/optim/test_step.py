@@ -213,6 +213,18 @@ def test_averages_are_swapped_in_and_back() -> None:
     assert_same_bits(tuple(optimizer.ema_parameters()), averages)
     with pytest.raises(RuntimeError, match="ema_decay"):
         make("SGD", params).ema_parameters()
+    optimizer.param_groups[0]["ema_decay"] = "slow"
+    with pytest.raises(TypeError, match="ema_decay: expected a number or None, got 'slow'"):
+        optimizer.ema_parameters()
+
+
+def test_an_optimizer_pickled_by_an_earlier_version():
+    optimizer = optim.AdamW([np.ones(5)])
+    for name in ("_now", "_checked"):
+        del vars(optimizer)[name]
+    loaded = pickle.loads(pickle.dumps(optimizer))
+    loaded.step([np.ones(5)])
+    assert loaded.state[0]["step"] == 1
 
 
 def test_an_average_is_as_wide_as_the_states() -> None:

@@ -335,6 +335,20 @@ def test_what_is_not_supported_says_so(name):
         assert bits(master) == bits(other)
 
 
+@pytest.mark.parametrize("momentum", [-0.5, 0, float("nan")])
+def test_a_group_whose_momentum_is_not_positive_keeps_none(momentum):
+    params, changed = parameters(SHAPES, torch.bfloat16), parameters(SHAPES, torch.bfloat16)
+    optimizers = [optim.RMSprop(p, state_dtype="bf16", seed=1) for p in (params, changed)]
+    optimizers[1].param_groups[0]["momentum"] = momentum  # torch checks it in the constructor
+    for step in range(2):
+        for optimizer, own in zip(optimizers, (params, changed), strict=True):
+            set_grads(own, step)
+            optimizer.step()
+    assert "momentum_buffer" not in optimizers[1].state[changed[0]]
+    for param, other in zip(params, changed, strict=True):
+        assert bits(param) == bits(other)
+
+
 def test_what_is_refused():
     params = parameters(SHAPES, torch.bfloat16)
     with pytest.raises(

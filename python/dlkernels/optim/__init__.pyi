@@ -30,10 +30,6 @@ class _Optimizer:
     defaults: dict[str, Any]
     grad_norm: float | None
     found_inf: bool
-    max_grad_norm: float | None
-    write_back: bool
-    ema_decay: float | None
-    zero_grads: bool
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds parameters: a dict with ``"params"`` and that group's own values of the
         arguments."""
@@ -43,6 +39,10 @@ class _Optimizer:
         """The groups' numbers and copies of the states, enough to go on from."""
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over what `state_dict` gave. States keep their dtypes."""
+    max_grad_norm: float | None
+    write_back: bool
+    ema_decay: float | None
+    zero_grads: bool
     def float32_state_dict(self) -> dict[str, Any]:
         """`state_dict` as it would be without `state_dtype` and `master`: states in float32. It
         loads into this class in any format and on any number of processes; that of

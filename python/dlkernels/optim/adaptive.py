@@ -110,6 +110,7 @@ RMSPROP = Rule(
     advance=_advance_rmsprop,
     check=_check_rmsprop,
     when={"momentum_buffer": "momentum", "grad_avg": "centered"},
+    is_kept=lambda value: value > 0,  # a group's momentum may be negative: none for torch
     signed=(False, True, True),
 )
 

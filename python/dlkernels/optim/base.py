@@ -18,7 +18,6 @@ from dlkernels.optim.states import StateMethods
 from dlkernels.optim.step_options import (
     AVERAGE,
     AVERAGED,
-    Extra,
     Extras,
     count_average,
     extras_of,
@@ -106,11 +105,6 @@ class Optimizer(StateMethods):
     grad_norm: float | None
     found_inf: bool
 
-    max_grad_norm = Extra[float | None]()
-    write_back = Extra[bool]()
-    ema_decay = Extra[float | None]()
-    zero_grads = Extra[bool]()
-
     def __init_subclass__(cls, rule: Rule | None = None, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         if rule is None:
@@ -176,6 +170,10 @@ class Optimizer(StateMethods):
             entries = [{"params": entries}]
         for entry in entries:
             self.add_param_group(entry)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # What an earlier version pickled has neither of the two.
+        vars(self).update({"_now": {"shows_averages": False}, "_checked": {}, **state})
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} (\n"]

@@ -144,8 +144,9 @@ class Rule:
             ``single``: scalar k is kept in float32.
         check: Raises torch's ValueError for a group's bad value.
         raises: What that says, for docstrings.
-        when: Slots that a group keeps only where an argument is neither zero nor False: the name
-            of the argument.
+        when: Slots that a group keeps only with some values of an argument: the name of the
+            argument.
+        is_kept: Whether an argument of `when` has such a value.
         scalars: Names of the numbers of a parameter's state.
         first_scalars: Their values before the first step.
         fill: What the slots hold before the first step.
@@ -163,6 +164,7 @@ class Rule:
     accuracy: str = ""
     raises: str = "A number is negative or out of range"
     when: Mapping[str, str] = field(default_factory=dict)
+    is_kept: Callable[[Any], Any] = bool
     scalars: tuple[str, ...] = ("step",)
     first_scalars: Callable[[Group], Numbers] = _no_scalars
     fill: Callable[[Group], Numbers] = _no_fill
@@ -186,7 +188,10 @@ class Rule:
         if not when:
             return self.slots
         return tuple(
-            [name if name not in when or group[when[name]] else None for name in self.slots]
+            [
+                name if name not in when or self.is_kept(group[when[name]]) else None
+                for name in self.slots
+            ]
         )
 
     def check_types(self, operation: str, group: Group) -> None:

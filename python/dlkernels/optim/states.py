@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from dlkernels.optim import state_formats as formats
 from dlkernels.optim.rule import Rule
-from dlkernels.optim.step_options import AVERAGE, AVERAGED
+from dlkernels.optim.step_options import AVERAGE, AVERAGED, Extra
 
 __all__ = ["Arrays", "StateMethods"]
 
@@ -70,6 +70,11 @@ class StateMethods:
     _arrays: ClassVar[Arrays]
     param_groups: list[dict[str, Any]]
     _now: dict[str, Any]  # "shows_averages": within ema_weights()
+
+    max_grad_norm = Extra[float | None]()
+    write_back = Extra[bool]()
+    ema_decay = Extra[float | None]()
+    zero_grads = Extra[bool]()
 
     # --- of the front
 
@@ -233,7 +238,7 @@ class StateMethods:
         Raises:
             RuntimeError: No averages are kept (``ema_decay`` is None).
         """
-        if self.param_groups[0].get("ema_decay") is None:
+        if self.ema_decay is None:
             raise RuntimeError(f"{type(self).__name__}: ema_parameters: needs ema_decay")
         has_averages = bool(self.param_groups[0].get(AVERAGED))
         return [

@@ -29,10 +29,7 @@ __all__ = [
 class _KernelOptimizer(torch.optim.Optimizer):
     """Comes before torch's class among the bases of a twin, and replaces its step."""
 
-    max_grad_norm: float | None
-    write_back: bool
     ema_decay: float | None
-    zero_grads: bool
     scaler_in_step: bool
     @classmethod
     def within(cls, wrapped: Any) -> Self:
@@ -55,6 +52,9 @@ class _KernelOptimizer(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Performs one step."""
     param_groups: list[dict[str, Any]]
+    max_grad_norm: float | None
+    write_back: bool
+    zero_grads: bool
     def float32_state_dict(self) -> dict[str, Any]:
         """`state_dict` as it would be without `state_dtype` and `master`: states in float32. It
         loads into this class in any format and on any number of processes; that of
@@ -286,6 +286,10 @@ class LARS(_KernelOptimizer):
         min_8bit_size: int = 4096,
     ) -> None: ...
     param_groups: list[dict[str, Any]]
+    max_grad_norm: float | None
+    write_back: bool
+    ema_decay: float | None
+    zero_grads: bool
     def float32_state_dict(self) -> dict[str, Any]:
         """`state_dict` as it would be without `state_dtype` and `master`: states in float32. It
         loads into this class in any format and on any number of processes; that of
@@ -459,6 +463,10 @@ class SGD(_KernelOptimizer, torch.optim.SGD):
         min_8bit_size: int = 4096,
     ) -> None: ...
     param_groups: list[dict[str, Any]]
+    max_grad_norm: float | None
+    write_back: bool
+    ema_decay: float | None
+    zero_grads: bool
     def float32_state_dict(self) -> dict[str, Any]:
         """`state_dict` as it would be without `state_dtype` and `master`: states in float32. It
         loads into this class in any format and on any number of processes; that of

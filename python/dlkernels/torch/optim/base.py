@@ -112,10 +112,6 @@ class KernelOptimizer(StateDicts):
     # fused=True is torch's to check only where torch's fused step runs.
     _need_device_dtype_check_for_fused = False
     __signature__: ClassVar[inspect.Signature | None]
-    max_grad_norm = Extra[float | None]()
-    write_back = Extra[bool]()
-    ema_decay = Extra[float | None]()
-    zero_grads = Extra[bool]()
     scaler_in_step = Extra[bool]()
 
     def __init_subclass__(cls, rule: Rule | None = None, **keywords: Any) -> None:
