@@ -79,7 +79,7 @@ def is_batched(grad_output: Tensor) -> bool:
 
 
 def in_transform() -> bool:
-    """Whether torch.func or forward-mode differentiation has a say, outside the compiler."""
+    """Whether torch.func or forward-mode differentiation is active, outside the compiler."""
     return not _is_compiling() and (_transforms() is not None or _forward_ad._current_level >= 0)
 
 
@@ -118,7 +118,7 @@ def route(input: Tensor, *others: Tensor | None, dtypes: frozenset[torch.dtype] 
                     return TORCH
             if not tensor.is_cpu or tensor.layout is not _STRIDED:
                 return TORCH
-    except AttributeError:  # not a tensor: torch has words for it
+    except AttributeError:  # not a tensor: torch raises its own error
         return TORCH
     if _is_compiling():
         return OPERATOR
