@@ -301,7 +301,7 @@ def outcome(function, *args, **keywords):
 def test_errors_and_warnings_are_torchs(name):
     ours, theirs = getattr(functional, name), getattr(TF, name)
     x = sample(name)
-    for p in (-0.1, 1.5, float("nan")):
+    for p in (-0.1, 1.5, float("nan"), "0.5", None):
         assert outcome(ours, x, p, True) == outcome(theirs, x, p, True)
         assert outcome(ours, x, p, False) == outcome(theirs, x, p, False)
     for dims in range(8):

@@ -58,6 +58,27 @@ def differentiate(
         )
 
 
+def differentiate_chosen(
+    function: Callable[..., Any], inputs: Sequence[Any], chosen: Sequence[int], grad_output: Any
+) -> list[Tensor | None]:
+    """`differentiate` for those inputs whose places are `chosen`; None for the others, which need
+    not be tensors."""
+    gradients: list[Tensor | None] = [None] * len(inputs)
+    if not chosen:
+        return gradients
+
+    def of_chosen(*at: Tensor) -> Any:
+        filled = list(inputs)
+        for place, tensor in zip(chosen, at, strict=True):
+            filled[place] = tensor
+        return function(*filled)
+
+    found = differentiate(of_chosen, [inputs[place] for place in chosen], grad_output)
+    for place, gradient in zip(chosen, found, strict=True):
+        gradients[place] = gradient
+    return gradients
+
+
 def differentiated(function: Callable[..., Tensor], count: int = 1) -> Callable[..., Any]:
     """The gradient of a function's first argument, or the tuple of those of the first `count`, as a
     function of the result's gradient and the same arguments."""

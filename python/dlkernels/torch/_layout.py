@@ -128,14 +128,14 @@ def _chosen(input: Tensor, fits: bool) -> tuple[Any, ...]:
 
 
 def cross_entropy_gradient(input: Tensor) -> tuple[Any, ...]:
-    """The strides of the gradient of the logits: like them, row-major where a kernel cannot read
+    """The strides of the gradient of the logits: like them, row-major where a kernel cannot go over
     them.
     """
     shape, strides = input.shape, input.stride()
     classes = _Classes(shape, strides, min(1, len(shape) - 1))
     swapped = classes.has_one_position and _is_one(classes.batch)
-    is_readable = classes.is_rows or classes.is_planes or swapped
-    return _chosen(input, classes.is_even and is_readable and not _is_broadcast(shape, strides))
+    has_kernel = classes.is_rows or classes.is_planes or swapped
+    return _chosen(input, classes.is_even and has_kernel and not _is_broadcast(shape, strides))
 
 
 def nll_gradient(input: Tensor) -> tuple[Any, ...]:

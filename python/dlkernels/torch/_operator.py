@@ -21,7 +21,7 @@ from torch.autograd import forward_ad as _forward_ad
 
 from dlkernels import _core
 from dlkernels.activations import define
-from dlkernels.torch._differentiate import differentiate
+from dlkernels.torch._differentiate import differentiate_chosen
 from dlkernels.torch._eager import Function, loss_gradient
 from dlkernels.torch._layout import laid_out, with_strides
 from dlkernels.torch._route import KERNEL, OPERATOR, TORCH, is_batched, reason, route
@@ -154,10 +154,6 @@ class Operation:
         if self.is_own_transpose:
             backward = operator
 
-        def padded(gradients: Any) -> tuple[Any, ...]:
-            gradients = (gradients,) if isinstance(gradients, Tensor) else gradients
-            return *gradients, *missing[len(gradients) :]
-
         def save(ctx: Any, inputs: Any, output: Any) -> None:
             results = (output,) if isinstance(output, Tensor) else output
             if backward is not None:
@@ -170,24 +166,19 @@ class Operation:
         def by_operation(ctx: Any, grad_output: Tensor, *_: Any) -> Any:
             if self.by_memory:
                 grad_output = with_strides(grad_output, ctx.stride)
-            return padded(backward(grad_output, *ctx.saved_tensors, *ctx.parameters))
+            found = backward(grad_output, *ctx.saved_tensors, *ctx.parameters)
+            found = (found,) if isinstance(found, Tensor) else found
+            # An operator returns a gradient also for a tensor that was not given.
+            wanted = zip(found, ctx.needs_input_grad, strict=False)
+            return *(grad if needed else None for grad, needed in wanted), *missing[len(found) :]
 
         def by_torch(ctx: Any, *grad_outputs: Any) -> Any:
-            inputs: Any = ctx.saved_tensors
-            gradients: list[Any] = list(missing)
             wanted = [place for place in range(tensors) if ctx.needs_input_grad[place]]
-
-            def function(*at: Tensor) -> Any:
-                filled = list(inputs)
-                for place, tensor in zip(wanted, at, strict=True):
-                    filled[place] = tensor
-                return in_torch(*filled, *ctx.parameters)
-
             grads = grad_outputs if len(grad_outputs) > 1 else grad_outputs[0]
-            found = differentiate(function, [inputs[place] for place in wanted], grads)
-            for place, gradient in zip(wanted, found, strict=True):
-                gradients[place] = gradient
-            return tuple(gradients)
+            found = differentiate_chosen(
+                lambda *at: in_torch(*at, *ctx.parameters), ctx.saved_tensors, wanted, grads
+            )
+            return *found, *missing[len(found) :]
 
         return save, by_torch if backward is None else by_operation
 

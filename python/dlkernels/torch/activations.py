@@ -502,7 +502,7 @@ def _packed_winners(winners: Tensor, pieces: int, dim: int) -> Tensor:
 
 
 def _maxout_rows(shape: Any, dim: int) -> tuple[Any, Any]:
-    """The result as the kernel goes through it: rows whose numbers are packed together."""
+    """The result as rows whose numbers the kernel packs together."""
     outer, inner = math.prod(shape[: dim + 1]), math.prod(shape[dim + 1 :])
     return (1, outer) if inner == 1 else (outer, inner)
 

@@ -287,7 +287,7 @@ class _CrossEntropyInPlace(Function):
     """The gradient, for grad_output = 1, written over the logits.
 
     Args:
-        whole: The tensor that autograd marks dirty, which becomes the second output.
+        whole: The tensor that autograd tracks, which becomes the second output.
         input: The logits: `whole` itself, or a view of all of it, detached.
     """
 

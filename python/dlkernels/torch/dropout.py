@@ -27,7 +27,7 @@ from dlkernels._arguments import flag, number
 from dlkernels.dropout import activation_numbers, seed_bits
 from dlkernels.torch import _layout as layout
 from dlkernels.torch import activations
-from dlkernels.torch._differentiate import differentiate
+from dlkernels.torch._differentiate import differentiate_chosen
 from dlkernels.torch._eager import Function, is_first_order
 from dlkernels.torch._operator import REFUSED, Operation, Twin, operands
 from dlkernels.torch._route import (
@@ -367,7 +367,7 @@ Example:
 
 
 def _feature_dropout(dimensions: int, shape: str, usual: tuple[int, ...], batched: Any) -> Any:
-    """`dropout1d` and its like: `usual` numbers of dimensions pass without a word of torch's;
+    """`dropout1d` and its like: `usual` numbers of dimensions need none of torch's warnings;
     `batched` of them start with the batch.
     """
     name = f"dropout{dimensions}d"
@@ -614,14 +614,13 @@ def _bias_act_gradients(
     grad_output: Tensor, input: Tensor, bias: Tensor | None, numbers: Any, factor: Tensor
 ) -> tuple[Tensor, Tensor | None]:
     """The gradients through torch's operations."""
-    if bias is None:
-        return differentiate(
-            lambda x: _bias_act_in_torch(x, None, numbers, factor), (input,), grad_output
-        )[0], None
-    grad, grad_bias = differentiate(
-        lambda x, b: _bias_act_in_torch(x, b, numbers, factor), (input, bias), grad_output
+    grads: Any = differentiate_chosen(
+        lambda x, b: _bias_act_in_torch(x, b, numbers, factor),
+        (input, bias),
+        (0,) if bias is None else (0, 1),
+        grad_output,
     )
-    return grad, grad_bias
+    return tuple(grads)
 
 
 # --- in torch's operations, with the seed as a tensor
@@ -782,32 +781,19 @@ _ADD = Operation(
 _BIAS_ACT_ARGUMENTS = (
     "Tensor input, Tensor? bias, Tensor seed, float p, int index, float a, float b"
 )
-_BIAS_ACT_GRADIENTS = Operation(
-    "bias_act_dropout_backward",
-    f"(Tensor grad_output, {_BIAS_ACT_ARGUMENTS}) -> (Tensor, Tensor)",
-    _bias_act_gradients_kernel,
-    _bias_act_gradients_fake,
-    _bias_act_gradients_drawn,
-)
-
-
-def _save_bias_act(ctx: Any, inputs: Any, output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:3])
-    ctx.arguments = inputs[3:]
-
-
-def _differentiate_bias_act(ctx: Any, grad_output: Tensor) -> Any:
-    grad, grad_bias = _BIAS_ACT_GRADIENTS.operator(grad_output, *ctx.saved_tensors, *ctx.arguments)
-    return grad, None if ctx.saved_tensors[1] is None else grad_bias, *([None] * 5)
-
-
 _BIAS_ACT = Operation(
     "bias_act_dropout",
     f"({_BIAS_ACT_ARGUMENTS}) -> Tensor",
     lambda input, bias, seed, *others: _bias_act_kernel(input, bias, (_number_of(seed), *others)),
     _like_first,
     _bias_act_drawn,
-    autograd=(_save_bias_act, _differentiate_bias_act),
+    backward=Operation(
+        "bias_act_dropout_backward",
+        f"(Tensor grad_output, {_BIAS_ACT_ARGUMENTS}) -> (Tensor, Tensor)",
+        _bias_act_gradients_kernel,
+        _bias_act_gradients_fake,
+        _bias_act_gradients_drawn,
+    ),
 )
 
 # --- modules

@@ -21,7 +21,7 @@ from dlkernels._arguments import type_text
 from dlkernels.activations import define
 from dlkernels.elementwise_losses import LOSSES, Loss
 from dlkernels.torch import _layout as layout
-from dlkernels.torch._differentiate import differentiate
+from dlkernels.torch._differentiate import differentiate_chosen
 from dlkernels.torch._eager import Function, is_first_order, loss_gradient
 from dlkernels.torch._layout import with_strides
 from dlkernels.torch._operator import REFUSED, Operation, Twin, module
@@ -218,7 +218,7 @@ class _ElementwiseLoss(Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
         if not is_first_order(grad_output):
-            return None, *_differentiate(ctx, grad_output), None
+            return None, *_differentiate(ctx, grad_output)
         # Dropped here, so that whoever receives them is their only owner and may keep them; a
         # second backward makes them again.
         grads, ctx.grads = ctx.grads, None
@@ -248,19 +248,12 @@ def _differentiate(ctx: Any, grad_output: Tensor) -> list[Tensor | None]:
     """The gradients through torch's operations."""
     operands = _saved_operands(ctx)
     (index, a, b), reduction, dim, wrt = ctx.arguments
-    wanted = [i for i in range(3) if wrt >> i & 1]
-
-    def loss(*at: Tensor) -> Tensor:
-        mixed = list(operands)
-        for place, tensor in zip(wanted, at, strict=True):
-            mixed[place] = tensor
-        return _in_torch(_KEYS[index], tuple(mixed), a, b, reduction, dim)
-
-    made = differentiate(loss, [operands[i] for i in wanted], grad_output)
-    grads: list[Tensor | None] = [None, None, None]
-    for place, grad in zip(wanted, made, strict=True):
-        grads[place] = grad
-    return grads
+    return differentiate_chosen(
+        lambda *at: _in_torch(_KEYS[index], at, a, b, reduction, dim),
+        operands,
+        [place for place in range(3) if wrt >> place & 1],
+        grad_output,
+    )
 
 
 # --- operators
@@ -328,13 +321,11 @@ def _of_operator(
 
 
 def _gradient_of_operator(grad_output: Tensor, *arguments: Any) -> Tensor:
-    operands, (*others, which) = list(arguments[:4]), arguments[4:]
-
-    def value(x: Tensor) -> Tensor:
-        operands[which] = x
-        return _of_operator(*operands, *others)
-
-    return differentiate(value, (operands[which],), grad_output)[0]
+    operands, (*others, which) = arguments[:4], arguments[4:]
+    grads: Any = differentiate_chosen(
+        lambda *at: _of_operator(*at, *others), operands, (which,), grad_output
+    )
+    return grads[which]  # type: ignore[no-any-return]
 
 
 _ARGUMENTS = (
@@ -415,7 +406,7 @@ def _names(row: Loss) -> tuple[str, ...]:
 
 
 def _shapes_fit(row: Loss, input: Tensor, target: Any, third: Any, fourth: Any) -> bool:
-    """What the kernels check when they run; a compiled graph is to hear of it while it is made."""
+    """What the kernels check when they run; for a compiled graph, while it is made."""
     if row.same_shape and target.shape != input.shape:
         return False
     if "var" in row.differentiable:

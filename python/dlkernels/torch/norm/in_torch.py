@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlkernels.torch._differentiate import differentiate
+from dlkernels.torch._differentiate import differentiate_chosen
 
 
 def batch_norm(
@@ -128,23 +128,17 @@ def gradients(
         slope = negative_slope if activation == "leaky_relu" else 0.0
         grad_output = torch.where(passes, grad_output, grad_output * slope if slope else 0.0)
         activation = None
-    grads: list[Tensor | None] = [None, None, None, None]
     if activation is None:
         tensors = [*tensors[:3], None]
-        grads[3] = grad_output if want[3] else None
     chosen = [i for i, tensor in enumerate(tensors) if want[i] and tensor is not None]
 
-    def function(*at: Tensor) -> Tensor:
-        filled: Any = list(tensors)
-        for i, tensor in zip(chosen, at, strict=True):
-            filled[i] = tensor
-        output = finish(normalize(*filled[:3]), filled[3], activation, negative_slope)
+    def function(input: Tensor, weight: Any, bias: Any, residual: Any) -> Tensor:
+        output = finish(normalize(input, weight, bias), residual, activation, negative_slope)
         return output.to(grad_output.dtype)
 
-    if chosen:
-        at = [tensor for i, tensor in enumerate(tensors) if i in chosen and tensor is not None]
-        for i, grad in zip(chosen, differentiate(function, at, grad_output), strict=True):
-            grads[i] = grad
+    grads = differentiate_chosen(function, tensors, chosen, grad_output)
+    if activation is None and want[3]:
+        grads[3] = grad_output
     return grads
 
 
