@@ -142,7 +142,7 @@ def _gather_statistics(input: Tensor, group: Any) -> tuple[float, Tensor, Tensor
     return count, mean, (m2s + counts * apart.square()).sum(0)
 
 
-@torch._dynamo.disable
+@torch._disable_dynamo
 def _synchronized(
     input: Tensor,
     weight: Tensor | None,

@@ -221,7 +221,7 @@ class KernelOptimizer(StateDicts):
         last step."""
         return self._now["grad_norm"]  # type: ignore[no-any-return]
 
-    @torch._dynamo.disable
+    @torch._disable_dynamo
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's; a group may have `state_dtype`, `master`, `seed` and `min_8bit_size` of its
         own.

@@ -30,7 +30,7 @@ class Steps(KernelSteps):
     _torch_class: ClassVar[type[torch.optim.Optimizer]]
     _blank: BlankStates | None = None
 
-    @torch._dynamo.disable
+    @torch._disable_dynamo
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Performs one step.
 
