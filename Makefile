@@ -84,7 +84,7 @@ $(DONE)/venv:
 	$(PIP) install --upgrade 'pip>=25.1'
 	@mkdir -p $(DONE) && touch $@
 
-# torch before anything that could ask for one of another version.
+# torch before anything that could pull another version of it.
 $(DONE)/group-torch: pyproject.toml $(DONE)/venv
 	$(PIP) install --group torch
 	@touch $@

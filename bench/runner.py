@@ -131,7 +131,7 @@ class ChildRunner:
 
 
 def start(case: Case, peer: str, warmup_limit: int) -> Runner:
-    """Builds and warms up one peer for one case, wherever it has to live."""
+    """Builds and warms up one peer for one case, here or in a child."""
     kind = ChildRunner if PEERS[peer].child else LocalRunner
     return kind(case, peer, warmup_limit)
 

@@ -128,8 +128,8 @@ class Comparison:
         print(f"Checked: test accuracy at least {self.least_accuracy:.0%} for all.")
 
     def train(self, runs: Sequence[Run], data: Data, rng: np.random.Generator) -> None:
-        """Trains them all on the same batches, in turns of an epoch, so that what else the machine
-        does falls on all of them.
+        """Trains them all on the same batches, in turns of an epoch, so that other work of the
+        machine slows all of them alike.
         """
         count = len(data.train_x)
         steps = count // self.batch  # the odd rest of an epoch is left out

@@ -63,7 +63,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Chapter:
-    """A part of the walk.
+    """A part of the tour.
 
     Attributes:
         title: Its heading.

@@ -3,7 +3,7 @@
 What keeps the comparison fair:
 
 - The same inputs for everybody, made from the same seed, and dense random output gradients.
-- A peer that needs other allocator settings, or brings its own thread pool, lives in a child
+- A peer that needs other allocator settings, or brings its own thread pool, runs in a child
   process that obeys one-line commands, so that its samples still fall between ours in time (A, B,
   A, B, ...) and only one of them ever runs. One fresh child per case, so that no peer pays for the
   heap another case left behind.

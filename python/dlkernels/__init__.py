@@ -25,8 +25,8 @@ import os as _os
 def _load_openmp() -> None:
     """Loads the one OpenMP runtime of the process, before ``_core`` asks for it.
 
-    The loader knows libraries by name, so whichever ``libgomp.so.1`` comes first, torch's own or
-    the system's, serves everyone after it. Where the system has none, torch's is found without
+    The loader tells libraries apart by name, so whichever ``libgomp.so.1`` comes first, torch's own
+    or the system's, serves everyone after it. Where the system has none, torch's is found without
     importing torch.
     """
     try:

@@ -40,7 +40,7 @@ def as_array(value: Array, operation: str, argument: str, like: Array | None = N
 
     Raises:
         RuntimeError: It is a torch tensor whose graph would end here.
-        TypeError: It holds no numbers, or a copy would be needed to look into it.
+        TypeError: It holds no numbers, or a copy would be needed to read it.
         ValueError: Its rows have no common length, or a number is too large.
 
     Example:
@@ -77,7 +77,7 @@ def as_pixels(value: Array, operation: str) -> Array:
 def as_output(value: Array | None, operation: str, argument: str = "out") -> Array | None:
     """Where a kernel will write, which it refuses where that is no array.
 
-    torch is told of the write, so that a backward that needs what was there says so.
+    torch counts the write, so that a backward that needs the old values raises its error.
 
     Raises:
         RuntimeError: It is a torch tensor that requires grad.
@@ -142,7 +142,7 @@ def _cast_like(array: Any, like: Array | None) -> Array:
 
 
 def _from_table(value: Any, operation: str, argument: str) -> Array:
-    """The memory of a table: of pandas, polars, xarray or whatever NumPy can look into."""
+    """The memory of a table: of pandas, polars, xarray or whatever NumPy can view."""
     try:
         array = np.asarray(value, copy=False) if _NUMPY_2 else np.asarray(value)
     except Exception:  # whatever its library raises where it would have to copy

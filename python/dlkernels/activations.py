@@ -124,7 +124,7 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Activation:
-    """What the fronts need to know of one activation.
+    """What the fronts need of one activation.
 
     Attributes:
         name: Its name in ``csrc/kernels/activations/list.h`` and in ``torch.nn.functional``.

@@ -58,7 +58,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class Loss:
-    """What the fronts need to know of one loss.
+    """What the fronts need of one loss.
 
     Attributes:
         name: Its name here and in ``torch.nn.functional``.
@@ -73,7 +73,7 @@ class Loss:
         error: From the parameters to what is wrong with them, or None.
         differentiable: The operands that have a gradient, of the first three.
         reduction: The default; None for a loss of distributions, which is summed along an axis.
-        reductions: Those it knows.
+        reductions: Those it accepts.
         same_shape: Input and target are not broadcast with each other.
         weight_as_input: A weight has the input's shape; else it is broadcast to it.
     """

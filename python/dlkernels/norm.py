@@ -1,8 +1,8 @@
 """Batch normalization for NumPy arrays and anything with ``__dlpack__``.
 
 Channels are axis 1, as torch has them. An array may lie in memory channel by channel (NCHW) or with
-its channels side by side (channels last, ``(N, C)``): both are walked as they lie, and results lie
-like the input. Statistics are sums in float64; they and all results are the same bits for any
+its channels side by side (channels last, ``(N, C)``): both are read in that order, and results have
+the input's. Statistics are sums in float64; they and all results are the same bits for any
 number of threads.
 """
 

@@ -421,7 +421,7 @@ def test_parameters_that_are_torchs_alone(name, options):
 
 
 def test_a_negative_slope_in_place_has_a_gradient():
-    """torch, which looks at the result, has an error for it; the mask knows better."""
+    """torch, which looks at the result, has an error for it; the mask is right."""
     x = torch.linspace(-3, 3, 7).requires_grad_()
     y = functional.leaky_relu_(x * 1, -0.5)
     (grad,) = torch.autograd.grad(y, x, torch.ones(7))

@@ -1,4 +1,4 @@
-"""What may be written to, what is told of the write, and what results can do."""
+"""What may be written to, who is notified of the write, and what results can do."""
 
 from __future__ import annotations
 

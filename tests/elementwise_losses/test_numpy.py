@@ -112,7 +112,7 @@ def test_broadcast_operands_are_not_expanded() -> None:
 
 
 def test_operands_of_many_dimensions_that_do_not_join(isa: str) -> None:
-    """Twelve dimensions, every other one broadcast, or permuted: beyond what a kernel walks."""
+    """Twelve dimensions, every other one broadcast, or permuted: beyond what a kernel takes."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2,) * 12)
     t = rng.standard_normal((2, 1) * 6)

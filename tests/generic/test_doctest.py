@@ -40,7 +40,15 @@ def test_everything_public_is_documented() -> None:
 
 
 def test_operations_have_examples() -> None:
-    for module in ("losses", "activations", "norm", "dropout", "image", "optim"):
+    for module in (
+        "activations",
+        "class_losses",
+        "dropout",
+        "elementwise_losses",
+        "image",
+        "norm",
+        "optim",
+    ):
         for name in importlib.import_module(f"dlkernels.{module}").__all__:
             value = getattr(importlib.import_module(f"dlkernels.{module}"), name)
             if not name.endswith("softmax_backward"):

@@ -1,4 +1,4 @@
-"""The example that walks through the operations: every figure, on every level, and its picture."""
+"""The example that goes through the operations: every figure, on every level, and its picture."""
 
 from __future__ import annotations
 

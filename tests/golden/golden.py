@@ -147,7 +147,7 @@ def _image(function: Callable[..., Any], dtype: np.dtype, layout: str) -> Result
     return run
 
 
-# --- optimizers: three steps, every format of states, and what else a step does
+# --- optimizers: three steps, every format of states, clipping and averages
 
 _MOMENTUM = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
 _FORMATS: dict[str, dict[str, Any]] = {

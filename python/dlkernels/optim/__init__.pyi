@@ -59,7 +59,7 @@ class _Optimizer:
     @contextmanager
     def ema_weights(self) -> Iterator[None]:
         """A context in which the parameters have the values of their averages; they have their
-        own again afterwards, also after an exception. Autograd is told of both writes."""
+        own again afterwards, also after an exception. Autograd counts both writes."""
 
 class ASGD(_Optimizer):
     """Averaged SGD (`torch.optim.ASGD`; Polyak and Juditsky 1992), over NumPy arrays."""

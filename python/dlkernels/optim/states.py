@@ -244,7 +244,7 @@ class StateMethods:
     @contextlib.contextmanager
     def ema_weights(self) -> Iterator[None]:
         """A context in which the parameters have the values of their averages; they have their own
-        again afterwards, also after an exception. Autograd is told of both writes.
+        again afterwards, also after an exception. Autograd counts both writes.
 
         Raises:
             RuntimeError: No averages are kept, it is entered twice, or a step is taken within.

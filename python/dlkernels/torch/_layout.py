@@ -79,7 +79,7 @@ def dense(input: Tensor) -> tuple[Any, ...]:
 
 
 class _Classes:
-    """An array with classes (or channels) along `axis` as the kernels walk it: one stride each for
+    """An array with classes (or channels) along `axis` as the kernels read it: one stride each for
     what comes before, for the classes, and for the positions behind.
     """
 
@@ -128,14 +128,14 @@ def _chosen(input: Tensor, fits: bool) -> tuple[Any, ...]:
 
 
 def cross_entropy_gradient(input: Tensor) -> tuple[Any, ...]:
-    """The strides of the gradient of the logits: like them, row-major where a kernel cannot walk
+    """The strides of the gradient of the logits: like them, row-major where a kernel cannot read
     them.
     """
     shape, strides = input.shape, input.stride()
     classes = _Classes(shape, strides, min(1, len(shape) - 1))
     swapped = classes.has_one_position and _is_one(classes.batch)
-    walks = classes.is_rows or classes.is_planes or swapped
-    return _chosen(input, classes.is_even and walks and not _is_broadcast(shape, strides))
+    is_readable = classes.is_rows or classes.is_planes or swapped
+    return _chosen(input, classes.is_even and is_readable and not _is_broadcast(shape, strides))
 
 
 def nll_gradient(input: Tensor) -> tuple[Any, ...]:

@@ -366,7 +366,7 @@ def _decompose(operator: Any, function: Callable[..., Any]) -> None:
     reads."""
     _DECOMPOSITIONS[operator] = function
     register_decomposition(operator, unsafe=True)(function)
-    # Fakes would look into the table too, if this one did not say that there are better ones.
+    # Without one for "meta" too, fakes of symbolic shapes would run the decomposition.
     register_decomposition(operator, type="meta", unsafe=True)(operator)
 
 

@@ -50,7 +50,7 @@ _is_plain = _core.is_plain
 def is_plain(input: Tensor, *others: Tensor | None) -> bool:
     """Whether `route` has no objection but for the tensors' devices, layouts and dtypes, which a
     kernel checks anyway: the same in a tenth of the time. False is no answer."""
-    # Dynamo, which cannot look into the extension, stops at the first of these.
+    # Dynamo, which cannot trace the extension, stops at the first of these.
     return (
         not _is_dynamo_compiling() and _is_plain(input, *others) and _forward_ad._current_level < 0
     )
@@ -79,12 +79,12 @@ def is_batched(grad_output: Tensor) -> bool:
 
 
 def in_transform() -> bool:
-    """Whether torch.func or forward-mode differentiation has a say, outside the compiler."""
+    """Whether torch.func or forward-mode differentiation is at work, outside the compiler."""
     return not _is_compiling() and (_transforms() is not None or _forward_ad._current_level >= 0)
 
 
 def _is_distributed(kind: type) -> bool:
-    """A DTensor's sharding rules know torch's operators, not ours."""
+    """A DTensor has sharding rules for torch's operators, not for ours."""
     return kind.__module__.startswith("torch.distributed.")
 
 
@@ -118,7 +118,7 @@ def route(input: Tensor, *others: Tensor | None, dtypes: frozenset[torch.dtype] 
                     return TORCH
             if not tensor.is_cpu or tensor.layout is not _STRIDED:
                 return TORCH
-    except AttributeError:  # not a tensor: torch has words for it
+    except AttributeError:  # not a tensor: torch raises its own error
         return TORCH
     if _is_compiling():
         return OPERATOR

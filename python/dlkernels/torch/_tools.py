@@ -1,5 +1,5 @@
-"""What torch's own tools are told of our modules and functions: `torch.fx`, `torch.jit.script` and
-eager quantization; and `torch.compile`.
+"""How torch's own tools treat our modules and functions: `torch.fx`, `torch.jit.script`, eager
+quantization and `torch.compile`.
 """
 
 from __future__ import annotations

@@ -502,7 +502,7 @@ def _packed_winners(winners: Tensor, pieces: int, dim: int) -> Tensor:
 
 
 def _maxout_rows(shape: Any, dim: int) -> tuple[Any, Any]:
-    """The result as the kernel walks it: rows whose numbers are packed together."""
+    """The result as the kernel goes through it: rows whose numbers are packed together."""
     outer, inner = math.prod(shape[: dim + 1]), math.prod(shape[dim + 1 :])
     return (1, outer) if inner == 1 else (outer, inner)
 
@@ -686,7 +686,10 @@ def swiglu(gate: Tensor, up: Tensor | None = None, dim: int = -1) -> Tensor:
         if not _has_even(gate, dim):
             return _odd_halves(gate, dim)
         output = _gated(gate, dim, True)
-        return _glu(gate, dim, True) if output is None else output
+        if output is None:
+            check_tensors("swiglu", gate=gate)
+            return _glu(gate, dim, True)
+        return output  # type: ignore[no-any-return]
     output = _swiglu(gate, up) if _are_alike(gate, up) else None
     if output is not None:
         return output  # type: ignore[no-any-return]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import _reduction
 
 from dlkernels import _core
-from dlkernels._arguments import number
+from dlkernels._arguments import flag, number
 from dlkernels.torch import _layout as layout
 from dlkernels.torch._differentiate import differentiated
 from dlkernels.torch._eager import Function, is_first_order, loss_gradient
@@ -228,7 +228,7 @@ def cross_entropy(
     if softcap is not None or type(z_loss) is not float or z_loss != 0.0:
         cap = _checked_softcap(z_loss, softcap)
     arguments = (input, target, weight, ignore_index, reduction, label_smoothing, z_loss, cap)
-    if inplace:
+    if inplace is not False and flag(inplace, "cross_entropy", "inplace"):
         return _cross_entropy_in_place(*arguments)
     loss: Tensor | None = _cross_entropy(*arguments)
     return _cross_entropy_in_torch(*arguments) if loss is None else loss
@@ -267,7 +267,7 @@ def _checked_softcap(z_loss: float, softcap: float | None) -> float:
 
 
 def _whole_tensor(input: Tensor) -> Tensor:
-    """What in-place autograd is told of: `input`, or the tensor that it is a view of all of."""
+    """The tensor that autograd marks dirty: `input`, or the tensor that it is a view of all of."""
     whole = input._base if input._is_view() else input
     assert whole is not None
     view_of = "a view of " if whole is not input else ""
@@ -287,7 +287,7 @@ class _CrossEntropyInPlace(Function):
     """The gradient, for grad_output = 1, written over the logits.
 
     Args:
-        whole: The tensor that autograd knows, which becomes the second output.
+        whole: The tensor that autograd marks dirty, which becomes the second output.
         input: The logits: `whole` itself, or a view of all of it, detached.
     """
 

@@ -196,7 +196,7 @@ def _run(
     plane_dims: int = 0,
 ) -> Tensor:
     """What every twin does; `theirs` is torch's function."""
-    if not 0.0 <= p <= 1.0 or generator is not None:
+    if p < 0.0 or p > 1.0 or generator is not None:
         _check(p, seed, generator)
     if type(training) is not bool:
         return theirs(input, p, training, inplace)  # its error

@@ -59,7 +59,8 @@ def explain(function: Any, *args: Any, **kwargs: Any) -> str:
 
     Example:
         >>> import torch
-        >>> explain(softmax, torch.ones(3), dim=0)
+        >>> from dlkernels.torch import functional
+        >>> explain(functional.softmax, torch.ones(3), dim=0)
         'kernel: called directly'
     """
     if function not in _TWINS:

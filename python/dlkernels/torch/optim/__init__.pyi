@@ -71,7 +71,7 @@ class _KernelOptimizer(torch.optim.Optimizer):
     @contextmanager
     def ema_weights(self) -> Iterator[None]:
         """A context in which the parameters have the values of their averages; they have their
-        own again afterwards, also after an exception. Autograd is told of both writes."""
+        own again afterwards, also after an exception. Autograd counts both writes."""
 
 class ASGD(_KernelOptimizer, torch.optim.ASGD):
     """`torch.optim.ASGD` (Polyak and Juditsky 1992)."""
@@ -302,7 +302,7 @@ class LARS(_KernelOptimizer):
     @contextmanager
     def ema_weights(self) -> Iterator[None]:
         """A context in which the parameters have the values of their averages; they have their
-        own again afterwards, also after an exception. Autograd is told of both writes."""
+        own again afterwards, also after an exception. Autograd counts both writes."""
 
 class Lion(_KernelOptimizer):
     """Lion (Chen et al. 2023, arXiv 2302.06675, algorithm 2)."""
@@ -475,4 +475,4 @@ class SGD(_KernelOptimizer, torch.optim.SGD):
     @contextmanager
     def ema_weights(self) -> Iterator[None]:
         """A context in which the parameters have the values of their averages; they have their
-        own again afterwards, also after an exception. Autograd is told of both writes."""
+        own again afterwards, also after an exception. Autograd counts both writes."""

@@ -38,7 +38,7 @@ class KernelSteps(States):
         state: dict[Any, Any],
         extras: _core.StepExtras,
     ) -> bool:
-        """One step of a table, with the settings that it asks for."""
+        """One step of a table, with the settings that it expects."""
         asked = table.expected(groups, slots, state)
         settings: list[tuple[Any, ...]] = []
         while True:
