@@ -5,6 +5,7 @@
 #include "bindings/gil.h"
 #include "bindings/torch_internals/profiled_range.h"
 #include "runtime/dispatch.h"
+#include "runtime/pool.h"
 
 #include <cmath>
 #include <limits>
@@ -24,11 +25,18 @@ void without_gil(const char* operation, int64_t work_elems, Function function) {
   with_gil_released(function);
 }
 
-template <class Pointer> Pointer allocated(Pointer data, size_t bytes) {
-  if (!data && bytes)
-    throw std::bad_alloc();
-  return data;
-}
+// Memory for `count` values, as long as a call lasts.
+template <class T> class Scratch {
+public:
+  explicit Scratch(int64_t count) : buffer_(size_t(count) * sizeof(T)) {
+    if (!buffer_.data() && count)
+      throw std::bad_alloc();
+  }
+  T* data() const { return static_cast<T*>(buffer_.data()); }
+
+private:
+  runtime::ScopedBuffer buffer_;
+};
 
 inline bool writes_past_cache(int64_t bytes) {
   return bytes > runtime::last_level_cache_bytes() / 2;

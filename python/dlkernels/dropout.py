@@ -129,73 +129,13 @@ def _run(
     )
 
 
-def dropout(
-    x: Array,
-    p: float = 0.5,
-    training: bool = True,
-    *,
-    seed: int | None = None,
-    out: Array | None = None,
-) -> Any:
-    """Sets elements to 0 with probability `p` and multiplies the others by ``1 / (1 - p)``
-    (`torch.nn.functional.dropout`).
-
-    Args:
-        x: Any shape, floating.
-        p: The probability to drop, in [0, 1].
-        training: If false, `x` is the result, as it is where `p` is 0.
-        seed: A number of 64 bits; wanted in training. The same one gives the same mask.
-        out: Where the result goes, of x's shape and dtype; may be ``x`` itself.
-
-    Returns:
-        An array like ``x`` (or ``out``); ``x`` itself where nothing is done.
-
-    Raises:
-        TypeError: The dtype is not floating, or `seed` no whole number.
-        ValueError: `p` is no probability; `out` has another shape, is read-only or overlaps `x` in
-            part.
-
-    Example:
-        >>> import numpy as np
-        >>> dropout(np.ones(8), 0.5, seed=1).tolist()
-        [2.0, 0.0, 2.0, 0.0, 2.0, 0.0, 0.0, 0.0]
-    """
-    return _run("dropout", x, out, p, training, seed)
-
-
-def dropout_backward(
-    grad_output: Array, p: float = 0.5, training: bool = True, *, seed: int | None = None
-) -> Any:
-    """Gradient of `dropout`: the same mask and factor on `grad_output`.
-
-    Args:
-        grad_output: The gradient of the result.
-        p: As `dropout` had it.
-        training: As `dropout` had it.
-        seed: As `dropout` had it.
-
-    Returns:
-        An array like ``grad_output``; itself where `dropout` did nothing.
-
-    Raises:
-        TypeError: The dtype is not floating, or `seed` no whole number.
-        ValueError: `p` is no probability.
-
-    Example:
-        >>> import numpy as np
-        >>> dropout_backward(np.ones(8), 0.5, seed=1).tolist()
-        [2.0, 0.0, 2.0, 0.0, 2.0, 0.0, 0.0, 0.0]
-    """
-    return _run("dropout_backward", grad_output, None, p, training, seed, backward=True)
-
-
-_FEATURES = """{summary}
+_FORWARD = """{summary}
 
 Args:
-    x: ``({shape})``, floating.
-    p: The probability to drop, in [0, 1].
+    x: {x}, floating.
+    p: The probability to drop, in [0, 1]{at_one}.
     training: If false, `x` is the result, as it is where `p` is 0.
-    seed: A number of 64 bits; wanted in training.
+    seed: A number of 64 bits; wanted in training. The same one gives the same mask.
     out: Where the result goes, of x's shape and dtype; may be ``x`` itself.
 
 Returns:
@@ -203,15 +143,16 @@ Returns:
 
 Raises:
     TypeError: The dtype is not floating, or `seed` no whole number.
-    ValueError: `x` has another number of dimensions; as `dropout`.
+    ValueError: `p` is no probability{dimensions};
+        `out` has another shape, is read-only or overlaps `x` in part.
 
 Example:
     >>> import numpy as np
-    >>> {name}(np.ones({example}), seed=1)[{at}].tolist()
-    {result}
+    >>> {name}({example}, seed=1){shown}.tolist()
+    {y}
 """
 
-_FEATURES_BACKWARD = """Gradient of `{name}`: the same mask and factor on `grad_output`.
+_BACKWARD = """Gradient of `{name}`: {gradient}.
 
 Args:
     grad_output: The gradient of the result.
@@ -224,18 +165,44 @@ Returns:
 
 Raises:
     TypeError: The dtype is not floating, or `seed` no whole number.
-    ValueError: As `{name}`.
+    ValueError: `p` is no probability{dimensions}.
 
 Example:
     >>> import numpy as np
-    >>> {name}_backward(np.ones({example}), seed=1)[{at}].tolist()
-    {result}
+    >>> {name}_backward({example}, seed=1){shown}.tolist()
+    {dx}
 """
 
 
-def _define(dimensions: int) -> tuple[Any, Any]:
-    """`dropout1d` and its like: planes of so many dimensions are kept or dropped as a whole."""
-    name = f"dropout{dimensions}d"
+def _define(
+    name: str,
+    summary: str,
+    *,
+    gradient: str = "the same mask and factor on `grad_output`",
+    x: str = "Any shape",
+    dimensions: str = "",
+    example: str = "np.ones(8)",
+    shown: str = "",
+    alpha: bool = False,
+    plane_dims: int = 0,
+    ndim: int = 0,
+) -> tuple[Any, Any]:
+    """Makes a dropout and its gradient: `alpha` and what follows is for the kernel, the rest for
+    their docstrings.
+
+    Args:
+        name: Its name.
+        summary: The first lines.
+        gradient: What the gradient is.
+        x: The input's shape.
+        dimensions: The error of another one.
+        example: An input.
+        shown: What of the result is shown.
+        alpha: Whether it is SELU's.
+        plane_dims: Of whole planes: how many dimensions come before one.
+        ndim: How many there must be.
+    """
+    backward_name = f"{name}_backward"
 
     def forward(
         x: Array,
@@ -245,160 +212,83 @@ def _define(dimensions: int) -> tuple[Any, Any]:
         seed: int | None = None,
         out: Array | None = None,
     ) -> Any:
-        return _run(name, x, out, p, training, seed, plane_dims=2, ndim=dimensions + 2)
+        return _run(name, x, out, p, training, seed, alpha=alpha, plane_dims=plane_dims, ndim=ndim)
 
     def backward(
         grad_output: Array, p: float = 0.5, training: bool = True, *, seed: int | None = None
     ) -> Any:
         return _run(
-            f"{name}_backward", grad_output, None, p, training, seed,
-            plane_dims=2, ndim=dimensions + 2, backward=True,
+            backward_name, grad_output, None, p, training, seed,
+            alpha=alpha, plane_dims=plane_dims, ndim=ndim, backward=True,
         )  # fmt: skip
 
-    ones = ", ".join(["1"] * dimensions)
     texts = {
         "name": name,
-        "summary": f"`dropout` of whole channels: `torch.nn.functional.{name}` of a batch.",
-        "shape": "N, C, " + ", ".join("DHW"[-dimensions:] if dimensions > 1 else "L"),
-        "example": f"(1, 8, {ones})",
-        "at": ", ".join(["0", ":", *["0"] * dimensions]),
-        "result": "[2.0, 0.0, 2.0, 0.0, 2.0, 0.0, 0.0, 0.0]",
+        "summary": summary,
+        "gradient": gradient,
+        "x": x,
+        "dimensions": f"; {dimensions}" if dimensions else "",
+        "at_one": "; where it is 1, ``x * 0`` is the result" if alpha else "",
+        "example": example,
+        "shown": shown,
+        "y": [1.6656, -0.7792] * 2 if alpha else [2.0, 0.0, 2.0, 0.0, 2.0, 0.0, 0.0, 0.0],
+        "dx": [0.8864, 0.0] * 2 if alpha else [2.0, 0.0, 2.0, 0.0, 2.0, 0.0, 0.0, 0.0],
     }
-    for function, own, text in (
-        (forward, name, _FEATURES),
-        (backward, f"{name}_backward", _FEATURES_BACKWARD),
-    ):
-        function.__name__ = function.__qualname__ = own
-        function.__doc__ = text.format(**texts)
+    forward.__name__ = forward.__qualname__ = name
+    backward.__name__ = backward.__qualname__ = backward_name
+    forward.__doc__ = _FORWARD.format(**texts)
+    backward.__doc__ = _BACKWARD.format(**texts)
     return forward, backward
 
 
-dropout1d, dropout1d_backward = _define(1)
-dropout2d, dropout2d_backward = _define(2)
-dropout3d, dropout3d_backward = _define(3)
+dropout, dropout_backward = _define(
+    "dropout",
+    "Sets elements to 0 with probability `p` and multiplies the others by ``1 / (1 - p)``\n"
+    "(`torch.nn.functional.dropout`).",
+)
 
 
-def alpha_dropout(
-    x: Array,
-    p: float = 0.5,
-    training: bool = True,
-    *,
-    seed: int | None = None,
-    out: Array | None = None,
-) -> Any:
-    """Dropout that keeps the mean 0 and variance 1 that SELU makes: elements become SELU's lower
-    limit, -1.7581, then all are scaled and shifted (`torch.nn.functional.alpha_dropout`, whose
-    `training` is false unless said otherwise).
-
-    Args:
-        x: Any shape, floating.
-        p: The probability to drop, in [0, 1]; where it is 1, ``x * 0`` is the result.
-        training: If false, `x` is the result, as it is where `p` is 0.
-        seed: A number of 64 bits; wanted in training.
-        out: Where the result goes, of x's shape and dtype; may be ``x`` itself.
-
-    Returns:
-        An array like ``x`` (or ``out``); ``x`` itself where nothing is done.
-
-    Raises:
-        TypeError: The dtype is not floating, or `seed` no whole number.
-        ValueError: As `dropout`.
-
-    Example:
-        >>> import numpy as np
-        >>> alpha_dropout(np.ones(4), 0.5, seed=1).round(4).tolist()
-        [1.6656, -0.7792, 1.6656, -0.7792]
-    """
-    return _run("alpha_dropout", x, out, p, training, seed, alpha=True)
-
-
-def alpha_dropout_backward(
-    grad_output: Array, p: float = 0.5, training: bool = True, *, seed: int | None = None
-) -> Any:
-    """Gradient of `alpha_dropout`: the scale where an element was kept, else 0.
-
-    Args:
-        grad_output: The gradient of the result.
-        p: As `alpha_dropout` had it.
-        training: As `alpha_dropout` had it.
-        seed: As `alpha_dropout` had it.
-
-    Returns:
-        An array like ``grad_output``; itself where `alpha_dropout` did nothing.
-
-    Raises:
-        TypeError: The dtype is not floating, or `seed` no whole number.
-        ValueError: `p` is no probability.
-
-    Example:
-        >>> import numpy as np
-        >>> alpha_dropout_backward(np.ones(4), 0.5, seed=1).round(4).tolist()
-        [0.8864, 0.0, 0.8864, 0.0]
-    """
-    return _run(
-        "alpha_dropout_backward", grad_output, None, p, training, seed, alpha=True, backward=True
+def _define_channels(dimensions: int, letters: str) -> tuple[Any, Any]:
+    """`dropout1d` and its like: planes of so many dimensions are kept or dropped as a whole."""
+    name = f"dropout{dimensions}d"
+    return _define(
+        name,
+        f"`dropout` of whole channels: `torch.nn.functional.{name}` of a batch.",
+        x=f"``(N, C, {letters})``",
+        dimensions="`x` has another number of dimensions",
+        example=f"np.ones((1, 8{', 1' * dimensions}))",
+        shown=f"[0, :{', 0' * dimensions}]",
+        plane_dims=2,
+        ndim=dimensions + 2,
     )
 
 
-def feature_alpha_dropout(
-    x: Array,
-    p: float = 0.5,
-    training: bool = True,
-    *,
-    seed: int | None = None,
-    out: Array | None = None,
-) -> Any:
-    """`alpha_dropout` of whole channels (`torch.nn.functional.feature_alpha_dropout`).
+dropout1d, dropout1d_backward = _define_channels(1, "L")
+dropout2d, dropout2d_backward = _define_channels(2, "H, W")
+dropout3d, dropout3d_backward = _define_channels(3, "D, H, W")
 
-    Args:
-        x: ``(N, C, ...)``, at least two dimensions, floating.
-        p: The probability to drop, in [0, 1]; where it is 1, ``x * 0`` is the result.
-        training: If false, `x` is the result, as it is where `p` is 0.
-        seed: A number of 64 bits; wanted in training.
-        out: Where the result goes, of x's shape and dtype; may be ``x`` itself.
+alpha_dropout, alpha_dropout_backward = _define(
+    "alpha_dropout",
+    "Dropout that keeps the mean 0 and variance 1 that SELU makes: elements become SELU's lower\n"
+    "limit, -1.7581, then all are scaled and shifted (`torch.nn.functional.alpha_dropout`, whose\n"
+    "`training` is false unless said otherwise).",
+    gradient="the scale where an element was kept, else 0",
+    example="np.ones(4)",
+    shown=".round(4)",
+    alpha=True,
+)
 
-    Returns:
-        An array like ``x`` (or ``out``); ``x`` itself where nothing is done.
-
-    Raises:
-        TypeError: The dtype is not floating, or `seed` no whole number.
-        ValueError: `x` has fewer dimensions; as `dropout`.
-
-    Example:
-        >>> import numpy as np
-        >>> feature_alpha_dropout(np.ones((1, 4, 3)), 0.5, seed=1)[0, :, 2].round(4).tolist()
-        [1.6656, -0.7792, 1.6656, -0.7792]
-    """
-    return _run("feature_alpha_dropout", x, out, p, training, seed, alpha=True, plane_dims=2)
-
-
-def feature_alpha_dropout_backward(
-    grad_output: Array, p: float = 0.5, training: bool = True, *, seed: int | None = None
-) -> Any:
-    """Gradient of `feature_alpha_dropout`: the scale where a channel was kept, else 0.
-
-    Args:
-        grad_output: The gradient of the result.
-        p: As `feature_alpha_dropout` had it.
-        training: As `feature_alpha_dropout` had it.
-        seed: As `feature_alpha_dropout` had it.
-
-    Returns:
-        An array like ``grad_output``; itself where `feature_alpha_dropout` did nothing.
-
-    Raises:
-        TypeError: The dtype is not floating, or `seed` no whole number.
-        ValueError: There are fewer than two dimensions; `p` is no probability.
-
-    Example:
-        >>> import numpy as np
-        >>> feature_alpha_dropout_backward(np.ones((1, 4, 3)), seed=1)[0, :, 2].round(4).tolist()
-        [0.8864, 0.0, 0.8864, 0.0]
-    """
-    return _run(
-        "feature_alpha_dropout_backward", grad_output, None, p, training, seed,
-        alpha=True, plane_dims=2, backward=True,
-    )  # fmt: skip
+feature_alpha_dropout, feature_alpha_dropout_backward = _define(
+    "feature_alpha_dropout",
+    "`alpha_dropout` of whole channels (`torch.nn.functional.feature_alpha_dropout`).",
+    gradient="the scale where a channel was kept, else 0",
+    x="``(N, C, ...)``, at least two dimensions",
+    dimensions="there are fewer than two dimensions",
+    example="np.ones((1, 4, 3))",
+    shown="[0, :, 2].round(4)",
+    alpha=True,
+    plane_dims=2,
+)
 
 
 def dropout_add(

@@ -116,6 +116,11 @@ def test_there_is_one_openmp_whichever_is_imported_first(imports):
     assert report["threads"] == 1
 
 
+def test_the_compiler_is_not_imported():
+    """torch._dynamo takes longer to import than all of the rest."""
+    run_python("import sys, dlkernels.torch\nassert 'torch._dynamo' not in sys.modules")
+
+
 def test_without_a_system_openmp_torchs_copy_is_taken():
     """The first look-up, by bare name, fails as it does where the system has no libgomp."""
     report = run_python_json(

@@ -24,11 +24,7 @@ struct AxisSplit {
     for (int dim = 0; dim < view.ndim; ++dim)
       (dim < axis ? outer : inner) *= dim == axis ? 1 : view.shape[dim];
     length = view.shape[axis];
-    if (!view.contiguous()) {
-      TensorView copy;
-      owner_ = contiguous_copy(view, copy);
-      view = copy;
-    }
+    make_contiguous(view);
   }
 
   // A new array of this shape but for the axis.
@@ -38,9 +34,6 @@ struct AxisSplit {
     shape[axis] = axis_length;
     return make_array(view, view.dtype, view.ndim, shape, nullptr, result);
   }
-
-private:
-  py::object owner_;
 };
 
 } // namespace dlk

@@ -55,12 +55,7 @@ py::object maxout_backward(py::handle grad_object, py::handle index_object, int6
                  dtype_name(index.dtype));
   DLK_CHECK(index.ndim == 1 && index.size() == bytes, operation, ": index: expected shape (", bytes,
             ",), got ", shape_text(index));
-  py::object index_owner;
-  if (!index.contiguous()) {
-    TensorView copy;
-    index_owner = contiguous_copy(index, copy);
-    index = copy;
-  }
+  make_contiguous(index);
   TensorView dx;
   py::object result = grad.make(grad.length * pieces, dx);
   args.grad_output = grad.view.data;

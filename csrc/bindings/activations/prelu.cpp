@@ -3,7 +3,6 @@
 #include "bindings/bind.h"
 #include "bindings/fast_call.h"
 #include "kernels/activations/args.h"
-#include "runtime/pool.h"
 #include "runtime/threads.h"
 
 #include <cstring>
@@ -11,10 +10,10 @@
 namespace dlk {
 namespace {
 
-// Fills what forward and backward share; returns the owner of the weight, contiguous.
-py::object prelu_args(PreluArgs& args, const TensorView& x, py::handle weight_object,
-                      TensorView& weight, const char* operation) {
-  weight = view_of(weight_object, operation, "weight");
+// Fills what forward and backward share; returns the weight, contiguous.
+TensorView prelu_weight(PreluArgs& args, const TensorView& x, py::handle weight_object,
+                        const char* operation) {
+  TensorView weight = view_of(weight_object, operation, "weight");
   check_floating(x, operation, "input");
   check_same_dtype(weight, x, operation, "weight");
   const int64_t channels = x.ndim > 1 ? x.shape[1] : 1;
@@ -24,14 +23,9 @@ py::object prelu_args(PreluArgs& args, const TensorView& x, py::handle weight_ob
   args.dtype = x.dtype;
   args.size = x.size();
   args.channels = weight.size();
-  py::object owner = weight.owner;
+  make_contiguous(weight);
   args.weight = weight.data;
-  if (!weight.contiguous()) {
-    TensorView copy;
-    owner = contiguous_copy(weight, copy);
-    args.weight = copy.data;
-  }
-  return owner;
+  return weight;
 }
 
 // The channels' place in the memory of an array without gaps.
@@ -43,8 +37,7 @@ py::object prelu(py::handle x_object, py::handle weight_object, py::handle out) 
   constexpr const char* operation = "prelu";
   const TensorView x = view_of(x_object, operation, "input");
   PreluArgs args{};
-  TensorView weight;
-  const py::object weight_owner = prelu_args(args, x, weight_object, weight, operation);
+  const TensorView weight = prelu_weight(args, x, weight_object, operation);
   ElementwiseOutput output(x, out, operation);
   if (args.size == 0)
     return output.finish();
@@ -52,9 +45,8 @@ py::object prelu(py::handle x_object, py::handle weight_object, py::handle out) 
   args.input = output.input;
   args.output = output.flat->data;
   args.nontemporal = output.nontemporal;
-  const size_t bytes = size_t(prelu_scratch_bytes(args, 0));
-  const runtime::ScopedBuffer scratch(bytes);
-  args.scratch = allocated(scratch.data(), bytes);
+  const Scratch<char> scratch(prelu_scratch_bytes(args, 0));
+  args.scratch = scratch.data();
   without_gil(operation, args.size, [&] { runtime::kernels().prelu(args); });
   return output.finish();
 }
@@ -65,8 +57,8 @@ py::object prelu_backward(py::handle grad_object, py::handle x_object, py::handl
   const TensorView grad = view_of(grad_object, operation, "grad_output");
   const TensorView x = view_of(x_object, operation, "x");
   PreluArgs args{};
-  TensorView weight, grad_weight;
-  const py::object weight_owner = prelu_args(args, x, weight_object, weight, operation);
+  const TensorView weight = prelu_weight(args, x, weight_object, operation);
+  TensorView grad_weight;
   const ElementwiseGradient gradient(grad, x, operation);
   make_array(x, x.dtype, weight.ndim, weight.shape, nullptr, grad_weight);
   if (args.size == 0) {
@@ -80,11 +72,10 @@ py::object prelu_backward(py::handle grad_object, py::handle x_object, py::handl
   args.output = gradient.dx.data;
   args.grad_weight = grad_weight.data;
   args.nontemporal = gradient.nontemporal;
-  const size_t partial_bytes = size_t(prelu_partials(args)) * sizeof(double);
-  const size_t scratch_bytes = size_t(prelu_scratch_bytes(args, runtime::thread_count()));
-  const runtime::ScopedBuffer partials(partial_bytes), scratch(scratch_bytes);
-  args.partials = static_cast<double*>(allocated(partials.data(), partial_bytes));
-  args.scratch = allocated(scratch.data(), scratch_bytes);
+  const Scratch<double> partials(prelu_partials(args));
+  const Scratch<char> scratch(prelu_scratch_bytes(args, runtime::thread_count()));
+  args.partials = partials.data();
+  args.scratch = scratch.data();
   without_gil(operation, args.size, [&] { runtime::kernels().prelu_backward(args); });
   return py::make_tuple(returned(gradient.dx.array), returned(grad_weight.array));
 }

@@ -27,15 +27,8 @@ struct Rows {
     if (fits)
       return;
     stride = cols;
-    if (view.contiguous())
-      return;
-    TensorView copy;
-    owner_ = contiguous_copy(source, copy);
-    view = copy;
+    make_contiguous(view);
   }
-
-private:
-  py::object owner_;
 };
 
 void check_pair(const TensorView& gate, const TensorView& up, const char* operation) {

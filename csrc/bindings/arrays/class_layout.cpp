@@ -65,7 +65,6 @@ ClassOperand class_operand(const TensorView& view, int axis, const TensorView& m
 MainOperand main_operand(TensorView& view, int axis) {
   MainOperand main;
   main.layout = class_layout(view, axis);
-  main.owner = view.array;
   main.swapped = false;
   // A result cannot be laid out like a broadcast array.
   bool even = class_strides(view, axis, main.strides);
@@ -76,11 +75,7 @@ MainOperand main_operand(TensorView& view, int axis) {
     main.swapped = true;
   else if (!even || (!fits(main.strides, main.layout, true) &&
                      !(main.layout.positions > 1 && main.strides.position_stride == 1))) {
-    TensorView copy;
-    main.owner = contiguous_copy(view, copy);
-    copy.array = view.array; // results are still made like what came in
-    copy.kind = view.kind;
-    view = copy;
+    view = contiguous_copy(view);
     class_strides(view, axis, main.strides);
   }
   if (main.swapped) {

@@ -15,6 +15,13 @@ struct ClassLayout {
 
 ClassLayout class_layout(const TensorView& view, int axis);
 
+// The sizes as a kernel's arguments.
+template <class Args> void set_sizes(Args& args, const ClassLayout& layout) {
+  args.batches = layout.batches;
+  args.classes = layout.classes;
+  args.positions = layout.positions;
+}
+
 // `view` as strides over that layout. Returns false where the dimensions before the axis, or those
 // behind it, cannot be joined into one with one stride.
 bool class_strides(const TensorView& view, int axis, ClassArray& out);
@@ -29,7 +36,6 @@ struct MainOperand {
   ClassArray strides;
   bool rows;
   bool swapped; // the batch became the positions
-  py::object owner;
 };
 MainOperand main_operand(TensorView& view, int axis);
 

@@ -31,7 +31,7 @@ Output::Output(py::handle out, const char* operation, const TensorView& like,
 ElementwiseOutput::ElementwiseOutput(const TensorView& x, py::handle out, const char* operation)
     : output(out, operation, x, {{&x, "input"}}) {
   if (!output.view.dense()) {
-    flat_owner_ = make_array_like(x, x.dtype, temporary);
+    make_array_like(x, x.dtype, temporary);
     flat = &temporary;
   }
   const bool direct = x.dense() && same_strides(x, *flat);

@@ -46,9 +46,6 @@ struct ElementwiseOutput {
 
   ElementwiseOutput(const TensorView& x, py::handle out, const char* operation);
   py::object finish();
-
-private:
-  py::object flat_owner_;
 };
 
 // The same for a gradient: dx has the strides of x, and grad_output is brought into that order.

@@ -77,9 +77,12 @@ py::object returned(const py::object& made);
 py::object make_scalar(const TensorView& like, DType dtype, double value);
 
 // A fresh row-major copy of `source`'s elements (dtype kept) for operations whose kernel cannot
-// take the strides. `view` has `source`'s kind and array, so results made like it are made like
-// `source`; returns the owner of the memory, which `view` holds as well.
-py::object contiguous_copy(const TensorView& source, TensorView& view);
+// take the strides. It owns its memory, and has `source`'s kind and array, so results made like it
+// are made like `source`.
+TensorView contiguous_copy(const TensorView& source);
+
+// `view` becomes such a copy where it is not row-major.
+void make_contiguous(TensorView& view);
 
 // Copies elements between two views of the same shape and dtype, any strides.
 void copy_elements(const TensorView& source, TensorView& destination);

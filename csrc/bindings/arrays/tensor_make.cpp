@@ -361,17 +361,16 @@ py::object make_scalar(const TensorView& like, DType dtype, double value) {
   return returned(view.array);
 }
 
-py::object contiguous_copy(const TensorView& source, TensorView& view) {
+TensorView contiguous_copy(const TensorView& source) {
+  TensorView view;
   const size_t bytes = bytes_of(source.dtype, source.ndim, source.shape);
   view.dtype = source.dtype;
   view.kind = source.kind;
-  view.access = Access::writable;
   view.ndim = source.ndim;
   std::copy_n(source.shape, source.ndim, view.shape);
   fill_row_major(view.ndim, view.shape, view.strides);
   view.array = source.array; // so that results made like the copy are made like the source
   view.owner = py::none();
-  view.data = nullptr;
   if (bytes != 0) {
     view.data = runtime::acquire_buffer(bytes);
     if (view.data == nullptr)
@@ -383,7 +382,12 @@ py::object contiguous_copy(const TensorView& source, TensorView& view) {
       copy_elements(source, view);
     }
   }
-  return view.owner;
+  return view;
+}
+
+void make_contiguous(TensorView& view) {
+  if (!view.contiguous())
+    view = contiguous_copy(view);
 }
 
 // Of an array of this shape and these strides, in elements.

@@ -5,7 +5,6 @@
 #include "bindings/class_losses/target_operands.h"
 #include "bindings/fast_call.h"
 #include "bindings/reduction.h"
-#include "runtime/pool.h"
 #include "runtime/threads.h"
 
 #include <cmath>
@@ -46,7 +45,7 @@ struct CrossEntropyCall {
     DLK_CHECK(softcap >= 0 && softcap < std::numeric_limits<double>::infinity(), operation,
               ": softcap: expected a positive finite number or None, got ", softcap);
     DLK_CHECK(std::isfinite(z_loss), operation, ": z_loss: expected a finite number, got ", z_loss);
-    const TensorView target = view_of(target_object, operation, "target");
+    TensorView target = view_of(target_object, operation, "target");
     const bool is_probability = same_shape(target, logits);
     if (is_probability) {
       DLK_CHECK_TYPE(is_floating(target.dtype),
@@ -59,9 +58,7 @@ struct CrossEntropyCall {
     }
     main = main_operand(logits, axis);
     args.dtype = logits.dtype;
-    args.batches = main.layout.batches;
-    args.classes = main.layout.classes;
-    args.positions = main.layout.positions;
+    set_sizes(args, main.layout);
     args.logits = main.strides;
     args.ignore_index = ignore_index;
     args.label_smoothing = label_smoothing;
@@ -158,12 +155,10 @@ py::object cross_entropy(py::handle logits, py::handle target, py::handle weight
     args.scratch_bytes_per_thread = plane_scratch_bytes(args.classes, args.dtype);
   else if (with_grad)
     args.scratch_bytes_per_thread = row_scratch_bytes(args.classes, args.dtype);
-  const int64_t scratch_bytes = args.scratch_bytes_per_thread * runtime::thread_count();
-  runtime::ScopedBuffer partials(size_t(2 * chunks) * sizeof(double)), scratch {
-    size_t(scratch_bytes)
-  };
-  args.loss_partials = static_cast<double*>(allocated(partials.data(), chunks));
-  args.scratch = allocated(scratch.data(), scratch_bytes);
+  const Scratch<double> partials(2 * chunks);
+  const Scratch<char> scratch(args.scratch_bytes_per_thread * runtime::thread_count());
+  args.loss_partials = partials.data();
+  args.scratch = scratch.data();
 
   TensorView loss_view, lse_view, argmax_view;
   py::object loss = py::none(), lse = py::none(), argmax = py::none();
@@ -171,13 +166,13 @@ py::object cross_entropy(py::handle logits, py::handle target, py::handle weight
     loss = make_rows(call.logits, call.axis, args.dtype, loss_view);
     args.row_loss = loss_view.data;
   }
-  std::optional<runtime::ScopedBuffer> lse_doubles;
+  std::optional<Scratch<double>> lse_doubles;
   if (with_lse) {
     lse = make_rows(call.logits, call.axis, lse_dtype(args.dtype), lse_view);
     args.row_lse = static_cast<double*>(lse_view.data);
     if (lse_view.dtype != DType::float64) {
-      lse_doubles.emplace(size_t(call.rows()) * sizeof(double));
-      args.row_lse = static_cast<double*>(allocated(lse_doubles->data(), call.rows()));
+      lse_doubles.emplace(call.rows());
+      args.row_lse = lse_doubles->data();
     }
     args.visit_ignored = true;
   }

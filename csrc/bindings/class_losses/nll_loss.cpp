@@ -3,7 +3,6 @@
 #include "bindings/class_losses/target_operands.h"
 #include "bindings/fast_call.h"
 #include "bindings/reduction.h"
-#include "runtime/pool.h"
 
 namespace dlk {
 namespace {
@@ -25,7 +24,7 @@ struct NllLossCall {
       : operation(name), reduction(reduction_of(reduction_text)),
         input(view_of(log_probabilities, name, "input")), axis(class_axis(input, name)) {
     check_floating(input, operation, "input");
-    const TensorView target = view_of(target_object, operation, "target");
+    TensorView target = view_of(target_object, operation, "target");
     check_index_shape(input, target);
     layout = class_layout(input, axis);
     weight = weight_operand(weight_object, input, layout.classes, operation);
@@ -33,9 +32,7 @@ struct NllLossCall {
     weight_sum =
         checked_targets(indices, layout, ignore_index, weight.data, input.dtype).weight_sum;
     args.dtype = input.dtype;
-    args.batches = layout.batches;
-    args.classes = layout.classes;
-    args.positions = layout.positions;
+    set_sizes(args, layout);
     args.target = indices.indices;
     args.weight = weight.data;
     args.ignore_index = ignore_index;
@@ -48,15 +45,12 @@ py::object nll_loss(py::handle log_probabilities, py::handle target, py::handle 
                     int64_t ignore_index, py::handle reduction) {
   NllLossCall call("nll_loss", log_probabilities, target, weight, ignore_index, reduction);
   NllLossArgs& args = call.args;
-  py::object copy_owner;
   if (!class_strides(call.input, call.axis, args.log_probabilities)) {
-    TensorView copy;
-    copy_owner = contiguous_copy(call.input, copy);
-    class_strides(copy, call.axis, args.log_probabilities);
+    call.input = contiguous_copy(call.input);
+    class_strides(call.input, call.axis, args.log_probabilities);
   }
-  const int64_t chunks = chunk_count(call.rows(), kNllChunkRows);
-  const runtime::ScopedBuffer partials(size_t(chunks) * sizeof(double));
-  args.loss_partials = static_cast<double*>(allocated(partials.data(), chunks));
+  const Scratch<double> partials(chunk_count(call.rows(), kNllChunkRows));
+  args.loss_partials = partials.data();
   TensorView loss_view;
   py::object loss;
   if (call.reduction == Reduction::none) {

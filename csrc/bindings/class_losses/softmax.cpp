@@ -4,7 +4,6 @@
 #include "bindings/bind.h"
 #include "bindings/fast_call.h"
 #include "kernels/class_losses/args.h"
-#include "runtime/pool.h"
 #include "runtime/threads.h"
 
 namespace dlk {
@@ -16,12 +15,11 @@ void with_fitting_output(const char* operation, const TensorView& view, int axis
                          const TensorView& model, const MainOperand& main, SoftmaxArgs& args,
                          Kernel kernel) {
   TensorView target = view, temporary;
-  py::object owner;
   ClassArray strides;
   const bool direct = class_strides(view, axis, strides) &&
                       fits(swap_if(main.swapped, strides), main.layout, main.rows);
   if (!direct) {
-    owner = make_array_like(model, view.dtype, temporary);
+    make_array_like(model, view.dtype, temporary);
     class_strides(temporary, axis, strides);
   }
   args.output = swap_if(main.swapped, strides);
@@ -38,9 +36,7 @@ SoftmaxArgs softmax_args(const MainOperand& main, DType dtype, bool logarithm) {
   args.dtype = dtype;
   args.logarithm = logarithm;
   args.rows = main.rows;
-  args.batches = main.layout.batches;
-  args.classes = main.layout.classes;
-  args.positions = main.layout.positions;
+  set_sizes(args, main.layout);
   args.input = main.strides;
   return args;
 }
@@ -55,9 +51,8 @@ py::object softmax(py::handle x, int64_t axis_argument, bool logarithm, py::hand
   SoftmaxArgs args = softmax_args(main, input.dtype, logarithm);
   args.scratch_bytes_per_thread = main.rows ? row_scratch_bytes(args.classes, args.dtype)
                                             : plane_scratch_bytes(args.classes, args.dtype);
-  const int64_t scratch_bytes = args.scratch_bytes_per_thread * runtime::thread_count();
-  const runtime::ScopedBuffer scratch{size_t(scratch_bytes)};
-  args.scratch = allocated(scratch.data(), scratch_bytes);
+  const Scratch<char> scratch(args.scratch_bytes_per_thread * runtime::thread_count());
+  args.scratch = scratch.data();
   with_fitting_output(operation, output.view, axis, input, main, args, runtime::kernels().softmax);
   return output.result();
 }

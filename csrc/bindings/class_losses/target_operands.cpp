@@ -28,13 +28,10 @@ void check_index_shape(const TensorView& logits, const TensorView& target) {
                                    ", got ", size_text(target.ndim, target.shape)));
 }
 
-IndexOperand index_operand(const TensorView& target, bool swapped) {
+IndexOperand index_operand(TensorView& target, bool swapped) {
   DLK_CHECK_TYPE(target.dtype > DType::bool8, "target: expected an integer dtype, got ",
                  dtype_name(target.dtype));
   IndexOperand operand;
-  operand.owner = target.array;
-  const TensorView* source = &target;
-  TensorView copy;
   ClassArray strides;
   // (N, d1, ...): the batch is what lies before a class axis that is not there
   const auto set_strides = [&](const TensorView& view) {
@@ -50,43 +47,34 @@ IndexOperand index_operand(const TensorView& target, bool swapped) {
     return class_strides(with_axis, axis, strides);
   };
   if (!set_strides(target)) {
-    operand.owner = contiguous_copy(target, copy);
-    source = &copy;
-    set_strides(copy);
+    target = contiguous_copy(target);
+    set_strides(target);
   }
   strides = swap_if(swapped, strides);
-  operand.indices = {source->data, source->dtype, strides.batch_stride, strides.position_stride};
+  operand.owner = target.owner;
+  operand.indices = {target.data, target.dtype, strides.batch_stride, strides.position_stride};
   return operand;
 }
 
 WeightOperand weight_operand(py::handle weight, const TensorView& logits, int64_t classes,
                              const char* operation) {
-  WeightOperand operand;
   if (weight.is_none())
-    return operand;
+    return {};
   TensorView view = view_of(weight, operation, "weight");
   DLK_CHECK(
       view.ndim == 1 && view.shape[0] == classes, operation,
       ": weight tensor should be defined either for all ", classes,
       " classes or no classes but got weight tensor of shape: ", size_text(view.ndim, view.shape));
   check_same_dtype(view, logits, operation, "weight");
-  operand.owner = view.array;
-  operand.data = view.data;
-  if (!view.contiguous()) {
-    TensorView copy;
-    operand.owner = contiguous_copy(view, copy);
-    operand.data = copy.data;
-  }
-  return operand;
+  make_contiguous(view);
+  return {view.data, view.owner};
 }
 
 ClassTargetsArgs checked_targets(const IndexOperand& target, const ClassLayout& layout,
                                  int64_t ignore_index, const void* weight, DType dtype) {
   ClassTargetsArgs args{};
   args.target = target.indices;
-  args.batches = layout.batches;
-  args.classes = layout.classes;
-  args.positions = layout.positions;
+  set_sizes(args, layout);
   args.ignore_index = ignore_index;
   args.weight = weight;
   args.weight_dtype = dtype;
@@ -116,17 +104,13 @@ LossGradient loss_gradient(py::handle grad_output, const TensorView& input, int6
     grad.scalar = PyFloat_AS_DOUBLE(grad_output.ptr());
     return grad;
   }
-  const TensorView view = view_of(grad_output, operation, "grad_output");
+  TensorView view = view_of(grad_output, operation, "grad_output");
   check_same_dtype(view, input, operation, "grad_output");
   DLK_CHECK(view.size() == rows, operation, ": grad_output: expected one value per target (", rows,
             "), got shape ", shape_text(view));
+  make_contiguous(view);
   grad.rows = view.data;
   grad.owner = view.owner;
-  if (!view.contiguous()) {
-    TensorView copy;
-    grad.owner = contiguous_copy(view, copy);
-    grad.rows = copy.data;
-  }
   return grad;
 }
 

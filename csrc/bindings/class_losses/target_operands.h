@@ -13,12 +13,13 @@ int class_axis(const TensorView& logits, const char* operation);
 // Raises unless `target` has the shape of class indices for (C,), (N, C) or (N, C, d1, ...).
 void check_index_shape(const TensorView& logits, const TensorView& target);
 
-// Class indices as the kernels read them, with what keeps them alive.
+// Class indices as the kernels read them, with what keeps them alive. `target` becomes a copy where
+// its strides do not fit.
 struct IndexOperand {
   ClassIndices indices;
   py::object owner;
 };
-IndexOperand index_operand(const TensorView& target, bool swapped);
+IndexOperand index_operand(TensorView& target, bool swapped);
 
 // A vector of class weights, contiguous.
 struct WeightOperand {

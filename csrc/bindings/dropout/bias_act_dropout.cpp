@@ -6,7 +6,6 @@
 #include "bindings/fast_call.h"
 #include "kernels/activations/list.h"
 #include "kernels/dropout/args.h"
-#include "runtime/pool.h"
 
 namespace dlk {
 namespace {
@@ -26,7 +25,8 @@ void fill_rows(BiasActDropoutArgs& args, const TensorView& x, const char* operat
 }
 
 struct BiasActDropout {
-  TensorView x, bias, x_copy, bias_copy;
+  TensorView x, bias, ordered;
+  TensorView* copy_to = nullptr;
   BiasActDropoutArgs args{};
 
   BiasActDropout(py::handle x_object, py::handle bias_object, uint64_t seed, double p,
@@ -51,16 +51,28 @@ struct BiasActDropout {
       DLK_CHECK(bias.ndim == 1 && bias.shape[0] == args.columns, operation,
                 ": bias: expected shape (", args.columns, ",), got ", shape_text(bias));
       check_same_dtype(bias, x, operation, "bias");
-      args.bias = in_order(bias, bias_copy);
     }
   }
 
-  // The elements of `view` in order: where they lie, or in a copy.
-  static const void* in_order(const TensorView& view, TensorView& copy) {
-    if (view.contiguous())
-      return view.data;
-    contiguous_copy(view, copy); // which holds its memory
-    return copy.data;
+  // The kernel takes the elements in order: what is not is copied, `y` after the run.
+  void lay_out(TensorView& y) {
+    make_contiguous(x);
+    make_contiguous(bias);
+    args.input = x.data;
+    args.bias = bias.data;
+    args.output = y.data;
+    if (!y.contiguous()) {
+      make_array(x, x.dtype, x.ndim, x.shape, nullptr, ordered);
+      args.output = ordered.data;
+      copy_to = &y;
+    }
+    args.nontemporal = args.output != args.input && writes_past_cache(x.bytes());
+  }
+
+  void run(const char* operation, void (*kernel)(BiasActDropoutArgs&) noexcept) {
+    without_gil(operation, x.size(), [&] { kernel(args); });
+    if (copy_to)
+      copy_elements(ordered, *copy_to);
   }
 };
 
@@ -73,19 +85,8 @@ py::object bias_act_dropout(py::handle x_object, py::handle bias_object, py::han
   const TensorView& x = call.x;
   const bool with_bias = !bias_object.is_none();
   Output output(out, operation, x, {{&x, "input"}, {with_bias ? &call.bias : nullptr, "bias"}});
-  TensorView &y = output.view, ordered;
-  call.args.input = call.in_order(x, call.x_copy);
-  py::object owner;
-  TensorView* to = &y;
-  if (!y.contiguous()) {
-    owner = make_array(x, x.dtype, x.ndim, x.shape, nullptr, ordered);
-    to = &ordered;
-  }
-  call.args.output = to->data;
-  call.args.nontemporal = to->data != call.args.input && writes_past_cache(x.bytes());
-  without_gil(operation, x.size(), [&] { runtime::kernels().bias_act_dropout(call.args); });
-  if (to != &y)
-    copy_elements(ordered, y);
+  call.lay_out(output.view);
+  call.run(operation, runtime::kernels().bias_act_dropout);
   return output.array;
 }
 
@@ -98,32 +99,21 @@ py::object bias_act_dropout_backward(py::handle grad_object, py::handle x_object
   BiasActDropout call(x_object, bias_object, seed, p, activation, first_parameter, second_parameter,
                       operation);
   const TensorView& x = call.x;
-  const TensorView grad = view_of(grad_object, operation, "grad_output");
+  TensorView grad = view_of(grad_object, operation, "grad_output"), dx, dbias;
   check_like(grad, x, operation, "grad_output");
-  TensorView dx, ordered, grad_copy, dbias;
-  py::object result = make_array_like(x, x.dtype, dx), owner, grad_bias = py::none();
-  call.args.input = call.in_order(x, call.x_copy);
-  call.args.grad_output = call.in_order(grad, grad_copy);
-  TensorView* to = &dx;
-  if (!dx.contiguous()) {
-    owner = make_array(x, x.dtype, x.ndim, x.shape, nullptr, ordered);
-    to = &ordered;
-  }
-  call.args.output = to->data;
-  call.args.nontemporal = writes_past_cache(x.bytes());
+  const py::object result = make_array_like(x, x.dtype, dx);
+  py::object grad_bias = py::none();
+  call.lay_out(dx);
+  make_contiguous(grad);
+  call.args.grad_output = grad.data;
   const int64_t chunks = chunk_count(call.args.rows, bias_chunk_rows(call.args.rows));
-  const int64_t sum_bytes =
-      bias_object.is_none() ? 0 : chunks * call.args.columns * int64_t{sizeof(double)};
-  const runtime::ScopedBuffer sums(sum_bytes);
+  const Scratch<double> sums(bias_object.is_none() ? 0 : chunks * call.args.columns);
   if (!bias_object.is_none()) {
     grad_bias = make_array(x, x.dtype, 1, &call.args.columns, nullptr, dbias);
     call.args.grad_bias = dbias.data;
-    call.args.bias_sums = static_cast<double*>(allocated(sums.data(), sum_bytes));
+    call.args.bias_sums = sums.data();
   }
-  without_gil(operation, x.size(),
-              [&] { runtime::kernels().bias_act_dropout_backward(call.args); });
-  if (to != &dx)
-    copy_elements(ordered, dx);
+  call.run(operation, runtime::kernels().bias_act_dropout_backward);
   return py::make_tuple(result, grad_bias);
 }
 

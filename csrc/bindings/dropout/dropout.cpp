@@ -4,10 +4,9 @@
 #include "bindings/dropout/probability.h"
 #include "bindings/fast_call.h"
 #include "kernels/dropout/args.h"
-#include "runtime/pool.h"
 
 #include <cmath>
-#include <memory>
+#include <optional>
 
 namespace dlk {
 namespace {
@@ -94,13 +93,12 @@ py::object dropout(const char* operation, py::handle x_object, py::handle residu
 
   // The kernel takes memory in the order of the elements, and planes also with their channels last.
   // Anything else is copied into that order, and the result is copied back.
-  TensorView copy, residual_copy;
-  py::object owner, residual_owner;
+  TensorView copy;
   const bool last = args.plane > 1 && !y.contiguous() && is_channels_last(y, plane_dims - 1);
   const bool in_order = last || y.contiguous();
   const TensorView* to = &y;
   if (!in_order) {
-    owner = contiguous_copy(x, copy);
+    copy = contiguous_copy(x);
     to = &copy;
   } else if (!same_strides(x, y)) {
     copy_elements(x, y);
@@ -108,19 +106,15 @@ py::object dropout(const char* operation, py::handle x_object, py::handle residu
   args.output = to->data;
   args.input = in_order && same_strides(x, y) ? x.data : to->data;
   if (with_residual) {
+    make_contiguous(residual);
     args.residual = residual.data;
-    if (!residual.contiguous()) {
-      residual_owner = contiguous_copy(residual, residual_copy);
-      args.residual = residual_copy.data;
-    }
   }
-  std::unique_ptr<runtime::ScopedBuffer> words;
+  std::optional<Scratch<uint64_t>> words;
   if (last) {
     args.channels = x.shape[plane_dims - 1];
     const int64_t images = args.size / args.plane / args.channels;
-    const int64_t bytes = images * mask_bytes(args.channels, 64);
-    words = std::make_unique<runtime::ScopedBuffer>(bytes);
-    args.words = static_cast<uint64_t*>(allocated(words->data(), bytes));
+    words.emplace(images * chunk_count(args.channels, 64));
+    args.words = words->data();
   }
   args.nontemporal =
       args.output != args.input && args.output != args.residual && writes_past_cache(x.bytes());

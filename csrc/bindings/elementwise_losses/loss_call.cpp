@@ -1,7 +1,6 @@
 #include "bindings/elementwise_losses/loss_call.h"
 
 #include "kernels/elementwise_losses/list.h"
-#include "runtime/pool.h"
 
 #include <algorithm>
 #include <cstring>
@@ -82,7 +81,7 @@ void check_fits(const TensorView& view, const TensorView& input, const char* ope
 // to the model's dtype. (The result has the first `result_ndim` dimensions of it.)
 py::object sum_to(const TensorView& grad, const TensorView& model, int ndim, const int64_t* shape,
                   int result_ndim) {
-  TensorView permuted = grad, lines, sums;
+  TensorView permuted = grad, sums;
   const int missing = grad.ndim - ndim;
   int place = 0;
   int64_t summed = 1;
@@ -95,7 +94,7 @@ py::object sum_to(const TensorView& grad, const TensorView& model, int ndim, con
       permuted.strides[place++] = grad.strides[dim];
       summed *= is_summed ? grad.shape[dim] : 1;
     }
-  const py::object owner = contiguous_copy(permuted, lines);
+  const TensorView lines = contiguous_copy(permuted);
   py::object result = make_array(model, model.dtype, result_ndim, shape, nullptr, sums);
   LossArgs args{};
   args.dtype = grad.dtype;
@@ -150,8 +149,8 @@ void insert_dimension(TensorView& view, int at) {
 void run_with_partials(LossArgs& args, void (*kernel)(LossArgs&) noexcept) {
   const int64_t length = args.shape[args.ndim - 1];
   const int64_t pieces = loss_pieces(args.size / length, length, args.lines);
-  runtime::ScopedBuffer partials(size_t(pieces) * sizeof(double));
-  args.partials = static_cast<double*>(allocated(partials.data(), pieces));
+  const Scratch<double> partials(pieces);
+  args.partials = partials.data();
   without_gil(kRows[args.loss].name, args.size, [&] { kernel(args); });
 }
 

@@ -90,7 +90,7 @@ void LossLayout::settle(int axis) {
 
 // The operand without gaps in the order of memory; broadcast dimensions stay so, or are expanded.
 void LossLayout::copy_operand(Operand& operand, bool expand) {
-  TensorView source, copy;
+  TensorView source;
   source.array = operand.view->array;
   source.kind = operand.view->kind;
   source.dtype = operand.view->dtype;
@@ -101,7 +101,8 @@ void LossLayout::copy_operand(Operand& operand, bool expand) {
     source.strides[place] = operand.strides[dim];
     source.shape[place] = operand.strides[dim] == 0 && !expand ? 1 : shape_[dim];
   }
-  operand.owner = contiguous_copy(source, copy);
+  const TensorView copy = contiguous_copy(source);
+  operand.owner = copy.owner;
   for (int place = 0; place < kept_; ++place)
     operand.strides[order_[place]] = source.shape[place] == 1 ? 0 : copy.strides[place];
   operand.data = copy.data;

@@ -104,7 +104,7 @@ py::object image_normalize(const char* operation, py::handle x_object, py::handl
                            const std::vector<double>& means, const std::vector<double>& stds,
                            std::optional<double> scale, bool inverse, bool channels_last,
                            bool out_channels_last, const char* dtype) {
-  TensorView x = view_of(x_object, operation, "x"), x_copy, y, ordered;
+  TensorView x = view_of(x_object, operation, "x"), y, ordered;
   DLK_CHECK_TYPE(is_floating(x.dtype) || x.dtype == DType::uint8, operation,
                  ": x: expected uint8 or a floating dtype, got ", dtype_name(x.dtype));
   DLK_CHECK(x.ndim == 3 || x.ndim == 4, operation, ": x: expected 3 dimensions (one image) or 4, ",
@@ -157,7 +157,7 @@ py::object image_normalize(const char* operation, py::handle x_object, py::handl
   shape[to.row] = args.rows;
   shape[to.column] = args.columns;
   shape[to.channel] = args.channels;
-  py::object result, owner;
+  py::object result;
   if (out.is_none()) {
     result = make_array(x, out_dtype, x.ndim, shape, nullptr, y);
   } else {
@@ -172,13 +172,11 @@ py::object image_normalize(const char* operation, py::handle x_object, py::handl
   }
   if (x.size() == 0)
     return result;
-  if (!is_direct(x, channels_last)) {
-    contiguous_copy(x, x_copy);
-    x = x_copy;
-  }
+  if (!is_direct(x, channels_last))
+    x = contiguous_copy(x);
   const TensorView* target = &y;
   if (!is_direct(y, out_channels_last)) {
-    owner = make_array(y, out_dtype, y.ndim, y.shape, nullptr, ordered);
+    make_array(y, out_dtype, y.ndim, y.shape, nullptr, ordered);
     target = &ordered;
   }
   args.input = layout_of(x, channels_last);

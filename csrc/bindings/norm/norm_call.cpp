@@ -88,7 +88,7 @@ void NormCall::lay_out(bool reduce, bool elementwise, int arrays_read_twice) {
   args.reduce = reduce;
   args.elementwise = elementwise;
   if (!empty()) {
-    layout = norm_layout(input, owners_[0]);
+    layout = norm_layout(input);
     norm_strides(input, layout, args.input);
     args.rows = layout.rows;
     args.batches = layout.batches;

@@ -4,7 +4,6 @@
 #include "bindings/arrays/outputs.h"
 #include "bindings/norm/norm_layout.h"
 #include "kernels/norm/args.h"
-#include "runtime/pool.h"
 
 #include <optional>
 
@@ -13,9 +12,7 @@ namespace dlk {
 // Vectors of doubles that live as long as the call.
 class Doubles {
 public:
-  explicit Doubles(int64_t count)
-      : buffer_(size_t(count) * sizeof(double)),
-        next_(static_cast<double*>(allocated(buffer_.data(), size_t(count)))) {}
+  explicit Doubles(int64_t count) : buffer_(count), next_(buffer_.data()) {}
   // Each starts on a line of its own.
   static int64_t padded(int64_t count) { return (count + 7) / 8 * 8; }
   double* take(int64_t count) {
@@ -25,7 +22,7 @@ public:
   }
 
 private:
-  runtime::ScopedBuffer buffer_;
+  Scratch<double> buffer_;
   double* next_;
 };
 
@@ -90,8 +87,8 @@ public:
 private:
   std::optional<Doubles> vectors_;
   bool seen_vector_ = false;
-  py::object owners_[6];
-  int owner_count_ = 1;
+  py::object owners_[5];
+  int owner_count_ = 0;
 
   bool split_planes(int64_t threads) const;
 

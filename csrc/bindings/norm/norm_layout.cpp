@@ -79,18 +79,17 @@ bool norm_strides(const TensorView& view, const NormLayout& layout, ClassArray& 
   return layout.positions == 1 || out.position_stride == 1;
 }
 
-NormLayout norm_layout(TensorView& input, py::object& owner) {
+NormLayout norm_layout(TensorView& input) {
   NormLayout layout;
-  owner = input.array;
   if (choose(input, layout))
     return layout;
   TensorView copy = input;
   dense_strides_like(input, copy.strides);
   if (choose(copy, layout)) {
-    owner = make_array_like(input, input.dtype, copy);
+    make_array_like(input, input.dtype, copy);
     copy_elements(input, copy);
   } else {
-    owner = contiguous_copy(input, copy);
+    copy = contiguous_copy(input);
     choose(copy, layout);
   }
   input = copy;

@@ -17,8 +17,8 @@ struct NormLayout {
 };
 
 // The layout of `input`. An input that fits none is copied once, without its gaps or,
-// where that is not enough, row-major: `input` becomes the copy, and `owner` keeps it alive.
-NormLayout norm_layout(TensorView& input, py::object& owner);
+// where that is not enough, row-major: `input` becomes the copy.
+NormLayout norm_layout(TensorView& input);
 
 // `view` as strides over that layout; false where its strides do not fit.
 bool norm_strides(const TensorView& view, const NormLayout& layout, ClassArray& out);

@@ -1,5 +1,5 @@
-"""How torch's own tools treat our modules and functions: `torch.fx`, `torch.jit.script` and
-eager quantization.
+"""How torch's own tools treat our modules and functions: `torch.fx`, `torch.jit.script`, eager
+quantization and `torch.compile`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,18 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._compile import _disable_dynamo
 from torch.ao.quantization import fuser_method_mappings
 from torch.jit import _builtins
 
-__all__ = ["Proxy", "as_leaf", "know_modules", "script_as"]
+__all__ = ["Proxy", "as_leaf", "know_modules", "outside_graphs", "script_as"]
 
 
 #: What a traced forward is given; no Tensor, whatever its annotation says.
 Proxy: Any = fx.Proxy
+
+#: `torch.compiler.disable`, whose import of the compiler (seconds) waits for the first call.
+outside_graphs = _disable_dynamo
 
 # --- torch.fx: modules of ours are leaves, as torch's are
 

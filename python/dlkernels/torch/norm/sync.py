@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlkernels import _core
 from dlkernels.torch._bits import unpacked
-from dlkernels.torch._tools import Proxy, as_leaf
+from dlkernels.torch._tools import Proxy, as_leaf, outside_graphs
 from dlkernels.torch.norm import in_torch, modules
 from dlkernels.torch.norm.batch import check_fused
 
@@ -142,7 +142,7 @@ def _gather_statistics(input: Tensor, group: Any) -> tuple[float, Tensor, Tensor
     return count, mean, (m2s + counts * apart.square()).sum(0)
 
 
-@torch._dynamo.disable
+@outside_graphs
 def _synchronized(
     input: Tensor,
     weight: Tensor | None,

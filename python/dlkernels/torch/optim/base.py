@@ -14,6 +14,7 @@ from dlkernels.optim import constructors, step_options
 from dlkernels.optim import state_formats as formats
 from dlkernels.optim.rule import Argument, Rule
 from dlkernels.optim.step_options import Extra, Extras, take_extras
+from dlkernels.torch._tools import outside_graphs
 from dlkernels.torch.optim import loops
 from dlkernels.torch.optim.shards import takes_scales
 from dlkernels.torch.optim.state_dicts import StateDicts
@@ -217,7 +218,7 @@ class KernelOptimizer(StateDicts):
         last step."""
         return self._now["grad_norm"]  # type: ignore[no-any-return]
 
-    @torch._dynamo.disable
+    @outside_graphs
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's; a group may have `state_dtype`, `master`, `seed` and `min_8bit_size` of its
         own.

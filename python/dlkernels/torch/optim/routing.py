@@ -16,6 +16,7 @@ from dlkernels.optim.step_options import (
     extras_of,
     inverse_scale,
 )
+from dlkernels.torch._tools import outside_graphs
 from dlkernels.torch.optim.blank_states import BlankStates, is_zero
 from dlkernels.torch.optim.options_in_torch import step_with_extras
 from dlkernels.torch.optim.shards import has_shards
@@ -30,7 +31,7 @@ class Steps(KernelSteps):
     _torch_class: ClassVar[type[torch.optim.Optimizer]]
     _blank: BlankStates | None = None
 
-    @torch._dynamo.disable
+    @outside_graphs
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Performs one step.
 

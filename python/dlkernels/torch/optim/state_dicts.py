@@ -8,6 +8,7 @@ import torch
 
 from dlkernels.optim import state_formats as formats
 from dlkernels.optim.step_options import AVERAGE, AVERAGED, Extras
+from dlkernels.torch._tools import outside_graphs
 from dlkernels.torch.optim.routing import Steps
 from dlkernels.torch.optim.shards import scales_like
 
@@ -19,7 +20,7 @@ class StateDicts(Steps):
 
     _being_loaded: dict[str, Any] | None = None
 
-    @torch._dynamo.disable
+    @outside_graphs
     def state_dict(self) -> dict[str, Any]:
         """As torch's."""
         if self._blank is not None:
@@ -27,7 +28,7 @@ class StateDicts(Steps):
         taken: dict[str, Any] = super().state_dict()
         return taken
 
-    @torch._dynamo.disable
+    @outside_graphs
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but states keep the dtypes they were saved with: torch casts them to their
         parameter's, so float32 moments of a bfloat16 parameter would lose what they are kept for.
