@@ -586,6 +586,7 @@ def test_explain_names_every_route():
     assert explain(relu, x.to_sparse()) == "torch: a tensor has layout torch.sparse_coo"
     assert explain(softmax, x.cfloat(), 1) == "torch: no kernel for torch.complex64"
     assert explain(relu, x.numpy()) == "torch: ndarray is not a tensor"
+    assert explain(relu, None) == "torch: NoneType is not a tensor"
     negated = torch.complex(x, x).conj().imag
     assert explain(relu, negated) == "torch: a tensor is a negated view"
     with torch.device("cpu"):  # a mode, to torch

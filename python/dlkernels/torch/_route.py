@@ -131,9 +131,7 @@ def route(input: Tensor, *others: Tensor | None, dtypes: frozenset[torch.dtype] 
 
 def reason(input: Any, *others: Any) -> str:
     """`route` in words, for `explain`."""
-    for tensor in (input, *others):
-        if tensor is None:
-            continue
+    for tensor in (input, *(other for other in others if other is not None)):
         if not isinstance(tensor, Tensor):
             return f"{TORCH}: {type(tensor).__name__} is not a tensor"
         if not tensor.is_cpu:
