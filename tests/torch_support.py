@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.multiprocessing
+from torch.utils._python_dispatch import TorchDispatchMode
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 HALF = (torch.bfloat16, torch.float16)
@@ -27,6 +28,20 @@ def assert_same_bits(
     """As many tensors, of the same dtypes and bits (NaN and the sign of zero too)."""
     for a, b in zip(first, second, strict=True):
         assert bits(a) == bits(b), what
+
+
+class DispatchLog(TorchDispatchMode):
+    """Notes the operators that torch is called for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
 
 
 def run_processes(function: Callable[..., None], count: int, *arguments: Any) -> None:

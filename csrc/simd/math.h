@@ -1,5 +1,5 @@
 // Elementary functions on Vec<float> and Vec<double>, one formula for both. The bounds are on AVX2
-// and AVX-512, over the whole range unless said; tests/specs.py holds the same numbers.
+// and AVX-512, over the whole range unless said; tests/scalar_functions.py has the same numbers.
 // Coefficients are minimax fits of our own, float ones then moved by units in the last place until
 // the worst of all arguments was least.
 #pragma once

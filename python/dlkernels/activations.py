@@ -9,7 +9,6 @@ came in. An element's value never depends on where it stands.
 from __future__ import annotations
 
 import inspect
-import linecache
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 from dlkernels import _core
 from dlkernels._arguments import Array, as_array, as_output, type_text
+from dlkernels._define import define
 
 __all__ = [
     "celu",
@@ -186,47 +186,6 @@ class Activation:
 
 #: Every activation by its name.
 ACTIVATIONS: dict[str, Activation] = {}
-
-
-def define(
-    name: str,
-    arguments: str,
-    body: str,
-    namespace: dict[str, Any],
-    *,
-    owner: str = "",
-    **constants: Any,
-) -> Any:
-    """Makes a function from source text, so that it has a true signature and costs what a written
-    one does.
-
-    Args:
-        name: Its name.
-        arguments: Its arguments and result, as in source.
-        body: The expression it returns.
-        namespace: Its globals.
-        owner: The name of the class it is a method of.
-        constants: What else the body may name.
-
-    Returns:
-        The function.
-    """
-    source = f"""
-def make({", ".join(constants)}):
-    def {name}{arguments}:
-        return {body}
-    return {name}
-"""
-    made: dict[str, Any] = {}
-    qualname = f"{owner}.{name}" if owner else name
-    filename = f"<dlkernels {namespace['__name__']}.{qualname}>"
-    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
-    code = compile(source, filename, "exec", dont_inherit=True)
-    exec(code, namespace, made)
-    function = made["make"](**constants)
-    function.__qualname__ = qualname
-    function.__module__ = namespace["__name__"]
-    return function
 
 
 def _choice(activation: str, name: str, choices: tuple[str, ...], value: str) -> float:

@@ -26,7 +26,7 @@ from dlkernels._arguments import (
     number,
     type_text,
 )
-from dlkernels.activations import define
+from dlkernels._define import define
 
 __all__: list[str] = []
 

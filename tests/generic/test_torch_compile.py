@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as TF
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import dlkernels
 import dlkernels.torch.nn as dnn
@@ -17,6 +16,7 @@ from dlkernels.torch import explain, functional
 from dlkernels.torch.functional import cross_entropy, log_softmax, nll_loss, relu, relu_, softmax
 from dlkernels.torch.optim import SGD
 from support import SOME_OR_ALL
+from torch_support import DispatchLog
 
 pytestmark = [
     pytest.mark.usefixtures("fresh_compiler"),
@@ -359,20 +359,10 @@ def test_activations_compile_in_one_graph(activation):
 # --- modes, subclasses, transforms
 
 
-class Log(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.append(str(function))
-        return function(*args, **(kwargs or {}))
-
-
 def test_a_dispatch_mode_sees_our_operators():
     x, target, weight = arguments()
     expected = loss_and_grad(every_twin, x, target, weight)
-    with Log() as log:
+    with DispatchLog() as log:
         assert explain(relu, x).startswith("operator: torch.ops.dlkernels")
         result = loss_and_grad(every_twin, x, target, weight)
     torch.testing.assert_close(result, expected, rtol=2e-6, atol=2e-6)
@@ -388,7 +378,7 @@ def test_a_dispatch_mode_sees_our_operators():
         "softmax",
         "softmax_backward",
     }
-    with Log() as log:
+    with DispatchLog() as log:
         x = torch.randn(5)
         version = x._version
         assert relu_(x) is x

@@ -8,12 +8,12 @@ import itertools
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import dlkernels.torch.nn as dnn
 from dlkernels.torch import explain
 from dlkernels.torch.functional import batch_norm
 from support import SOME_OR_ALL
+from torch_support import DispatchLog
 
 pytestmark = [
     pytest.mark.usefixtures("fresh_compiler"),
@@ -145,20 +145,10 @@ def test_tensors_without_a_kernel_compile_too():
     assert torch.equal(mean, torch.zeros(3))
 
 
-class Log(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.append(str(function))
-        return function(*args, **(kwargs or {}))
-
-
 def test_a_dispatch_mode_sees_our_operators():
     given = arguments(4)
     expected = loss_and_grads(every_form, *given)
-    with Log() as log:
+    with DispatchLog() as log:
         assert explain(batch_norm, *given).startswith("operator: torch.ops.dlkernels")
         result = loss_and_grads(every_form, *given)
     torch.testing.assert_close(result, expected, rtol=2e-5, atol=2e-5)

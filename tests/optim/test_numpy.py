@@ -470,7 +470,7 @@ def test_classes_are_as_if_they_were_written(name: str) -> None:
     assert next(iter(signature.parameters)) == "params"
     assert kind.__module__ == kind.__init__.__module__ == "dlkernels.optim"
     assert inspect.getsource(kind).startswith(f"class {name}(")
-    assert inspect.getsource(kind.__init__).startswith("def __init__(")
+    assert inspect.getsource(kind.__init__).startswith("    def __init__(\n        self,\n")
     text = inspect.getdoc(kind)
     for argument, parameter in signature.parameters.items():
         assert f"\n    {argument}: " in text

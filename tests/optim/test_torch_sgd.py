@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlkernels import _core
 from dlkernels.torch import functional
 from dlkernels.torch.optim import SGD
 from optim.problems import parameters, set_grads
 from support import FMA_ISAS, isa_level
-from torch_support import assert_same_bits
+from torch_support import DispatchLog, assert_same_bits
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # torch's test modules use what torch deprecates
@@ -640,23 +639,11 @@ def test_differentiable():
     torch.testing.assert_close(ours, theirs)
 
 
-class Log(TorchDispatchMode):
-    """Notes what torch is called for."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.append(str(function))
-        return function(*args, **(kwargs or {}))
-
-
 def test_steps_under_a_dispatch_mode():
     """A mode sees states being made; the steps are those without one."""
     options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
     params, others = parameters(SIZES), parameters(SIZES)
-    with Log() as log:
+    with DispatchLog() as log:
         optimizer = run(SGD, params, **options)
     assert "aten.empty_like.default" in log.names
     assert not any("add_" in name for name in log.names)  # torch's loop

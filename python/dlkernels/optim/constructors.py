@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import linecache
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from dlkernels._define import define
 from dlkernels.optim.rule import Argument, Rule
 
 __all__ = ["argument_texts", "document", "make_init", "state_text"]
@@ -41,22 +41,17 @@ def make_init(
         *(["*", *keyword] if keyword else []),
     ]
     values = [f"{argument.name!r}: {argument.name}" for argument in shown]
-    lines = [
-        "def __init__(",
-        *(f"    {argument}," for argument in signature),
-        ") -> None:",
-        '    """See the class."""',
-        f"    construct(self, params, {{{', '.join(values)}}})",
-    ]
-    source = "\n".join(lines) + "\n"
-    filename = f"<{owner}.__init__>"
-    namespace: dict[str, Any] = {"construct": construct, **types}
-    exec(compile(source, filename, "exec", dont_inherit=True), namespace)
-    # For inspect.getsource, tracebacks and debuggers.
-    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
-    init = namespace["__init__"]
-    init.__module__, _, name = owner.rpartition(".")
-    init.__qualname__ = f"{name}.__init__"
+    listed = "".join(f"\n        {argument}," for argument in signature)
+    module, _, name = owner.rpartition(".")
+    init = define(
+        "__init__",
+        f"({listed}\n    ) -> None",
+        f"construct(self, params, {{{', '.join(values)}}})",
+        {"__name__": module, **types},
+        owner=name,
+        construct=construct,
+    )
+    init.__doc__ = "See the class."
     return init
 
 

@@ -20,7 +20,7 @@ from torch._decomp import register_decomposition
 from torch.autograd import forward_ad as _forward_ad
 
 from dlkernels import _core
-from dlkernels.activations import define
+from dlkernels._define import define
 from dlkernels.torch._differentiate import differentiate_chosen
 from dlkernels.torch._eager import Function, loss_gradient
 from dlkernels.torch._layout import laid_out, with_strides
@@ -56,7 +56,8 @@ class Operation:
         order: Where the schema has them in another order: the places there of the arguments, as all
             functions here take them.
         saves: What is kept for backward: ``"inputs"`` (all tensors), ``"output"``, ``"others"``
-            (the results behind the first), or a function of the arguments and the tuple of results.
+            (the results behind the first), or a function of the arguments and the tuple of results
+            (which the usual `function` cannot follow).
         backward: The operation of its gradient. It takes the gradient of the first result, what was
             saved, and the arguments that are no tensors; it gives the gradients of the first
             arguments. If there is none, `in_torch` is differentiated.

@@ -19,7 +19,8 @@ from torch.autograd.graph import increment_version
 
 from dlkernels import _core
 from dlkernels._arguments import integer
-from dlkernels.activations import ACTIVATIONS, Activation, define
+from dlkernels._define import define
+from dlkernels.activations import ACTIVATIONS, Activation
 from dlkernels.torch import _layout as layout
 from dlkernels.torch._bits import as_bytes, byte_count, packed, unpacked
 from dlkernels.torch._differentiate import differentiated

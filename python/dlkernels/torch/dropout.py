@@ -64,6 +64,7 @@ def _seed_number(seed: Any, generator: torch.Generator | None) -> int:
     """The seed of a call, as the kernels take it."""
     if seed is None:
         drawn = _draw(generator)
+        # A generator may be another device's.
         return _core.number_of(drawn) if generator is None else int(drawn.item())
     if isinstance(seed, Tensor):
         return _number_of(seed)

@@ -18,7 +18,7 @@ from torch.nn import _reduction
 
 from dlkernels import _core
 from dlkernels._arguments import type_text
-from dlkernels.activations import define
+from dlkernels._define import define
 from dlkernels.elementwise_losses import LOSSES, Loss
 from dlkernels.torch import _layout as layout
 from dlkernels.torch._differentiate import differentiate_chosen
